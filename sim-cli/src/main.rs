@@ -1,0 +1,4 @@
+//! The `sim` command.
+#![forbid(unsafe_code)]
+
+fn main() {}
