@@ -1,1 +1,235 @@
 //! The one place that names atomics, cells, locks and threads: std's, or loom's under `cfg(loom)`.
+//!
+//! Every other module of the family imports them from here, so that a loom build replaces all of them at
+//! once. A test of the workspace checks that no other file names `std::sync::atomic`, `UnsafeCell` or
+//! `std::thread`.
+
+#[cfg(not(loom))]
+use crossbeam_utils::Backoff as StdBackoff;
+pub use crossbeam_utils::CachePadded;
+
+#[cfg(not(loom))]
+pub use std::sync::{Arc, Weak};
+
+#[cfg(loom)]
+pub use loom::sync::Arc;
+
+/// Atomic integers, pointers, orderings and fences.
+pub mod atomic {
+    #[cfg(not(loom))]
+    pub use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+}
+
+/// Threads: spawn, park, yield.
+pub mod thread {
+    #[cfg(not(loom))]
+    pub use std::thread::{
+        JoinHandle, Thread, current, park, park_timeout, scope, spawn, yield_now,
+    };
+
+    #[cfg(loom)]
+    pub use loom::thread::{JoinHandle, Thread, current, park, spawn, yield_now};
+}
+
+/// An [`AtomicU64`](atomic::AtomicU64) whose every access loom sees as a conflict.
+///
+/// loom 0.7 can miss interleavings in which a thread loads an atomic before it stores to it, as every
+/// ring does with its stamps. Under `cfg(loom)` a load is `fetch_add(0)` and a store is `swap`, with the
+/// caller's own ordering; otherwise they are what they say.
+#[derive(Debug)]
+pub struct Stamp(atomic::AtomicU64);
+
+impl Stamp {
+    /// Makes a stamp that holds `value`.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(atomic::AtomicU64::new(value))
+    }
+
+    /// Makes a stamp that holds `value`.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new(value: u64) -> Self {
+        Self(atomic::AtomicU64::new(value))
+    }
+
+    /// Loads the value.
+    #[inline]
+    pub fn load(&self, order: atomic::Ordering) -> u64 {
+        #[cfg(not(loom))]
+        return self.0.load(order);
+        #[cfg(loom)]
+        return self.0.fetch_add(0, order);
+    }
+
+    /// Stores a value.
+    #[inline]
+    pub fn store(&self, value: u64, order: atomic::Ordering) {
+        #[cfg(not(loom))]
+        self.0.store(value, order);
+        #[cfg(loom)]
+        self.0.swap(value, order);
+    }
+
+    /// Stores a value and returns the former one.
+    #[inline]
+    pub fn swap(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.swap(value, order)
+    }
+
+    /// Replaces `current` by `new`, or returns what is there.
+    ///
+    /// # Errors
+    /// The value found, when it is not `current`.
+    #[inline]
+    pub fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: atomic::Ordering,
+        failure: atomic::Ordering,
+    ) -> Result<u64, u64> {
+        self.0.compare_exchange(current, new, success, failure)
+    }
+
+    /// Like [`compare_exchange`](Self::compare_exchange), but may fail without a cause.
+    ///
+    /// # Errors
+    /// The value found.
+    #[inline]
+    pub fn compare_exchange_weak(
+        &self,
+        current: u64,
+        new: u64,
+        success: atomic::Ordering,
+        failure: atomic::Ordering,
+    ) -> Result<u64, u64> {
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
+
+    /// Adds and returns the former value.
+    #[inline]
+    pub fn fetch_add(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.fetch_add(value, order)
+    }
+
+    /// Sets bits and returns the former value.
+    #[inline]
+    pub fn fetch_or(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.fetch_or(value, order)
+    }
+
+    /// Clears the bits that are not in `value` and returns the former value.
+    #[inline]
+    pub fn fetch_and(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.fetch_and(value, order)
+    }
+}
+
+/// An `UnsafeCell` with loom's interface: access goes through a closure that gets the pointer.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct UnsafeCell<T: ?Sized>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    /// Wraps a value.
+    pub const fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Calls `f` with a pointer for reading.
+    #[inline(always)]
+    pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    /// Calls `f` with a pointer for writing.
+    #[inline(always)]
+    pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    /// Unwraps the value.
+    pub fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+}
+
+#[cfg(loom)]
+pub use loom::cell::UnsafeCell;
+
+/// A mutex without poisoning: parking_lot's, or loom's in the same clothes.
+#[cfg(not(loom))]
+pub use parking_lot::{Mutex, MutexGuard};
+
+#[cfg(loom)]
+pub use self::loom_mutex::{Mutex, MutexGuard};
+
+#[cfg(loom)]
+mod loom_mutex {
+    pub use loom::sync::MutexGuard;
+
+    /// loom's mutex with parking_lot's interface.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        /// Wraps a value.
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Locks.
+        pub fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+
+        /// Locks if nobody else does.
+        pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+}
+
+/// Exponential back-off for a loop that waits on another thread's next step; loom's yield under loom.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    #[cfg(not(loom))]
+    inner: StdBackoff,
+}
+
+impl Backoff {
+    /// Starts afresh.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Backs off after a lost compare-and-swap: somebody else made progress.
+    #[inline]
+    pub fn spin(&self) {
+        #[cfg(not(loom))]
+        self.inner.spin();
+        #[cfg(loom)]
+        loom::thread::yield_now();
+    }
+
+    /// Backs off while another thread must move first: spins, then yields the processor.
+    #[inline]
+    pub fn snooze(&self) {
+        #[cfg(not(loom))]
+        self.inner.snooze();
+        #[cfg(loom)]
+        loom::thread::yield_now();
+    }
+}
