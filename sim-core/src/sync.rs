@@ -31,7 +31,8 @@ pub mod atomic {
 pub mod thread {
     #[cfg(not(loom))]
     pub use std::thread::{
-        JoinHandle, Thread, current, park, park_timeout, scope, spawn, yield_now,
+        JoinHandle, Thread, available_parallelism, current, park, park_timeout, scope, spawn,
+        yield_now,
     };
 
     #[cfg(loom)]
@@ -119,6 +120,12 @@ impl Stamp {
     #[inline]
     pub fn fetch_add(&self, value: u64, order: atomic::Ordering) -> u64 {
         self.0.fetch_add(value, order)
+    }
+
+    /// Subtracts and returns the former value.
+    #[inline]
+    pub fn fetch_sub(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.fetch_sub(value, order)
     }
 
     /// Sets bits and returns the former value.
