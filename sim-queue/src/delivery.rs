@@ -74,6 +74,11 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
     }
 
+    /// The packed key of the slot under this lease.
+    pub(crate) fn low(&self) -> u64 {
+        self.held().key().low()
+    }
+
     fn shared(&self) -> &Shared<T> {
         self.held().context()
     }
@@ -160,7 +165,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         match &shared.engine {
             Engine::Scheduled(scheduled) => {
                 let machine = self.lease.machine.ok_or(Stale)?;
-                scheduled.change_visibility(shared, now, machine, timeout)
+                scheduled.change_visibility(held, now, machine, timeout)
             }
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
@@ -287,15 +292,17 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
             if shared.max_receives().is_some_and(|max| lease.receives >= max) {
                 return doom(held, lease, Fate::MaxReceives);
             }
-            held.unlease().map_err(|_| Stale)?;
+            let idle = held.unlease().map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
-            standard.put_back(shared, held.sent_at, held.key().low());
+            standard.put_back(shared, held.sent_at, idle.low());
             shared.arrivals.notify_one();
             Ok(())
         }
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine.ok_or(Stale)?;
-            scheduled.release(shared, shared.clock.now(), machine, Duration::ZERO)?;
+            scheduled
+                .release(&held, shared.clock.now(), machine, Duration::ZERO)
+                .map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
