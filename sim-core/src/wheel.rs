@@ -275,9 +275,18 @@ impl<V> Wheel<V> {
     /// Puts a level below the slot at `at` and spreads its list over it.
     fn cascade(&mut self, at: Place, head: u32) {
         let sample = self.timers[head].deadline;
+        // The digits above are alike for the whole list, so the walk ends at the first that differs in the
+        // next one: within a few steps, mostly.
+        let most = if at.node == NIL {
+            u64::MAX
+        } else {
+            (1 << self.levels[at.node].shift) - 1
+        };
         let mut differ = 0;
-        self.timers
-            .walk(head, |_, timer| differ |= timer.deadline ^ sample);
+        self.timers.walk(head, |timer| {
+            differ |= timer.deadline ^ sample;
+            highest(differ) < highest(most)
+        });
         let node = self.levels.allocate(highest(differ), sample);
         let level = &mut self.levels[node];
         let mut next = head;
@@ -593,7 +602,7 @@ struct Chunk<V> {
     /// Neighbours among the chunks that have a free place; `NIL` at the ends.
     previous: u32,
     next: u32,
-    timers: Box<[Timer<V>]>,
+    timers: Box<[Timer<V>; CHUNK]>,
 }
 
 /// The places of all timers.
@@ -691,18 +700,22 @@ impl<V> Timers<V> {
             self.chunks.push(None);
             self.chunks.len() as u32 - 1
         });
-        let timers = std::iter::repeat_with(|| Timer {
+        let vacant = || Timer {
             deadline: 0,
             serial: 0,
             previous: NIL,
             next: NIL,
             value: None,
-        });
+        };
+        let timers: Box<[_]> = std::iter::repeat_with(vacant).take(CHUNK).collect();
+        let Ok(timers) = timers.try_into() else {
+            unreachable!("as many were taken")
+        };
         self.chunks[number as usize] = Some(Chunk {
             free: u64::MAX,
             previous: NIL,
             next: NIL,
-            timers: timers.take(CHUNK).collect(),
+            timers,
         });
         self.list(number);
     }
@@ -765,13 +778,13 @@ impl<V> Timers<V> {
         if index == head { next } else { head }
     }
 
-    fn walk(&self, head: u32, mut visit: impl FnMut(u32, &Timer<V>)) {
+    /// Visits the timers of a list in order, while `visit` says so.
+    fn walk(&self, head: u32, mut visit: impl FnMut(&Timer<V>) -> bool) {
         let mut index = head;
         loop {
             let timer = &self[index];
-            visit(index, timer);
             index = timer.next;
-            if index == head {
+            if !visit(timer) || index == head {
                 return;
             }
         }
