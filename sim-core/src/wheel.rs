@@ -146,6 +146,10 @@ impl<V> Wheel<V> {
     /// The earliest deadline, exactly.
     ///
     /// Takes `&mut self` because it may cascade what comes first; see the [module](self).
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the next deadline; a wheel is no iterator"
+    )]
     pub fn next(&mut self) -> Option<Instant> {
         if self.earliest.is_none() {
             self.earliest = self.first().map(|index| self.timers[index].deadline);
