@@ -248,6 +248,20 @@ impl LeaseRing {
         taken
     }
 
+    /// How many entries stand here at most, stale ones included; takes no lock.
+    #[inline]
+    #[must_use]
+    pub fn len_bound(&self) -> usize {
+        self.ring.len().saturating_add(BATCH)
+    }
+
+    /// How many entries were ever pushed.
+    #[inline]
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.ring.pushed()
+    }
+
     /// How many entries stand here, stale ones included.
     #[must_use]
     pub fn len(&self) -> usize {

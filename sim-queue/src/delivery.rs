@@ -275,8 +275,12 @@ fn finish<T: Send + Sync + 'static>(
         }
     };
     held.remove_with(is_late_allowed, |shared, was_leased, stored| {
-        if was_leased && let Engine::Standard(standard) = &shared.engine {
-            standard.lease_ended();
+        if let Engine::Standard(standard) = &shared.engine {
+            if was_leased {
+                standard.lease_ended();
+            } else {
+                standard.removed_late();
+            }
         }
         shared.gone(why, 1);
         stored.ok()

@@ -476,7 +476,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         Ok(sent)
     }
 
-    fn attempt_send(&self, slot: &mut Option<Message<T>>) -> Attempt<Result<Sent, SendError<T>>> {
+    pub(crate) fn attempt_send(&self, slot: &mut Option<Message<T>>) -> Attempt<Result<Sent, SendError<T>>> {
         let Some(message) = slot.take() else {
             return Attempt::Pending { wake_at: Instant::NEVER };
         };
@@ -894,11 +894,13 @@ impl<T: Send + Sync + 'static> Queue<T> {
             return delivery.acknowledge();
         }
         let shared = self.shared();
-        if receipt.queue() != shared.namespace || !matches!(shared.engine, Engine::Standard(_)) {
+        let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+        if receipt.queue() != shared.namespace {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
         let removed = self.slots.remove_idle_low(low).ok_or(Stale)?;
+        standard.removed_late();
         shared.gone(count::DELETED, 1);
         Ok(removed.value().map(|stored| stored.value))
     }
@@ -1030,7 +1032,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Standard(standard) => standard.purge(&self.slots),
             Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, shared.clock.now()),
         };
-        crate::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
+        crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
         purged
     }
 
@@ -1281,7 +1283,7 @@ impl<T: Send + Sync + 'static> Sink<DeadLetter<T>> for Queue<T> {
     fn try_deliver(&self, letter: DeadLetter<T>) -> Result<(), Refused<DeadLetter<T>>> {
         let shared = self.shared();
         let is_fifo = self.is_fifo();
-        let kept = letter.facts();
+        let facts = letter.facts();
         let sent_at = shared.clock.instant_of(letter.sent_at);
         let mut message = letter.into_message();
         // SQS: on a standard queue a dead letter's retention counts from its first sending, on a FIFO
@@ -1289,7 +1291,7 @@ impl<T: Send + Sync + 'static> Sink<DeadLetter<T>> for Queue<T> {
         message.headers_mut().sent_at = (!is_fifo).then_some(sent_at);
         message.headers_mut().delay = None;
         deliver_internally(&self.slots, message)
-            .map_err(|refused| refused.map(|message| DeadLetter::from_message(message, kept)))
+            .map_err(|refused| refused.map(|message| facts.into_letter(message)))
     }
 }
 

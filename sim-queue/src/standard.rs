@@ -29,7 +29,7 @@ use sim_core::wheel::Wheel;
 use crate::dead_letter::DeadLetterReason;
 use crate::delivery::{Delivery, Lease};
 use crate::message::{Headers, Message};
-use crate::shared::{Engine, Fate, Held, Shared, Slots, Stored, count};
+use crate::shared::{Fate, Held, REDRIVE_RETRY, Shared, Slots, Stored, count};
 
 /// Caps up to this one are kept exactly, at the price of a shared counter.
 const EXACT_CAP: usize = 1024;
@@ -76,6 +76,8 @@ pub(crate) struct Standard<T> {
     control: Mutex<Control>,
     /// Idle slots that are not visible yet.
     delayed: AtomicUsize,
+    /// Entries of `returned` whose message was acknowledged late.
+    dangling: AtomicUsize,
     /// Leases that stand in the wheel, an upper bound.
     odd: AtomicUsize,
     /// Leases under an exact cap; unused under an approximate one.
@@ -106,17 +108,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
             delay_nanos: AtomicU64::new(nanos(config.delay)),
             control: Mutex::new(Control { wheel: Wheel::new() }),
             delayed: AtomicUsize::new(0),
+            dangling: AtomicUsize::new(0),
             odd: AtomicUsize::new(0),
             exact: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             is_exact: config.max_in_flight <= EXACT_CAP,
-        }
-    }
-
-    pub(crate) fn of(shared: &Shared<T>) -> Option<&Self> {
-        match &shared.engine {
-            Engine::Standard(standard) => Some(standard),
-            Engine::Scheduled(_) => None,
         }
     }
 
@@ -370,7 +366,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         low: u64,
     ) -> Option<Delivery<T>> {
         let shared = slots.context();
-        let held = slots.lease_low(low)?;
+        let Some(held) = slots.lease_low(low) else {
+            self.not_leased(slots, now, low);
+            return None;
+        };
         if shared.is_expired(held.sent_at, now) {
             let removed = held.remove_with(false, |_, _, stored| drop(stored));
             if removed.is_ok() {
@@ -388,6 +387,28 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let first = Instant::from_nanos(held.first_received.load(Ordering::Relaxed));
         self.log_lease(slots, lease, held.key().low());
         Some(Delivery::new(held, Lease::again(now, first, receives)))
+    }
+
+    /// An entry of `returned` led nowhere: its message was acknowledged late, or so many old deliveries of
+    /// it are held that its slot counts no more; then it is tried again in a second.
+    #[cold]
+    fn not_leased(&self, slots: &Slots<T>, now: Instant, low: u64) {
+        if !slots.is_idle_low(low) {
+            self.dangling.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
+        let at = now + REDRIVE_RETRY;
+        {
+            let mut control = self.control.lock();
+            self.delayed.fetch_add(1, Ordering::SeqCst);
+            control.wheel.insert(at, Timer::Visible(low));
+        }
+        slots.context().announce(at);
+    }
+
+    /// A message was removed that stands in `returned`: its entry leads nowhere now.
+    pub(crate) fn removed_late(&self) {
+        self.dangling.fetch_add(1, Ordering::SeqCst);
     }
 
     fn lease_end(&self, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
@@ -474,7 +495,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
         }
         // Every lease stands in the ring or in the wheel, so their lengths bound the number in flight.
-        let bound = self.leases.len() + self.odd.load(Ordering::Relaxed);
+        let bound = self.leases.len_bound() + self.odd.load(Ordering::Relaxed);
         if bound + max <= cap {
             return Ok(max);
         }
@@ -529,7 +550,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             // First the bound, then the rings: whoever adds a deadline does it the other way round.
             shared.next_due.store(u64::MAX, Ordering::SeqCst);
             loop {
-                let next = self.earliest(shared, &control);
+                let next = self.earliest(shared, &mut control);
                 if next > now {
                     shared.announce(next);
                     break;
@@ -558,7 +579,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
-    fn earliest(&self, shared: &Shared<T>, control: &Control) -> Instant {
+    fn earliest(&self, shared: &Shared<T>, control: &mut Control) -> Instant {
         let lease = self.leases.next().unwrap_or(Instant::NEVER);
         let odd = control.wheel.next().unwrap_or(Instant::NEVER);
         let mut next = lease.min(odd);
@@ -605,8 +626,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if let Some(waiting) = self.fresh.pop_if(is_old) {
             dropped.push(waiting);
         } else if let Some(entry) = self.returned.pop_if(is_old) {
-            if let Some(Removed::Value(stored)) = slots.remove_idle_low(entry.value) {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers });
+            match slots.remove_idle_low(entry.value) {
+                Some(Removed::Value(stored)) => {
+                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                }
+                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
+                None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
         }
     }
@@ -672,18 +697,15 @@ impl<T: Send + Sync + 'static> Standard<T> {
     fn sweep(&self, slots: &Slots<T>) {
         let shared = slots.context();
         let live = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        if self.leases.len() <= live.saturating_mul(2) + 64 {
+        if !self.leases.is_long(live) {
             return;
         }
         let Some(mut control) = self.control.try_lock() else { return };
-        self.leases.sweep(
-            live.saturating_add(32),
-            |low| slots.is_leased_low(low),
-            |at, low| {
-                control.wheel.insert(at, Timer::Lease(low));
-                self.odd.fetch_add(1, Ordering::SeqCst);
-            },
-        );
+        let is_live = |_, low| slots.is_leased_low(low);
+        self.leases.overflow(live, is_live, usize::MAX, |at, low| {
+            control.wheel.insert(at, Timer::Lease(low));
+            self.odd.fetch_add(1, Ordering::SeqCst);
+        });
     }
 
     /// Moves every lease from the ring to the wheel: the ring's order is broken, since the queue's own
@@ -754,7 +776,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                         dropped.push(Waiting { value: stored.value, headers: stored.headers });
                     }
                     Some(Removed::Shared) => gone += 1,
-                    None => {}
+                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
             }
         }
@@ -773,7 +795,6 @@ impl<T: Send + Sync + 'static> Standard<T> {
     pub(crate) fn close(&self) {
         // Sends into slots happen under this lock and look at the flag there.
         let _control = self.control.lock();
-        self.fresh.close();
     }
 
     pub(crate) fn has_visible(&self) -> bool {
@@ -781,7 +802,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     pub(crate) fn visible(&self) -> u64 {
-        (self.fresh.len() + self.returned.len()) as u64
+        let standing = self.fresh.len() + self.returned.len();
+        standing.saturating_sub(self.dangling.load(Ordering::SeqCst)) as u64
     }
 
     pub(crate) fn delayed(&self) -> u64 {
@@ -847,7 +869,7 @@ impl<T> Fresh<T> {
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
+            Self::Unbounded(ring) => Ok(ring.push_keyed(key, waiting)),
         }
     }
 
@@ -918,10 +940,4 @@ impl<T> Fresh<T> {
         }
     }
 
-    fn close(&self) {
-        match self {
-            Self::Bounded(ring) => ring.close(),
-            Self::Unbounded(ring) => ring.close(),
-        }
-    }
 }

@@ -70,6 +70,16 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         })
     }
 
+    /// Whether the slot is idle under this packed key. Any value will do.
+    #[inline]
+    #[must_use]
+    pub fn is_idle_low(&self, low: u64) -> bool {
+        self.header().locate(Key::index_of_low(low)).is_some_and(|located| {
+            let word = Word(located.slot().stamp.load(Ordering::Relaxed));
+            word.life() == Life::Idle && matches(word, low)
+        })
+    }
+
     /// Removes the value if it is idle under this packed key. Any value will do.
     pub fn remove_idle_low(&self, low: u64) -> Option<Removed<V>> {
         let located = self.header().locate(Key::index_of_low(low))?;
