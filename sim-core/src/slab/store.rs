@@ -5,6 +5,7 @@ use std::ptr::{self, NonNull};
 
 use super::chunk::{Chunk, Entry, LOOKUP, SLOTS, Slot, VACANT};
 use super::stamp::{Life, ORPHAN, Word};
+use super::witness::Witness;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{CachePadded, Mutex};
 
@@ -75,6 +76,7 @@ pub(super) struct Header<C, V> {
     /// one for each thread that has freed a slot and still works on the store.
     pins: CachePadded<AtomicU64>,
     store: CachePadded<Mutex<Store>>,
+    pub(super) witness: Witness,
 }
 
 impl<C, V> Header<C, V> {
@@ -101,6 +103,7 @@ impl<C, V> Header<C, V> {
             owners: CachePadded::new(AtomicUsize::new(1)),
             pins: CachePadded::new(AtomicU64::new(OWNERS_PIN)),
             store: CachePadded::new(Mutex::new(store)),
+            witness: Witness::new(),
         });
         NonNull::from(Box::leak(header))
     }
@@ -239,6 +242,7 @@ impl<C, V> Header<C, V> {
         let entry_pointer = entry;
         // SAFETY: the slot keeps the slab until its bit is set.
         let entry = unsafe { entry.as_ref() };
+        entry.witness.accessed();
         let retirable = entry.retirable;
         let bit = 1 << (index as usize % SLOTS);
         let mut free = entry.bitmap.load(Ordering::Relaxed);
@@ -408,6 +412,12 @@ impl<C, V> Header<C, V> {
             .sum()
     }
 
+    /// Slots of the chunks that are there.
+    pub(super) fn allocated(&self) -> usize {
+        let chunks = self.store.lock().chunks as usize;
+        (chunks * SLOTS).min(self.limit as usize)
+    }
+
     /// Looks up any index, be it stale or made up.
     #[inline]
     pub(super) fn locate(&self, index: u32) -> Option<Located<'_, C, V>> {
@@ -452,7 +462,9 @@ impl<C, V> Header<C, V> {
         // SAFETY: place_of keeps the offset below the bucket's length.
         let entry = unsafe { bucket.add(offset) };
         // SAFETY: buckets live as long as the slab and are only shared.
-        Some(unsafe { entry.as_ref() })
+        let entry = unsafe { entry.as_ref() };
+        entry.witness.accessed();
+        Some(entry)
     }
 
     /// The entry of a chunk number, whose bucket is allocated if need be. Under the store's lock.
@@ -514,6 +526,7 @@ impl<C, V> Header<C, V> {
     unsafe fn unpin(header: NonNull<Self>, pins: u64) {
         // SAFETY: the caller's pins keep the slab.
         let this = unsafe { header.as_ref() };
+        this.witness.accessed();
         // Ordering: releases what this thread did to the slab to the last one, which acquires it all.
         if this.pins.fetch_sub(pins, Ordering::AcqRel) == pins {
             // SAFETY: nobody else is left.
@@ -537,12 +550,19 @@ impl<C, V> Header<C, V> {
             // SAFETY: made from a boxed slice of that length.
             let entries = unsafe { Box::from_raw(entries.as_ptr()) };
             for entry in &entries {
+                entry.witness.freed();
                 if let Some(chunk) = NonNull::new(entry.chunk.load(Ordering::Relaxed)) {
                     // SAFETY: no slot is in use any more.
                     unsafe { Chunk::free(chunk) };
                 }
             }
+            #[cfg(loom)]
+            Box::leak(entries);
         }
+        header.witness.freed();
+        #[cfg(loom)]
+        // SAFETY: the rest of the box is leaked, and the context is not used afterwards.
+        drop(unsafe { ptr::read(&raw const Box::leak(header).context) });
     }
 
     /// Called by the last owner: drops what nobody holds and leaves the rest to its holders.
