@@ -165,8 +165,11 @@ pub(super) struct Entry<C, V> {
     pub(super) chunk: AtomicPtr<Chunk<C, V>>,
     /// The highest generation used by any chunk that stood here. Under the store's lock.
     pub(super) generation: AtomicU64,
-    /// The next vacant entry plus one. Under the store's lock.
-    pub(super) next_vacant: AtomicU32,
+    /// The next entry plus one, in the list of vacant entries or in that of chunks with room: an entry is
+    /// in one of them at most. Under the store's lock.
+    pub(super) next: AtomicU32,
+    /// The entry before this one plus one, in the list of chunks with room. Under the store's lock.
+    pub(super) previous: AtomicU32,
     /// Whether the entry is in the store's list of chunks with room. Under the store's lock.
     pub(super) listed: AtomicBool,
     /// Whether the entry is among the store's spares. Under the store's lock.
@@ -187,7 +190,8 @@ impl<C, V> Entry<C, V> {
             guard: Stamp::new(VACANT),
             chunk: AtomicPtr::new(std::ptr::null_mut()),
             generation: AtomicU64::new(0),
-            next_vacant: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            previous: AtomicU32::new(0),
             listed: AtomicBool::new(false),
             spare: AtomicBool::new(false),
             witness: Witness::new(),
