@@ -132,7 +132,6 @@ impl Clock {
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it; its timer goes with it.
-    #[must_use]
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         Sleep {
             clock: self.clone(),
