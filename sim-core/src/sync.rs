@@ -36,12 +36,6 @@ pub mod thread {
 
     #[cfg(loom)]
     pub use loom::thread::{JoinHandle, Thread, current, park, spawn, yield_now};
-
-    /// Parks without a limit: a model has no time of its own that could pass.
-    #[cfg(loom)]
-    pub fn park_timeout(_limit: std::time::Duration) {
-        park();
-    }
 }
 
 /// An [`AtomicU64`](atomic::AtomicU64) whose every access loom sees as a conflict.
@@ -181,6 +175,10 @@ pub use parking_lot::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub use self::loom_mutex::{Mutex, MutexGuard};
 
+/// A condition variable, for models alone: threads park on their own token.
+#[cfg(loom)]
+pub use loom::sync::Condvar;
+
 #[cfg(loom)]
 mod loom_mutex {
     pub use loom::sync::MutexGuard;
@@ -197,9 +195,7 @@ mod loom_mutex {
 
         /// Locks.
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            self.0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
         }
 
         /// Locks if nobody else does.

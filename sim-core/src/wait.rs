@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::clock::{Clock, Sleep, thread_waker};
+use crate::clock::{Clock, Parker, Sleep};
 use crate::event::{Begun, Event, Key, Place, Role};
 use crate::sync::thread;
 use crate::time::Instant;
@@ -104,13 +104,14 @@ pub fn until_blocking<R>(
         First::Ready(result) => return result,
         First::Pending { wake_at } => wake_at,
     };
-    let waker = thread_waker();
+    let parker = Parker::new();
+    let waker = parker.waker();
     let mut entered = Entered {
         event,
         waiter: Waiter::new(),
     };
     let waiter = &mut entered.waiter;
-    let mut step = waiter.enter(&waker, event, clock, deadline, wake_at, &mut attempt);
+    let mut step = waiter.enter(waker, event, clock, deadline, wake_at, &mut attempt);
     let mut attempts = 0;
     loop {
         match step {
@@ -120,7 +121,7 @@ pub fn until_blocking<R>(
         let mut due = waiter.is_due(clock);
         if !due {
             attempts = 0;
-            clock.park_until(waiter.target);
+            parker.park_until(clock, waiter.target);
             due = waiter.is_due(clock);
         } else {
             attempts += 1;
@@ -128,7 +129,7 @@ pub fn until_blocking<R>(
                 thread::yield_now();
             }
         }
-        step = waiter.resume(&waker, event, clock, deadline, due, &mut attempt);
+        step = waiter.resume(waker, event, clock, deadline, due, &mut attempt);
     }
 }
 

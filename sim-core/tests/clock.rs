@@ -16,7 +16,7 @@ use sim_core::time::{Instant, Timestamp};
 struct Noting {
     name: usize,
     clock: Clock,
-    notes: Arc<Mutex<Vec<(usize, u64)>>>,
+    notes: Notes,
 }
 
 impl Wake for Noting {
@@ -26,6 +26,8 @@ impl Wake for Noting {
             .push((self.name, self.clock.now().as_nanos()));
     }
 }
+
+type Notes = Arc<Mutex<Vec<(usize, u64)>>>;
 
 fn virtual_clock() -> (Clock, VirtualClock) {
     Clock::virtual_at(Timestamp::UNIX_EPOCH)
@@ -40,10 +42,7 @@ fn poll(sleep: &mut Sleep, waker: &Waker) -> Poll<()> {
 }
 
 /// Puts one sleeper to sleep towards each deadline; wakes go to the notes.
-fn asleep(
-    clock: &Clock,
-    deadlines: &[u64],
-) -> (Vec<(Sleep, Waker)>, Arc<Mutex<Vec<(usize, u64)>>>) {
+fn asleep(clock: &Clock, deadlines: &[u64]) -> (Vec<(Sleep, Waker)>, Notes) {
     let notes = Arc::new(Mutex::new(Vec::new()));
     let sleepers = deadlines.iter().enumerate().map(|(name, &deadline)| {
         let noting = Noting {

@@ -828,7 +828,7 @@ fn threads_that_put_and_take_at_once_lose_no_wake_up() {
     let items = Arc::new(Items::new());
     let clock = Clock::system();
     let take = |items: &Items, clock: &Clock, number: u64, round: u64| {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             return until_blocking(&items.event, clock, Instant::NEVER, || items.attempt());
         }
         if round.is_multiple_of(3) {
@@ -857,7 +857,7 @@ fn threads_that_put_and_take_at_once_lose_no_wake_up() {
             thread::spawn(move || {
                 for round in 0..TAKERS * EACH / 2 {
                     items.put(1);
-                    if round % 64 == 0 {
+                    if round.is_multiple_of(64) {
                         thread::yield_now();
                     }
                 }
