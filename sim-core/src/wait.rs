@@ -68,7 +68,8 @@ const ATTEMPTS_BEFORE_YIELD: u32 = 8;
 ///
 /// # Cancel safety
 /// `attempt` is called in polls only, and its value is returned by the same poll: dropping the future loses
-/// nothing, and passes a wake-up on that it had been given. A future that is leaked (`mem::forget`) keeps it.
+/// nothing, and passes a wake-up on that it had been given. A future that was woken and is then neither polled
+/// nor dropped (leaked, or pinned aside in a loop that has gone on to something else) keeps it, and others wait.
 pub fn until<'a, R, F>(
     event: &'a Event,
     clock: &'a Clock,
