@@ -872,6 +872,58 @@ fn threads_that_put_and_take_at_once_lose_no_wake_up() {
 }
 
 #[test]
+fn waiters_that_give_up_all_the_time_leave_the_others_theirs() {
+    // Two are patient and hang if a wake-up gets lost; two time out again and again, notified or not.
+    const PUT: u64 = 20_000;
+    let items = Arc::new(Items::new());
+    let clock = Clock::system();
+    let taken = Arc::new(AtomicU64::new(0));
+    let takers: Vec<_> = (0..4)
+        .map(|number| {
+            let (items, clock, taken) = (Arc::clone(&items), clock.clone(), Arc::clone(&taken));
+            thread::spawn(move || {
+                while taken.load(Ordering::SeqCst) < PUT {
+                    let deadline = match number {
+                        0 | 1 => Instant::NEVER,
+                        _ => clock.now() + Duration::from_micros(20),
+                    };
+                    let result =
+                        until_blocking(&items.event, &clock, deadline, || match items.attempt() {
+                            Attempt::Pending { .. } if taken.load(Ordering::SeqCst) == PUT => {
+                                Attempt::Done {
+                                    value: 0,
+                                    more: true,
+                                }
+                            }
+                            attempt => attempt,
+                        });
+                    // The last one closes.
+                    if result.is_ok_and(|value| value > 0)
+                        && taken.fetch_add(1, Ordering::SeqCst) + 1 == PUT
+                    {
+                        items.event.notify_all();
+                    }
+                }
+            })
+        })
+        .collect();
+    for round in 0..PUT {
+        items.put(1);
+        if round.is_multiple_of(32) {
+            thread::yield_now();
+        }
+    }
+    for thread in takers {
+        thread.join().unwrap();
+    }
+    assert_eq!(items.items.load(Ordering::SeqCst), 0);
+    assert_eq!(
+        (taken.load(Ordering::SeqCst), items.event.waiting()),
+        (PUT, 0)
+    );
+}
+
+#[test]
 fn tasks_on_several_workers_lose_no_wake_up() {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_time().build().unwrap();
