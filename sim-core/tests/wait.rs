@@ -580,6 +580,47 @@ fn a_deadline_that_comes_while_the_keeper_is_served_is_not_forgotten() {
 }
 
 #[test]
+fn a_keeper_told_of_a_deadline_and_then_served_hands_it_on() {
+    let (clock, time) = virtual_clock();
+    let items = Items::new();
+    let mut tasks: VecDeque<_> = (0..3).map(|_| Task::asleep(&items, &clock)).collect();
+    drop(tasks.pop_front());
+    items.set_deadline(100);
+    assert_eq!(tasks[0].wakes(), 1, "the keeper");
+    items.items.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(tasks[0].poll(), Poll::Ready(Ok(1)));
+    assert_eq!(tasks[1].wakes(), 1);
+    assert!(tasks[1].poll().is_pending());
+    assert_eq!(time.next_deadline(), Some(at(100)));
+}
+
+#[test]
+fn a_newcomer_that_takes_the_role_unaware_of_a_deadline_hands_it_on() {
+    let (clock, time) = virtual_clock();
+    let items = Items::new();
+    let mut keeper = Task::asleep(&items, &clock);
+    // The deadline comes after the newcomer's first attempt has looked, and an item before its second.
+    let mut calls = 0;
+    let mut newcomer = until(&items.event, &clock, Instant::NEVER, || {
+        calls += 1;
+        if calls == 1 {
+            items.set_deadline(100);
+            return Attempt::Pending {
+                wake_at: Instant::NEVER,
+            };
+        }
+        Attempt::Done {
+            value: 0,
+            more: false,
+        }
+    });
+    assert_eq!(poll(&mut newcomer, Waker::noop()), Poll::Ready(Ok(0)));
+    assert!(keeper.wakes() >= 1);
+    assert!(keeper.poll().is_pending());
+    assert_eq!(time.next_deadline(), Some(at(100)));
+}
+
+#[test]
 fn a_state_that_names_the_past_for_ever_starves_nobody() {
     let (clock, time) = virtual_clock();
     time.advance_to(at(1000));
