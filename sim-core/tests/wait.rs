@@ -621,6 +621,44 @@ fn a_newcomer_that_takes_the_role_unaware_of_a_deadline_hands_it_on() {
 }
 
 #[test]
+fn a_deadline_that_only_the_keepers_second_attempt_saw_is_handed_on() {
+    let (clock, time) = virtual_clock();
+    let items = &Items::new();
+    // One is outside, attempting, when another comes: nobody is listed, so nobody is told of the deadline that
+    // comes after the newcomer's first attempt has looked.
+    let newcomer = std::cell::RefCell::new(None);
+    let mut calls = 0;
+    let mut first = until(&items.event, &clock, Instant::NEVER, || {
+        calls += 1;
+        if calls == 3 {
+            let mut calls = 0;
+            let mut future = Box::pin(until(&items.event, &clock, Instant::NEVER, move || {
+                calls += 1;
+                if calls == 1 {
+                    items.set_deadline(100);
+                    return Attempt::Pending {
+                        wake_at: Instant::NEVER,
+                    };
+                }
+                items.attempt()
+            }));
+            assert!(poll(&mut future, Waker::noop()).is_pending());
+            newcomer.replace(Some(future));
+        }
+        items.attempt()
+    });
+    let (firsts, waker) = counting();
+    assert!(poll(&mut first, &waker).is_pending());
+    items.event.notify_one();
+    assert!(poll(&mut first, &waker).is_pending());
+    assert_eq!((firsts.wakes(), time.sleeping()), (1, 1));
+    drop(newcomer.take());
+    assert_eq!(firsts.wakes(), 2);
+    assert!(poll(&mut first, &waker).is_pending());
+    assert_eq!(time.next_deadline(), Some(at(100)));
+}
+
+#[test]
 fn a_state_that_names_the_past_for_ever_starves_nobody() {
     let (clock, time) = virtual_clock();
     time.advance_to(at(1000));
