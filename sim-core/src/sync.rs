@@ -182,6 +182,10 @@ pub use parking_lot::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub use self::loom_mutex::{Mutex, MutexGuard};
 
+/// A condition variable, for models alone: threads park on their own token.
+#[cfg(loom)]
+pub use loom::sync::Condvar;
+
 #[cfg(loom)]
 mod loom_mutex {
     pub use loom::sync::MutexGuard;
