@@ -5,11 +5,22 @@
 //!
 //! # Mutation table
 //!
-//! Each line was changed by hand and the test named was seen to fail.
+//! Each line was changed by hand and the tests named were seen to fail.
 //!
-//! | weakened | test that fails |
+//! | changed in `deadline.rs` | tests that fail |
 //! | --- | --- |
-//! | PENDING | PENDING |
+//! | `front` is not set to `MOVING` before a batch is taken | `an_entry_that_is_being_staged_...`, `..._moved_out_...`, `two_that_serve_...` |
+//! | `front` is set to `MOVING` after the batch is taken | the same three |
+//! | no second look at `front` when the ring was found empty | the same three |
+//! | `front` moves on before `move_out` is called | `an_entry_that_is_being_moved_out_...` |
+//! | the deadline is not compared again under the lock | `every_entry_leaves_once_...` |
+//! | who loses the claim of a lane does not look whose it is | `a_duration_is_claimed_once` |
+//!
+//! Not caught by any model: the ring's claim (`unbounded.rs`) weakened to `Relaxed`, and its `is_empty` loading the
+//! head `Relaxed`, on which the argument in `deadline.rs` relies. Under loom the shim turns the loads of the ring's
+//! tail, which both sides make, into read-modify-writes that synchronise by themselves. The argument for
+//! them is the ordinary one of a message: `front` stored, head claimed with release; head loaded with acquire,
+//! `front` loaded. (The accesses to `front` are relaxed as shipped, so there is nothing in them to weaken.)
 #![cfg(loom)]
 
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
@@ -52,7 +63,7 @@ fn ring_of(leases: u64) -> Arc<LeaseRing> {
 #[test]
 fn an_entry_that_is_being_staged_is_not_overlooked() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(100, &EXPLORED, || {
+    explore(250, &EXPLORED, || {
         let ring = ring_of(2);
         let trimmer = {
             let ring = Arc::clone(&ring);
@@ -74,7 +85,7 @@ fn an_entry_that_is_being_staged_is_not_overlooked() {
 #[test]
 fn an_entry_that_is_being_moved_out_is_in_one_of_both_places() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(100, &EXPLORED, || {
+    explore(700, &EXPLORED, || {
         let ring = ring_of(1);
         let wheel = Arc::new(Mutex::new(None));
         let mover = {
@@ -104,7 +115,7 @@ fn an_entry_that_is_being_moved_out_is_in_one_of_both_places() {
 #[test]
 fn every_entry_leaves_once_and_none_before_its_deadline() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(100, &EXPLORED, || {
+    explore(250, &EXPLORED, || {
         let ring = ring_of(2);
         let pusher = {
             let ring = Arc::clone(&ring);
@@ -138,7 +149,7 @@ fn every_entry_leaves_once_and_none_before_its_deadline() {
 #[test]
 fn two_that_serve_at_once_share_the_entries() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(100, &EXPLORED, || {
+    explore(500, &EXPLORED, || {
         let ring = ring_of(2);
         let servers: Vec<_> = (0..2)
             .map(|_| {
@@ -159,7 +170,7 @@ fn two_that_serve_at_once_share_the_entries() {
 #[test]
 fn a_duration_is_claimed_once() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(5, &EXPLORED, || {
+    explore(40, &EXPLORED, || {
         let rings = Arc::new(LeaseRings::new(Duration::from_secs(30)));
         let claimers: Vec<_> = [5, 5]
             .into_iter()
