@@ -463,30 +463,45 @@ impl<M: Copy> Machine<M> {
         } else {
             State::Delayed
         };
+        let sent_at = admission.sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let (age, in_age_order) = self.ages.back(sent_at);
+        let in_lane = state == State::Visible || self.order == Order::Fifo;
+        let lane = match self.order {
+            Order::Standard => &mut self.visible,
+            Order::Fair | Order::Fifo => {
+                let group = &mut self.groups.table[group];
+                *group.tally.of(state) += 1;
+                &mut group.lane
+            }
+        };
+        let first = lane.is_empty();
         let index = self.records.insert(Record {
             sequence,
-            sent_at: admission.sent_at.map_or(now, |sent_at| sent_at.min(now)),
-            age: Link::NONE,
-            lane: Link::NONE,
+            sent_at,
+            age,
+            lane: lane.back(),
             group,
             hold: NIL,
             m,
-            state: State::Delayed,
-            in_age_order: true,
+            state,
+            in_age_order,
         });
+        if in_lane {
+            lane.append(&mut self.records, index);
+        }
         self.ages.insert(&mut self.records, index);
         self.counters.sent += 1;
-        self.tally.delayed += 1;
-        if group != NIL {
-            self.groups.count_in(group, State::Delayed);
-        }
-        if self.order == Order::Fifo {
-            self.groups.table[group]
-                .lane
-                .push_back(&mut self.records, index);
-        }
+        *self.tally.of(state) += 1;
         let wakes = match state {
-            State::Visible => self.become_visible(index),
+            State::Visible => match self.order {
+                Order::Standard => true,
+                Order::Fair => {
+                    self.groups.settle_fair(group);
+                    true
+                }
+                // Behind other messages, it changes nothing for its group.
+                Order::Fifo => first && self.groups.settle_fifo(group, &self.records),
+            },
             _ => {
                 self.start_delay(now, index, delay, admission.delay.is_some());
                 false
@@ -802,25 +817,19 @@ impl<M: Copy> Machine<M> {
     /// A FIFO message's group has left the ready ring.
     #[inline]
     fn lease(&mut self, index: u32, now: Instant, visibility: Option<Duration>) -> Leased<M> {
+        let record = &mut self.records[index];
+        record.state = State::InFlight;
         let Record {
             group,
             sequence,
-            hold,
+            lane,
+            sent_at,
+            m,
             ..
-        } = self.records[index];
-        match self.order {
-            Order::Standard => self.visible.remove(&mut self.records, index),
-            Order::Fair => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-            Order::Fifo => {}
-        }
-        self.change_state(index, State::InFlight);
-        if self.order == Order::Fair {
-            self.groups.settle_fair(group);
-        }
-        let hold = if hold == NIL {
-            let hold = self.holds.insert(Hold {
+        } = *record;
+        let fresh = record.hold == NIL;
+        if fresh {
+            record.hold = self.holds.insert(Hold {
                 deadline: Instant::NEVER,
                 received_at: now,
                 first_received: now,
@@ -831,16 +840,22 @@ impl<M: Copy> Machine<M> {
                 lease_held: false,
                 changed: false,
             });
-            self.records[index].hold = hold;
-            hold
+        }
+        let hold = record.hold;
+        self.tally.visible -= 1;
+        self.tally.in_flight += 1;
+        if group == NIL {
+            self.visible.unlink(&mut self.records, lane);
         } else {
-            hold
-        };
-        let entry = &mut self.holds[hold];
-        entry.receive_count = entry.receive_count.saturating_add(1);
-        entry.received_at = now;
-        entry.lease_held = true;
-        entry.changed = false;
+            let entry = &mut self.groups.table[group];
+            entry.tally.visible -= 1;
+            entry.tally.in_flight += 1;
+            self.groups.in_flight += u32::from(entry.tally.in_flight == 1);
+            if self.order == Order::Fair {
+                entry.lane.unlink(&mut self.records, lane);
+                self.groups.settle_fair(group);
+            }
+        }
         let (deadline, usual) = match visibility {
             Some(visibility) => (now + visibility, Usual::No),
             None => (now + self.rules.visibility_timeout, Usual::Lease),
@@ -848,11 +863,24 @@ impl<M: Copy> Machine<M> {
         self.timers
             .set(&mut self.holds, hold, deadline, sequence, usual);
         self.counters.received += 1;
-        self.leased(index)
+        let entry = &mut self.holds[hold];
+        entry.receive_count = entry.receive_count.saturating_add(1);
+        entry.received_at = now;
+        entry.lease_held = true;
+        entry.changed = false;
+        Leased {
+            m,
+            key: MessageKey { sequence, index },
+            lease: u64::from(entry.receive_count),
+            receive_count: entry.receive_count,
+            first_received: entry.first_received,
+            sent_at,
+            deadline,
+            sequence: SequenceNumber::new(sequence),
+        }
     }
 
-    /// What the holder of a message in flight gets.
-    #[inline]
+    /// What the holder of a message in flight got.
     fn leased(&self, index: u32) -> Leased<M> {
         let record = &self.records[index];
         let hold = &self.holds[record.hold];
@@ -874,6 +902,7 @@ impl<M: Copy> Machine<M> {
     /// Takes a message out of the machine, whatever its state.
     #[inline]
     fn take_out(&mut self, index: u32, now: Instant) -> Gone<M> {
+        let record = self.records[index];
         let Record {
             sequence,
             group,
@@ -881,32 +910,33 @@ impl<M: Copy> Machine<M> {
             m,
             state,
             ..
-        } = self.records[index];
-        let was_full = self.in_flight_full();
-        match self.order {
-            Order::Fifo => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-            _ if state != State::Visible => {}
-            Order::Standard => self.visible.remove(&mut self.records, index),
-            Order::Fair => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-        }
+        } = record;
+        let held_back = state == State::InFlight && self.in_flight_full();
+        *self.tally.of(state) -= 1;
         if hold != NIL {
-            self.timers.clear(&mut self.holds, hold, sequence);
+            self.timers.drop_timer(&mut self.holds, hold, sequence);
             if self.order == Order::Fair && state == State::InFlight {
                 self.count_work(group, self.holds[hold].received_at, now);
             }
             self.holds.vacate(hold);
         }
-        self.ages.remove(&mut self.records, index);
-        self.records.vacate(index);
-        *self.tally.of(state) -= 1;
-        if group != NIL {
-            self.groups.count_out(group, state);
+        self.ages.remove(&mut self.records, index, &record);
+        let lane = if group == NIL {
+            &mut self.visible
+        } else {
+            let entry = &mut self.groups.table[group];
+            let count = entry.tally.of(state);
+            *count -= 1;
+            if state == State::InFlight && *count == 0 {
+                self.groups.in_flight -= 1;
+            }
+            &mut entry.lane
+        };
+        if state == State::Visible || self.order == Order::Fifo {
+            lane.unlink(&mut self.records, record.lane);
         }
-        let mut wakes = match self.order {
+        self.records.vacate(index);
+        let wakes = match self.order {
             Order::Standard => false,
             Order::Fair => {
                 self.groups.settle_fair(group);
@@ -914,8 +944,10 @@ impl<M: Copy> Machine<M> {
             }
             Order::Fifo => self.groups.settle_fifo(group, &self.records),
         };
-        wakes |= state == State::InFlight && was_full && self.something_ready();
-        Gone { m, wakes }
+        Gone {
+            m,
+            wakes: wakes || (held_back && self.something_ready()),
+        }
     }
 }
 

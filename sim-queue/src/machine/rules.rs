@@ -28,8 +28,8 @@ pub struct Rules {
     /// The longest lease, counted from the receive. Default [`MAX_LEASE`].
     pub max_lease: Duration,
     /// Groups that are remembered after their last message went, so that a group which comes and
-    /// goes costs no table entry each time, and a tenant's recent share is not forgotten.
-    /// Default 1,024.
+    /// goes costs no table entry each time, and a tenant's recent share is not forgotten. As many
+    /// as there are groups with messages are remembered in any case. Default 1,024.
     pub idle_groups: usize,
     /// Seeds the hash tables' hash function. Nothing that the machine returns depends on it.
     pub hash_seed: u64,
