@@ -220,18 +220,40 @@ impl Groups {
     /// Puts a FIFO group into the ring where it belongs after a change; whether it became ready.
     #[inline]
     pub(super) fn settle_fifo<M>(&mut self, at: u32, records: &Table<Record<M>>) -> bool {
-        let group = &self.table[at];
+        let group = &mut self.table[at];
         let head = group.lane.head;
         if head == NIL {
             self.retire(at);
             return false;
         }
         let ready = group.tally.in_flight == 0 && records[head].state == State::Visible;
-        let was_ready = group.ring_of == Ring::Ready;
-        if ready != was_ready {
-            self.place(at, if ready { Ring::Ready } else { Ring::Out });
+        match (ready, group.ring_of) {
+            (true, Ring::Ready) | (false, Ring::Out) => false,
+            (true, _) => {
+                group.ring_of = Ring::Ready;
+                group.ring = self.ready.back();
+                self.ready.append(&mut self.table, at);
+                true
+            }
+            (false, _) => {
+                self.place(at, Ring::Out);
+                false
+            }
         }
-        ready && !was_ready
+    }
+
+    /// Takes the FIFO group whose turn it is out of the ready ring; its first message.
+    #[inline]
+    pub(super) fn next_ready(&mut self) -> Option<u32> {
+        let at = self.ready.head;
+        if at == NIL {
+            return None;
+        }
+        let group = &mut self.table[at];
+        group.ring_of = Ring::Out;
+        let (link, first) = (group.ring, group.lane.head);
+        self.ready.unlink(&mut self.table, link);
+        Some(first)
     }
 
     /// Puts a fair queue's tenant into the ring where it belongs after a change.

@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod standard;
 
+use super::groups::Ring;
 use super::records::NIL;
 use super::*;
 

@@ -40,6 +40,8 @@ pub(super) struct Timers {
     delays: InOrder,
     /// Deadline, sequence number for ties, hold.
     odd: BTreeSet<(Instant, u64, u32)>,
+    /// Nothing ends before this, be it a timer or a retention: until then nobody need look.
+    next_look: Instant,
 }
 
 /// Timers in the order of their deadlines.
@@ -64,11 +66,50 @@ impl Timers {
             leases: InOrder::new(),
             delays: InOrder::new(),
             odd: BTreeSet::new(),
+            next_look: Instant::NEVER,
         }
     }
 
-    /// Sets the timer of a hold that has none.
+    /// Where a new deadline goes, and the link that its hold must have.
     #[inline]
+    pub(super) fn place(&self, deadline: Instant, usual: Usual) -> (Place, Link) {
+        let (in_order, place) = match usual {
+            Usual::Lease => (&self.leases, Place::Leases),
+            Usual::Delay => (&self.delays, Place::Delays),
+            Usual::No => return (Place::Odd, Link::NONE),
+        };
+        // The queue's timeout may have been shortened since the last one was set.
+        if deadline < in_order.latest && !in_order.list.is_empty() {
+            return (Place::Odd, Link::NONE);
+        }
+        (place, in_order.list.back())
+    }
+
+    /// Sets the timer of a hold that was given its deadline, [place and link](Self::place).
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        holds: &mut Table<Hold>,
+        hold: u32,
+        deadline: Instant,
+        sequence: u64,
+        place: Place,
+    ) {
+        self.look_at(deadline);
+        let in_order = match place {
+            Place::Nowhere => return,
+            Place::Leases => &mut self.leases,
+            Place::Delays => &mut self.delays,
+            Place::Odd => {
+                self.odd.insert((deadline, sequence, hold));
+                return;
+            }
+        };
+        in_order.latest = deadline;
+        in_order.list.append(holds, hold);
+    }
+
+    /// Sets the timer of a hold that has none.
     pub(super) fn set(
         &mut self,
         holds: &mut Table<Hold>,
@@ -77,55 +118,44 @@ impl Timers {
         sequence: u64,
         usual: Usual,
     ) {
-        let (in_order, place) = match usual {
-            Usual::Lease => (&mut self.leases, Place::Leases),
-            Usual::Delay => (&mut self.delays, Place::Delays),
-            Usual::No => return self.set_odd(holds, hold, deadline, sequence),
-        };
-        // The queue's timeout may have been shortened since the last one was set.
-        if deadline < in_order.latest && !in_order.list.is_empty() {
-            return self.set_odd(holds, hold, deadline, sequence);
-        }
-        in_order.latest = deadline;
-        let timer = in_order.list.back();
+        let (place, timer) = self.place(deadline, usual);
         let entry = &mut holds[hold];
         debug_assert!(entry.place == Place::Nowhere, "the timer was cleared");
         entry.deadline = deadline;
         entry.place = place;
         entry.timer = timer;
-        in_order.list.append(holds, hold);
-    }
-
-    fn set_odd(&mut self, holds: &mut Table<Hold>, hold: u32, deadline: Instant, sequence: u64) {
-        let entry = &mut holds[hold];
-        debug_assert!(entry.place == Place::Nowhere, "the timer was cleared");
-        entry.deadline = deadline;
-        entry.place = Place::Odd;
-        self.odd.insert((deadline, sequence, hold));
+        self.enter(holds, hold, deadline, sequence, place);
     }
 
     pub(super) fn clear(&mut self, holds: &mut Table<Hold>, hold: u32, sequence: u64) {
-        self.drop_timer(holds, hold, sequence);
+        let entry = holds[hold];
         holds[hold].place = Place::Nowhere;
+        self.leave(holds, hold, &entry, sequence);
     }
 
-    /// Clears the timer of a hold that is about to go.
+    /// Clears the timer of a hold, given by a copy, that is about to go.
     #[inline]
-    pub(super) fn drop_timer(&mut self, holds: &mut Table<Hold>, hold: u32, sequence: u64) {
-        let Hold {
-            place,
-            timer,
-            deadline,
-            ..
-        } = holds[hold];
-        match place {
+    pub(super) fn leave(
+        &mut self,
+        holds: &mut Table<Hold>,
+        hold: u32,
+        entry: &Hold,
+        sequence: u64,
+    ) {
+        match entry.place {
             Place::Nowhere => {}
-            Place::Leases => self.leases.list.unlink(holds, timer),
-            Place::Delays => self.delays.list.unlink(holds, timer),
+            Place::Leases => self.leases.list.unlink(holds, entry.timer),
+            Place::Delays => self.delays.list.unlink(holds, entry.timer),
             Place::Odd => {
-                self.odd.remove(&(deadline, sequence, hold));
+                self.odd.remove(&(entry.deadline, sequence, hold));
             }
         }
+    }
+
+    /// Makes sure that the next look at the deadlines is no later than this one.
+    #[inline]
+    pub(super) fn look_at(&mut self, deadline: Instant) {
+        self.next_look = self.next_look.min(deadline);
     }
 
     /// The earliest deadline and its hold; of equal ones leases first, then delays.
@@ -266,7 +296,15 @@ impl<M: Copy> Machine<M> {
     /// is past its retention, and turns what was received often enough into dead letters.
     ///
     /// A message whose retention and lease end at the same instant is deleted.
+    #[inline]
     pub fn advance(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
+        if self.timers.next_look <= now {
+            self.serve(now, effects);
+            self.timers.next_look = self.next_deadline().unwrap_or(Instant::NEVER);
+        }
+    }
+
+    fn serve(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
         loop {
             let timer = self
                 .timers
