@@ -112,6 +112,7 @@ impl<M: Copy> Machine<M> {
     }
 
     /// The message if `lease` is its latest and was not released.
+    #[inline]
     fn holder(&self, key: MessageKey, lease: u64) -> Result<u32, Stale> {
         let index = self.find(key).ok_or(Stale)?;
         let record = &self.records[index];
