@@ -72,6 +72,7 @@
 mod chunk;
 mod held;
 mod low;
+mod note;
 mod stamp;
 mod store;
 mod witness;
@@ -80,6 +81,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 pub use self::held::Held;
+pub use self::note::{NO_NOTE, Noted};
 use self::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
 use self::store::{Header, Located};
 use crate::sync::Backoff;
@@ -269,7 +271,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert(&self, value: V) -> Result<Key, V> {
-        let (_, key) = self.occupy(value, 0, Life::Idle)?;
+        let (_, key) = self.occupy(value, 0, 0, Life::Idle)?;
         Ok(key)
     }
 
@@ -279,7 +281,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert_leased(&self, value: V) -> Result<Held<C, V>, V> {
-        let (chunk, key) = self.occupy(value, 1, Life::Leased)?;
+        let (chunk, key) = self.occupy(value, 0, 1, Life::Leased)?;
         // SAFETY: the stamp was stored with one holder.
         Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
     }
@@ -288,6 +290,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     fn occupy(
         &self,
         value: V,
+        note: u64,
         holders: u64,
         life: Life,
     ) -> Result<(NonNull<chunk::Chunk<C, V>>, Key), V> {
@@ -300,7 +303,8 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let word = Word::new(free.generation().wrapping_add(1), holders, life);
         // SAFETY: the slot's bit was just claimed.
         unsafe { slot.write(value) };
-        // Ordering: releases the value to whoever turns or pins the stamp. A plain store: while the life
+        slot.note.store(note, Ordering::Relaxed);
+        // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.
         slot.stamp.store(word.0, Ordering::Release);
         Ok((

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use super::chunk::{Chunk, Slot};
+use super::chunk::{Chunk, Entry, Slot};
 use super::stamp::{HOLDER, Life, Word};
 use super::store::Header;
 use super::{Key, Stale, Vacate};
@@ -193,6 +193,14 @@ impl<C: Vacate<V>, V> Held<C, V> {
                 }
             }
         }
+    }
+
+    #[inline]
+    pub(super) fn entry(&self) -> &Entry<C, V> {
+        // SAFETY: the held slot keeps its chunk.
+        let entry = unsafe { self.chunk.as_ref() }.entry;
+        // SAFETY: entries live as long as the slab, which the held slot keeps.
+        unsafe { &*entry.as_ptr() }
     }
 
     #[inline]
