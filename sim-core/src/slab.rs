@@ -81,7 +81,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 pub use self::held::Held;
-pub use self::note::{NO_NOTE, Noted};
+pub use self::note::{Due, NO_NOTE, Noted};
 use self::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
 use self::store::{Header, Located};
 use crate::sync::Backoff;

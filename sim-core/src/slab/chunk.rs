@@ -195,6 +195,7 @@ impl<C, V> Entry<C, V> {
             guard: Stamp::new(VACANT),
             chunk: AtomicPtr::new(std::ptr::null_mut()),
             generation: AtomicU64::new(0),
+            note: AtomicU64::new(super::NO_NOTE),
             next: AtomicU32::new(0),
             previous: AtomicU32::new(0),
             listed: AtomicBool::new(false),

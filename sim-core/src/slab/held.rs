@@ -195,6 +195,13 @@ impl<C: Vacate<V>, V> Held<C, V> {
         }
     }
 
+    pub(super) fn header(&self) -> &Header<C, V> {
+        // SAFETY: the held slot keeps its chunk.
+        let header = unsafe { self.chunk.as_ref() }.header;
+        // SAFETY: the held slot keeps the slab.
+        unsafe { &*header.as_ptr() }
+    }
+
     #[inline]
     pub(super) fn entry(&self) -> &Entry<C, V> {
         // SAFETY: the held slot keeps its chunk.

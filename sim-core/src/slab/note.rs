@@ -44,6 +44,17 @@ pub enum Noted {
     Unknown,
 }
 
+/// What became of a lease whose time may have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// It was ended; here is the packed key of the idle slot.
+    Ended(u64),
+    /// It goes on until then.
+    Later(u64),
+    /// It had ended before.
+    Over,
+}
+
 impl<C: Vacate<V>, V> Slab<C, V> {
     /// Puts a value in, leased and held, with a note beside it: [`insert_leased`](Self::insert_leased).
     ///
@@ -128,23 +139,24 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         }
     }
 
-    /// Ends the lease under this packed key if the slot's note is at or before `due`; returns the packed key of
-    /// the idle slot. A lease that was [touched](Held::touch) since the note was read is looked at again.
-    pub fn unlease_due(&self, low: u64, due: u64) -> Option<u64> {
-        let located = self.header().locate(Key::index_of_low(low))?;
+    /// Ends the lease under this packed key if the slot's note is at or before `due`. A lease that was
+    /// [touched](Held::touch) since the note was read is looked at again.
+    pub fn unlease_due(&self, low: u64, due: u64) -> Due {
+        let Some(located) = self.header().locate(Key::index_of_low(low)) else { return Due::Over };
         let slot = located.slot();
-        let mut word = Word(slot.stamp.load(Ordering::Acquire));
         loop {
+            // Ordering: acquires the note, which was written before the stamp.
+            let word = Word(slot.stamp.load(Ordering::Acquire));
             if word.life() != Life::Leased || !matches(word, low) {
-                return None;
+                return Due::Over;
             }
-            if slot.note.load(Ordering::Relaxed) > due {
-                return None;
+            let note = slot.note.load(Ordering::Relaxed);
+            if note > due {
+                return Due::Later(note);
             }
             let idle = word.turned(Life::Idle);
-            match exchange(&slot.stamp, word, idle) {
-                Ok(()) => return Some(Key::from_parts(located.index, idle.generation()).low()),
-                Err(_) => word = Word(slot.stamp.load(Ordering::Acquire)),
+            if exchange(&slot.stamp, word, idle).is_ok() {
+                return Due::Ended(Key::from_parts(located.index, idle.generation()).low());
             }
         }
     }
@@ -174,6 +186,12 @@ impl<C: Vacate<V>, V> Held<C, V> {
     #[must_use]
     pub fn chunk_number(&self) -> u32 {
         self.key().index() / SLOTS as u32
+    }
+
+    /// The note of any chunk of the slab; `None` for a chunk that never was.
+    #[must_use]
+    pub fn slab_chunk_note(&self, chunk: u32) -> Option<&AtomicU64> {
+        self.header().entry(chunk).map(|entry| &entry.note)
     }
 
     /// The note of the chunk that the slot stands in.
