@@ -55,9 +55,9 @@
 //!   next user. `retire` (Acquire) takes all bits at once: every user's accesses come before the free.
 //! - *stamp, insert*: stored with Release after the value was written; whoever turns or pins the stamp does
 //!   so with Acquire and sees the value.
-//! - *stamp, transitions*: AcqRel: what one holder did to the value is seen by the next, and by
-//!   whoever takes or drops it. `touch` in particular releases the changed deadline, and the pin
-//!   of `unlease_if` acquires it.
+//! - *stamp, holders*: release, touch, removal and drop are AcqRel, lease, pin and `remove_idle` Acquire: what
+//!   one holder did to the value is seen by the next, and by whoever takes or drops it. `touch`
+//!   in particular releases the changed deadline, and `unlease_if` acquires it before it asks again.
 //! - *guard*: installation opens it (Release), a lookup adds to it (Acquire): the chunk's pointer and
 //!   stamps are seen. A lookup leaves it (Release), `retire` closes it (Acquire): the lookup's reads come
 //!   before the free.
@@ -347,8 +347,13 @@ impl<C: Vacate<V>, V> Slab<C, V> {
                 return Err(LeaseError::Saturated);
             }
             let leased = word.turned(Life::Leased).pinned();
-            match stamp.compare_exchange_weak(word.0, leased.0, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            // Ordering: acquires the value, and what its former holders did to it.
+            match stamp.compare_exchange_weak(
+                word.0,
+                leased.0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => {
                     // SAFETY: the exchange has counted a holder of a slot with a value.
                     return Ok(unsafe { Held::adopt(located.chunk, index, leased.generation()) });
@@ -390,6 +395,8 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let mut word = Word(stamp.load(Ordering::Relaxed));
         while word.is_leased(key.generation) {
             let idle = word.turned(Life::Idle);
+            // Ordering: nothing of the slab needs it; it orders what the caller did before for who leases
+            // the slot next, as a release does.
             match stamp.compare_exchange_weak(word.0, idle.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(found) => word = Word(found),
@@ -448,10 +455,11 @@ impl<C: Vacate<V>, V> Slab<C, V> {
             let alone = word.holders() == 0;
             let life = if alone { Life::Free } else { Life::Gone };
             let next = word.with_life(life);
+            // Ordering: acquires the value, and what its former holders did to it.
             match slot.stamp.compare_exchange_weak(
                 word.0,
                 next.0,
-                Ordering::AcqRel,
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) if alone => {
