@@ -1,5 +1,15 @@
 //! Message groups: found by id, kept in order, scheduled round robin.
 //!
+//! # Rules
+//! - While any message of a group is in flight, no message of the group is received: neither the
+//!   later ones, also where a batch's first message was given a longer visibility and the others'
+//!   timeouts ended, nor earlier ones that came back. So two receivers never work on one group.
+//! - A message that came back keeps its place: it comes again before what was sent after it.
+//! - A delayed message lets the earlier ones of its group pass and keeps the later ones back, since
+//!   the order within a group is what such a queue promises. Other groups are not concerned.
+//! - A message that leaves for another reason (dead letter, retention) frees its group like one that
+//!   was acknowledged. A send never does.
+//!
 //! # Algorithm
 //! Groups are not locked but scheduled. A FIFO group stands in the ready ring once, exactly while
 //! its first message is visible and none of its messages is in flight; a receive takes the group in

@@ -1,5 +1,12 @@
 //! Time: which lease, delay or retention ends next, and what happens when it does.
 //!
+//! # Rules
+//! - Retention counts from the time of sending, that which a dead letter kept included, and ends a
+//!   message in any state: visible, delayed, or in flight, whose holder then finds the lease stale.
+//! - A lease, delay or retention is over at its deadline, not after it.
+//! - A delayed message's visibility begins with the end of its delay, and its receive count with its
+//!   first receive.
+//!
 //! # Algorithm
 //! Leases that last the queue's visibility timeout end in the order in which they were taken, and
 //! delays of the queue's length in the order of sending. Each of the two is a list through the
