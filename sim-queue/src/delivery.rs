@@ -265,16 +265,14 @@ fn finish<T: Send + Sync + 'static>(
     lease: &Lease,
     why: usize,
 ) -> Result<Option<Stored<T>>, Stale> {
-    let is_late_allowed = match &held.context().engine {
-        Engine::Standard(_) => true,
-        Engine::Scheduled(scheduled) => {
-            let shared = held.context();
-            let machine = lease.machine.ok_or(Stale)?;
-            scheduled.acknowledge(shared, shared.clock.now(), machine)?;
-            false
-        }
-    };
-    held.remove_with(is_late_allowed, |shared, was_leased, stored| {
+    if let Engine::Scheduled(scheduled) = &held.context().engine {
+        let shared = held.context();
+        let machine = lease.machine.ok_or(Stale)?;
+        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+    }
+    // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
+    // the other queues are never leased: there the machine has just said yes.
+    held.remove_with(true, |shared, was_leased, stored| {
         if let Engine::Standard(standard) = &shared.engine {
             if was_leased {
                 standard.lease_ended();
@@ -320,7 +318,8 @@ fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> R
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.now(), machine)?;
     }
-    held.remove_with(false, |shared, was_leased, stored| {
+    let is_scheduled = matches!(held.context().engine, Engine::Scheduled(_));
+    held.remove_with(is_scheduled, |shared, was_leased, stored| {
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }

@@ -461,7 +461,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
             let outcome = until(&shared.space, &shared.clock, Instant::NEVER, || {
                 match self.try_send_values(values) {
                     Err(reason) if reason.is_temporary() => {
-                        Attempt::Pending { wake_at: shared.wake_at() }
+                        Attempt::Pending { wake_at: self.room_at() }
                     }
                     outcome => Attempt::Done { value: outcome, more: true },
                 }
@@ -484,9 +484,18 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Ok(sent) => Attempt::Done { value: Ok(sent), more: !self.is_full() },
             Err(error) if error.reason.is_temporary() => {
                 *slot = Some(*error.message);
-                Attempt::Pending { wake_at: self.shared().wake_at() }
+                Attempt::Pending { wake_at: self.room_at() }
             }
             Err(error) => Attempt::Done { value: Err(SendError::Refused(error)), more: true },
+        }
+    }
+
+    /// When there may be room without anybody receiving: when messages get too old, or a window moves on.
+    fn room_at(&self) -> Instant {
+        let shared = self.shared();
+        match (&shared.engine, shared.config.retention) {
+            (Engine::Standard(_), None) => Instant::NEVER,
+            _ => shared.wake_at(),
         }
     }
 

@@ -613,10 +613,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 return;
             }
             Some((_, Timer::Visible(low))) => {
-                if let Some(sent_at) = slots.with_low(low, |stored| stored.sent_at) {
-                    self.returned.push_keyed(sent_at.as_nanos(), low);
-                    self.delayed.fetch_sub(1, Ordering::SeqCst);
+                match slots.with_low(low, |stored| stored.sent_at) {
+                    Some(sent_at) => drop(self.returned.push_keyed(sent_at.as_nanos(), low)),
+                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
+                self.delayed.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
             None => {}
