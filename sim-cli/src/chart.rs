@@ -6,7 +6,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::calendar::{self, DAY, Date};
+use sim_core::time::Timestamp;
+
+use crate::calendar::{DAY, Date};
 use crate::events::Digested;
 use crate::report::grouped;
 use crate::world::{Outcome, Sample, Settings, Way};
@@ -258,14 +260,15 @@ struct Span {
 
 impl Span {
     fn of(outcome: &Outcome) -> Self {
-        let second = |sample: &Sample| (sample.at.as_nanos() / 1_000_000_000) as i64;
+        let from = outcome.start.as_unix_seconds();
+        let second = |sample: &Sample| sample.at.as_unix_seconds() - from;
         let samples = &outcome.samples;
         let size = samples.len().div_ceil(BUCKETS).max(1);
         let every = samples.get(1).map_or(60, second).max(1);
         let last = samples.last().map_or(0, second).max(every);
         Self {
-            from: outcome.origin,
-            to: outcome.origin + last,
+            from,
+            to: from + last,
             bucket: every * size as i64,
         }
     }
@@ -289,10 +292,11 @@ impl Span {
     /// Times to mark, with their labels.
     fn ticks(&self) -> Vec<(i64, String)> {
         let days = (self.to - self.from) / DAY;
-        let first = Date::from_days(self.from.div_euclid(DAY));
+        let date = |at| Date::of(Timestamp::from_unix_seconds(at));
+        let first = date(self.from);
         let month = |months: i64| {
             let date = first.first_of_month_after(months);
-            (date.days() * DAY, date)
+            (date.midnight().as_unix_seconds(), date)
         };
         let inside = |(at, _): &(i64, String)| (self.from..=self.to).contains(at);
         if days > 60 {
@@ -325,7 +329,7 @@ impl Span {
                 days => DAY * (days / 14 + 1),
             };
             let label = |at: i64| {
-                let date = Date::from_days(at.div_euclid(DAY));
+                let date = date(at);
                 let clock = match at.rem_euclid(DAY) {
                     0 => String::new(),
                     seconds => format!("{:02}:{:02}", seconds / 3_600, seconds / 60 % 60),
@@ -345,9 +349,16 @@ impl Span {
     }
 }
 
-/// The date of a time.
+/// The date of a time, as text.
+pub(crate) fn date_of(time: Timestamp) -> String {
+    let mut text = time.to_string();
+    text.truncate("2013-01-01".len());
+    text
+}
+
+/// The date of a time in seconds since 1970.
 fn day(seconds: i64) -> String {
-    calendar::format(seconds)[..10].to_owned()
+    date_of(Timestamp::from_unix_seconds(seconds))
 }
 
 /// Draws one panel: its name and legend, its axes, and its series.
@@ -493,7 +504,7 @@ mod tests {
     use super::*;
 
     fn labels(from: &str, days: i64) -> Vec<String> {
-        let from = calendar::parse(from).expect("a time");
+        let from = from.parse::<Timestamp>().expect("a time").as_unix_seconds();
         let span = Span {
             from,
             to: from + days * DAY,

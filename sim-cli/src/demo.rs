@@ -12,11 +12,10 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::value_parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use sim_core::clock::Clock;
 
-use crate::calendar;
 use crate::chart;
 use crate::events::EventLog;
-use crate::fake::Clock;
 use crate::flights::Source;
 use crate::report::{self, Report};
 use crate::world::{self, Settings};
@@ -102,12 +101,19 @@ fn try_run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     } else {
         progress_bar(input.flights.len() as u64)
     };
-    let mut log = EventLog::new(world::origin(&input), log_file);
+    let (virtual_clock, time) = Clock::virtual_at(world::start(&input));
+    let mut log = EventLog::new(virtual_clock.clone(), log_file);
     let starts = clock.now();
-    let outcome = world::replay(input, &settings, &mut log, |progress| {
-        bar.set_position(progress.sent);
-        bar.set_message(calendar::format(progress.now)[..10].to_owned());
-    });
+    let outcome = world::replay(
+        input,
+        &settings,
+        (virtual_clock, time),
+        &mut log,
+        |progress| {
+            bar.set_position(progress.sent);
+            bar.set_message(chart::date_of(progress.now));
+        },
+    );
     let digested = log.finish().map_err(|error| match &arguments.log {
         Some(path) => unusable("write", path, &error),
         None => error.to_string(),

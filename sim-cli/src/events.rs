@@ -8,9 +8,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 use sha2::{Digest, Sha256};
+use sim_core::clock::Clock;
 use sim_core::time::Instant;
-
-use crate::calendar;
 
 /// Where events go: always into the digest, and into a file if one is wanted.
 pub(crate) struct EventLog {
@@ -18,10 +17,9 @@ pub(crate) struct EventLog {
     file: Option<BufWriter<File>>,
     /// Lines that are not hashed yet: hashing and writing go by larger pieces.
     pending: String,
-    /// Seconds since 1970 at the clock's origin.
-    origin: i64,
+    clock: Clock,
     /// The latest time that was written, and its text: many events share one.
-    stamp: (i64, String),
+    stamp: (Instant, String),
     lines: u64,
     failure: Option<io::Error>,
 }
@@ -47,14 +45,17 @@ impl EventLog {
     /// Bytes that are gathered before they are hashed and written.
     const PIECE: usize = 64 * 1024;
 
-    /// Makes an empty log for a clock whose origin is `origin` seconds after 1970.
-    pub(crate) fn new(origin: i64, file: Option<File>) -> Self {
+    /// Makes an empty log of what happens by `clock`.
+    pub(crate) fn new(clock: Clock, file: Option<File>) -> Self {
         Self {
             hash: Sha256::new(),
             file: file.map(BufWriter::new),
             pending: String::with_capacity(Self::PIECE + 1_024),
-            origin,
-            stamp: (origin, calendar::format(origin)),
+            stamp: (
+                Instant::ORIGIN,
+                clock.timestamp(Instant::ORIGIN).to_string(),
+            ),
+            clock,
             lines: 0,
             failure: None,
         }
@@ -62,9 +63,8 @@ impl EventLog {
 
     /// Adds a line: the virtual time, then `event`.
     pub(crate) fn add(&mut self, at: Instant, event: fmt::Arguments<'_>) {
-        let seconds = self.origin + (at.as_nanos() / 1_000_000_000) as i64;
-        if self.stamp.0 != seconds {
-            self.stamp = (seconds, calendar::format(seconds));
+        if self.stamp.0 != at {
+            self.stamp = (at, self.clock.timestamp(at).to_string());
         }
         self.pending.push_str(&self.stamp.1);
         self.pending.push(' ');
@@ -116,13 +116,16 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
+    use sim_core::time::Timestamp;
+
     use super::*;
 
     #[test]
     fn the_digest_is_the_hash_of_the_lines() {
-        let mut log = EventLog::new(0, None);
+        let (clock, _) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+        let mut log = EventLog::new(clock, None);
         log.add(
-            Instant::from_nanos(61_999_999_999),
+            Instant::from_nanos(61_000_000_000),
             format_args!("send row={}", 7),
         );
         let Digested { digest, lines } = log.finish().expect("no file");

@@ -11,11 +11,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use csv_core::ReadRecordResult;
 use flate2::bufread::MultiGzDecoder;
 
-use crate::calendar;
+use sim_core::time::Timestamp;
 
 /// The columns that a file must have, in this order.
 pub(crate) const COLUMNS: [&str; 10] = [
@@ -37,13 +38,17 @@ const EMBEDDED: &[u8] = include_bytes!("../data/flights-2013.csv.gz");
 /// Longest line that is looked at; a longer one is malformed, so that no file can fill the memory with a line.
 const MAX_LINE: usize = 64 * 1024;
 
+/// Hours that are taken: the replay's clock, nanoseconds in 64 bits, spans them.
+const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
+const LATEST: Timestamp = Timestamp::from_unix_seconds(7_258_114_800);
+
 /// One scheduled departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flight {
     /// Which row of the input this is: 1 for the first below the header, malformed ones included.
     pub(crate) row: u32,
-    /// Scheduled departure, in seconds since 1970, UTC.
-    pub(crate) departure: i64,
+    /// Scheduled departure.
+    pub(crate) departure: Timestamp,
     /// The airline.
     pub(crate) carrier: Code,
     /// The flight's number.
@@ -248,7 +253,7 @@ impl Source {
             None => return Err(wrong("the file is empty".to_owned())),
             Some(line) => check_header(splitter.split(line)).map_err(wrong)?,
         }
-        let mut latest = i64::MIN;
+        let mut latest = Timestamp::MIN;
         while let Some(line) = lines.next().map_err(failed)? {
             if matches!(line, Line::Text(b"")) {
                 continue;
@@ -509,14 +514,21 @@ fn parse_row(row: u32, fields: &Fields<'_>) -> Result<Flight, Fault> {
     let hour = fields.value(
         0,
         "an hour as 2013-01-31T10:00:00Z, of 1970 to 2199",
-        |text| calendar::parse(text).filter(|seconds| seconds % 3_600 == 0),
+        |text| {
+            // The form of a timestamp is freer than the column's.
+            let hour = text
+                .ends_with(":00:00Z")
+                .then(|| text.parse().ok())
+                .flatten();
+            hour.filter(|hour| text.len() == 20 && (EARLIEST..=LATEST).contains(hour))
+        },
     )?;
     let minute = fields.value(1, "a minute of 0 to 59", |text| {
-        number::<u8>(text).filter(|minute| *minute < 60)
+        number::<u64>(text).filter(|minute| *minute < 60)
     })?;
     let flight = Flight {
         row,
-        departure: hour + 60 * i64::from(minute),
+        departure: hour + Duration::from_secs(60 * minute),
         carrier: fields.value(2, code, Code::new)?,
         number: fields.value(3, "a flight number", number)?,
         tail: fields.value(4, code, optional(Code::new))?,
@@ -582,7 +594,7 @@ mod tests {
     fn a_row_is_read_field_by_field() {
         let input = read(ROW).expect("a header");
         let flight = input.flights[0];
-        assert_eq!(flight.departure, 1_357_035_300);
+        assert_eq!(flight.departure.to_string(), "2013-01-01T10:15:00Z");
         assert_eq!(
             flight.tail.map(|tail| tail.to_string()).as_deref(),
             Some("N14228")
@@ -653,6 +665,40 @@ mod tests {
             "{fault}"
         );
         only_fault(",".repeat(500));
+    }
+
+    #[test]
+    fn an_hour_is_taken_in_one_form_only() {
+        for hour in [
+            "1970-01-01T00:00:00Z",
+            "2012-02-29T23:00:00Z",
+            "2199-12-31T23:00:00Z",
+        ] {
+            let input = read(ROW.replace("2013-01-01T10:00:00Z", hour)).expect("a header");
+            assert_eq!(input.flights.len(), 1, "{hour}");
+        }
+        for hour in [
+            "",
+            "2013-01-01",
+            "2013-01-01T10:00:00",
+            "2013-01-01T10:00:00.0Z",
+            "2013-01-01T10:00:00+00:00",
+            "2013-1-1T10:00:00Z",
+            "2013-02-29T10:00:00Z",
+            "2013-13-01T10:00:00Z",
+            "2013-01-00T10:00:00Z",
+            "2013-01-01T24:00:00Z",
+            "2013-01-01T10:30:00Z",
+            "1969-12-31T23:00:00Z",
+            "2200-01-01T00:00:00Z",
+            "99999999999T10:00:00Z",
+        ] {
+            let fault = only_fault(ROW.replace("2013-01-01T10:00:00Z", hour));
+            assert!(
+                fault.starts_with("line 2, column 1 (time_hour): "),
+                "{fault}"
+            );
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ mod calendar;
 mod chart;
 mod demo;
 mod events;
-mod fake;
 mod flights;
 mod report;
 mod world;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use crate::calendar;
+use crate::calendar::DAY;
 use crate::events::Digested;
 use crate::world::{MAX_RECEIVES, Outcome, Settings, Tally, Way};
 
@@ -74,6 +74,10 @@ fn checks(outcome: &Outcome) -> Vec<Check> {
             [("unassigned", dispatchers.sent)],
         ),
         Check::new(
+            ("duplicates dropped", turn_round.deduplicated),
+            [("sent twice", gates.repeated)],
+        ),
+        Check::new(
             ("sent to turn-round", turn_round.sent),
             [
                 ("by the schedule", gates.sent),
@@ -96,11 +100,11 @@ fn checks(outcome: &Outcome) -> Vec<Check> {
             ],
         ),
         Check::new(
-            ("leases expired", turn_round.expired),
+            ("leases expired", turn_round.lapsed),
             [("crashed", gates.crashed), ("refused late", gates.refused)],
         ),
         Check::new(
-            ("leases expired", turn_round.expired),
+            ("leases expired", turn_round.lapsed),
             [
                 ("redelivered", gates.redelivered),
                 ("dead letters", turn_round.redriven),
@@ -178,7 +182,6 @@ impl Report<'_> {
             desks,
             dispatchers,
         } = self.settings;
-        let end = outcome.origin + outcome.end.as_nanos() as i64 / 1_000_000_000;
         writeln!(
             f,
             "input   {}: {} rows, {} malformed, {} put in order",
@@ -190,8 +193,8 @@ impl Report<'_> {
         writeln!(
             f,
             "span    {} to {}, {:.1} virtual days",
-            calendar::format(outcome.origin),
-            calendar::format(end),
+            outcome.start,
+            outcome.end,
             self.virtual_days(),
         )?;
         writeln!(
@@ -209,6 +212,7 @@ impl Report<'_> {
             .map(|counters| counters.redriven);
         let rows = [
             ("sent by the schedule", of(|tally| tally.sent)),
+            ("sent twice, dropped", of(|tally| tally.repeated)),
             ("moved back, once", [outcome.moved, 0, 0]),
             ("received", of(|tally| tally.received)),
             ("  of those redelivered", of(|tally| tally.redelivered)),
@@ -319,7 +323,7 @@ impl Report<'_> {
     }
 
     fn virtual_days(&self) -> f64 {
-        self.outcome.end.as_nanos() as f64 / 1e9 / calendar::DAY as f64
+        (self.outcome.end - self.outcome.start).as_secs_f64() / DAY as f64
     }
 }
 

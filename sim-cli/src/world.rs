@@ -8,7 +8,8 @@
 //! | cancelled, with a tail number | `rebooking`, standard | rebooking desks |
 //! | every other | `turn-round`, FIFO, a group per aircraft | gates, which may fail |
 //!
-//! A worker receives, holds its lease for as long as the work takes, and acknowledges. A gate that crashes drops
+//! The sender sometimes does not get its answer and sends a flight of the FIFO queue again: the queue recognises it by
+//! its de-duplication id. A worker receives, holds its lease for as long as the work takes, and acknowledges. A gate that crashes drops
 //! its delivery and lets the lease expire; one that stalls comes back after its lease has expired and finds its
 //! acknowledgement refused. What has been received [`MAX_RECEIVES`] times in vain goes to `dead-letters`. When
 //! the year is over, one move task brings the dead letters back to `turn-round`, once; what comes to
@@ -26,13 +27,16 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use sim_core::time::Instant;
-
-use crate::events::EventLog;
-use crate::fake::{
-    Clock, DeadLetterPolicy, Delivery, Kind, Message, MoveHandle, MoveTask, OnDrop, Queue,
-    QueueConfig, Random, Timestamp, VirtualClock,
+use sim_core::clock::{Clock, VirtualClock};
+use sim_core::random::Random;
+use sim_core::time::{Instant, Timestamp};
+use sim_queue::{
+    DeadLetterPolicy, DeduplicationId, Delivery, GroupId, Kind, Message, MoveHandle, MoveTask,
+    OnDrop, Queue, QueueConfig,
 };
+
+use crate::calendar::Date;
+use crate::events::EventLog;
 use crate::flights::{Flight, Input, Malformed};
 
 /// How long a gate may hold a flight before it is taken for lost: somewhat more than the longest turn-round.
@@ -43,6 +47,8 @@ pub(crate) const MAX_RECEIVES: u32 = 3;
 const SNAGS: f64 = 0.02;
 /// The lease from then on.
 const EXTENDED_LEASE: Duration = minutes(75);
+/// The share of flights that the sender sends twice, since it did not get its answer.
+const REPEATS: f64 = 0.001;
 /// The share of receives that end in a failure of the gate, for ordinary flights.
 const FAILURES: f64 = 0.004;
 /// The share of flights that are trouble, and the share of their receives that fail.
@@ -150,6 +156,8 @@ impl Latencies {
 pub(crate) struct Tally {
     /// Flights sent by the schedule.
     pub(crate) sent: u64,
+    /// Those that were sent once more, and that the queue recognised.
+    pub(crate) repeated: u64,
     /// Deliveries taken by workers.
     pub(crate) received: u64,
     /// Those among them that were not the message's first.
@@ -174,7 +182,8 @@ pub(crate) struct Counters {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) deleted: u64,
-    pub(crate) expired: u64,
+    pub(crate) lapsed: u64,
+    pub(crate) deduplicated: u64,
     pub(crate) redriven: u64,
     pub(crate) left: u64,
 }
@@ -183,7 +192,7 @@ pub(crate) struct Counters {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     /// When.
-    pub(crate) at: Instant,
+    pub(crate) at: Timestamp,
     /// Messages that wait, by [`Way`].
     pub(crate) waiting: [u64; 3],
     /// Messages in the hands of workers, by [`Way`].
@@ -234,10 +243,10 @@ pub(crate) struct Outcome {
     pub(crate) malformed: u64,
     /// Rows that ended exactly once.
     pub(crate) ended_once: u64,
-    /// Seconds since 1970 at the clock's origin.
-    pub(crate) origin: i64,
+    /// When the clock started.
+    pub(crate) start: Timestamp,
     /// When the last thing happened.
-    pub(crate) end: Instant,
+    pub(crate) end: Timestamp,
     /// The queues over time.
     pub(crate) samples: Vec<Sample>,
 }
@@ -247,17 +256,20 @@ pub(crate) struct Outcome {
 pub(crate) struct Progress {
     /// Flights sent.
     pub(crate) sent: u64,
-    /// The virtual time, in seconds since 1970.
-    pub(crate) now: i64,
+    /// The virtual time.
+    pub(crate) now: Timestamp,
 }
 
-/// Seconds since 1970 at which the clock starts: midnight before the first departure.
-pub(crate) fn origin(input: &Input) -> i64 {
-    let first = input.flights.first().map_or(0, |flight| flight.departure);
-    first - first.rem_euclid(crate::calendar::DAY)
+/// When the clock starts: midnight before the first departure.
+pub(crate) fn start(input: &Input) -> Timestamp {
+    let first = input
+        .flights
+        .first()
+        .map_or(Timestamp::UNIX_EPOCH, |flight| flight.departure);
+    Date::of(first).midnight()
 }
 
-/// Replays `input` to the end.
+/// Replays `input` to the end, by a clock that stands at [`start`].
 ///
 /// # Panics
 ///
@@ -265,10 +277,11 @@ pub(crate) fn origin(input: &Input) -> i64 {
 pub(crate) fn replay(
     input: Input,
     settings: &Settings,
+    (clock, time): (Clock, VirtualClock),
     log: &mut EventLog,
     mut progress: impl FnMut(Progress),
 ) -> Outcome {
-    let mut world = World::new(&input, settings, log);
+    let mut world = World::new(&input, settings, (clock, time), log);
     world.refuse(input.malformed);
     world.run(input.flights, &mut progress);
     if world.start_move() {
@@ -315,7 +328,6 @@ enum Task {
 
 struct World<'a> {
     log: &'a mut EventLog,
-    origin: i64,
     clock: Clock,
     time: VirtualClock,
     posts: [Post; 3],
@@ -327,6 +339,8 @@ struct World<'a> {
     planned: u64,
     /// Decides what happens to a worker.
     chance: Random,
+    /// Decides which answers do not reach the sender.
+    sender: Random,
     /// Decides with a flight's row whether it is trouble.
     trouble: u64,
     moving: Option<MoveHandle<Flight>>,
@@ -345,9 +359,13 @@ impl fmt::Debug for World<'_> {
 }
 
 impl<'a> World<'a> {
-    fn new(input: &Input, settings: &Settings, log: &'a mut EventLog) -> Self {
-        let origin = origin(input);
-        let (clock, time) = Clock::virtual_at(Timestamp::from_unix_millis(origin * 1_000));
+    fn new(
+        input: &Input,
+        settings: &Settings,
+        (clock, time): (Clock, VirtualClock),
+        log: &'a mut EventLog,
+    ) -> Self {
+        let start = start(input);
         let queue = |name: &str, kind, lease| -> Queue<Flight> {
             let mut config = QueueConfig::new(name);
             config.kind = kind;
@@ -362,7 +380,9 @@ impl<'a> World<'a> {
             queue(Way::Rebooking.name(), Kind::Standard, minutes(30)),
             queue(Way::Unassigned.name(), Kind::Standard, minutes(60)),
         ];
-        queues[0].set_dead_letters(DeadLetterPolicy::to_queue(&dead_letters, MAX_RECEIVES));
+        queues[0]
+            .set_dead_letters(DeadLetterPolicy::to_queue(&dead_letters, MAX_RECEIVES))
+            .expect("the demo's own policy");
         let malformed = Queue::with_clock(QueueConfig::new("malformed"), clock.clone())
             .expect("the demo's own configuration");
 
@@ -387,8 +407,8 @@ impl<'a> World<'a> {
         let last = input
             .flights
             .last()
-            .map_or(origin, |flight| flight.departure);
-        let span = Duration::from_secs(last.abs_diff(origin));
+            .map_or(start, |flight| flight.departure);
+        let span = last - start;
         let random = Random::new(settings.seed);
         let count = |wanted: fn(&Flight) -> bool| {
             input.flights.iter().filter(|flight| wanted(flight)).count() as u64
@@ -402,7 +422,6 @@ impl<'a> World<'a> {
         );
         Self {
             log,
-            origin,
             clock,
             time,
             posts,
@@ -412,6 +431,7 @@ impl<'a> World<'a> {
             agenda: BinaryHeap::new(),
             planned: 0,
             chance: random.fork("workers"),
+            sender: random.fork("sender"),
             trouble: random.fork("trouble").next_u64(),
             moving: None,
             fates: vec![Fate::Unknown; input.rows as usize],
@@ -432,8 +452,8 @@ impl<'a> World<'a> {
                 parked: 0,
                 malformed: 0,
                 ended_once: 0,
-                origin,
-                end: Instant::ORIGIN,
+                start,
+                end: start,
                 samples: Vec::new(),
             },
         }
@@ -459,7 +479,7 @@ impl<'a> World<'a> {
         loop {
             let departure = flights
                 .peek()
-                .map(|flight| self.instant_of(flight.departure));
+                .map(|flight| self.clock.instant_of(flight.departure));
             let planned = self.agenda.peek().map(|Reverse((at, ..))| *at);
             let now = self.clock.now();
             // What is due was served when this instant began: a deadline that still stands is no news.
@@ -485,7 +505,8 @@ impl<'a> World<'a> {
                 self.agenda.pop();
                 self.perform(next, task);
             }
-            while let Some(flight) = flights.next_if(|f| self.instant_of(f.departure) <= next) {
+            while let Some(flight) = flights.next_if(|f| self.clock.instant_of(f.departure) <= next)
+            {
                 self.send(next, flight);
                 sent += 1;
                 if sent % 1_024 == 0 {
@@ -497,11 +518,6 @@ impl<'a> World<'a> {
             }
             self.hand_out(next);
         }
-    }
-
-    /// The instant of a time in seconds since 1970.
-    fn instant_of(&self, seconds: i64) -> Instant {
-        Instant::ORIGIN + Duration::from_secs(seconds.abs_diff(self.origin))
     }
 
     /// Sends a flight on its way.
@@ -520,15 +536,22 @@ impl<'a> World<'a> {
                 flight.destination,
             ),
         );
-        let mut message = Message::new(flight);
-        if let (Way::TurnRound, Some(tail)) = (way, &flight.tail) {
-            message = message.group(tail.as_str());
-        }
         let post = &mut self.posts[way as usize];
+        // The queue is unbounded and open, and takes the demo's groups and ids.
         post.queue
-            .try_send(message)
-            .expect("the queue is unbounded and open");
+            .try_send(message(way, &flight))
+            .expect("a message within the queue's rules");
         post.tally.sent += 1;
+        if way == Way::TurnRound && self.sender.chance(REPEATS) {
+            // The sender has not got its answer, and sends again: the id tells the queue.
+            let again = post.queue.try_send(message(way, &flight));
+            let dropped = again.expect("a message within the queue's rules").duplicate;
+            post.tally.repeated += u64::from(dropped);
+            self.log.add(
+                now,
+                format_args!("repeat row={} dropped={dropped}", flight.row),
+            );
+        }
     }
 
     /// Gives waiting messages to idle workers.
@@ -560,7 +583,7 @@ impl<'a> World<'a> {
         tally.received += 1;
         if count == 1 {
             // A dead letter that was moved back is a new message: its first receive counts again.
-            tally.waited.record(now - delivery.sent_at());
+            tally.waited.record(now - delivery.sent_instant());
         } else {
             tally.redelivered += 1;
         }
@@ -622,9 +645,9 @@ impl<'a> World<'a> {
                 let more = self.between(minutes(20), minutes(60));
                 let Worker {
                     way, number, holds, ..
-                } = &self.workers[worker];
+                } = &mut self.workers[worker];
                 let post = &mut self.posts[*way];
-                let held = holds.as_ref().expect("a worker extends what it holds");
+                let held = holds.as_mut().expect("a worker extends what it holds");
                 let extended = held.extend(EXTENDED_LEASE).is_ok();
                 post.tally.extended += u64::from(extended);
                 let (worker_name, row) = (Way::ALL[*way].worker(), held.row);
@@ -701,26 +724,32 @@ impl<'a> World<'a> {
         let rate = u32::try_from(dead)
             .unwrap_or(u32::MAX)
             .div_ceil(MOVE_WITHIN);
-        let task = MoveTask {
-            max_per_second: Some(rate),
-        };
+        let mut task = MoveTask::default();
+        task.max_per_second = Some(rate);
+        let moving = self
+            .dead_letters
+            .start_move(task)
+            .expect("the first task of the queue");
         self.log
             .add(now, format_args!("move dead-letters={dead} rate={rate}"));
-        self.moving = Some(self.dead_letters.start_move(task, &self.posts[0].queue));
+        self.moving = Some(moving);
         self.plan(now, Task::Move);
         true
     }
 
-    /// Moves the next dead letters, and plans the step after this one.
+    /// Moves what the rate allows, and plans the step after this one.
     fn step_move(&mut self, now: Instant) {
         let Some(moving) = &self.moving else { return };
-        let moved = moving.step() as u64;
-        self.outcome.moved += moved;
-        self.log.add(now, format_args!("moved {moved}"));
-        if self.outcome.moved < self.outcome.dead_first {
-            self.plan(now + Duration::from_secs(1), Task::Move);
-        } else {
-            self.moving = None;
+        let progress = moving.step();
+        self.outcome.moved = progress.moved;
+        self.log.add(
+            now,
+            format_args!("moved {} {:?}", progress.moved, progress.status),
+        );
+        match moving.next_step() {
+            // A step that could go on at once has its turn after what else is due.
+            Some(next) => self.plan(next.max(now), Task::Move),
+            None => self.moving = None,
         }
     }
 
@@ -728,13 +757,13 @@ impl<'a> World<'a> {
     fn inspect(&mut self) {
         let now = self.clock.now();
         while let Ok(letter) = self.dead_letters.try_receive() {
-            let reason = letter
-                .dead_letter()
-                .map(|dead| format!("{dead:?}"))
-                .unwrap_or_default();
             let row = letter.row;
+            let (from, receives) = letter
+                .dead_letter()
+                .map_or(("-", 0), |origin| (origin.source(), origin.receive_count()));
+            let event = format_args!("parked row={row} from={from} receives={receives}");
+            self.log.add(now, event);
             if letter.acknowledge().is_ok() {
-                self.log.add(now, format_args!("parked row={row} {reason}"));
                 self.outcome.parked += 1;
                 self.end(row);
             }
@@ -751,7 +780,7 @@ impl<'a> World<'a> {
     /// Looks at the queues for the chart.
     fn sample(&mut self) {
         let mut sample = Sample {
-            at: self.sample_at,
+            at: self.clock.timestamp(self.sample_at),
             ..Sample::default()
         };
         for (way, post) in self.posts.iter().enumerate() {
@@ -780,8 +809,21 @@ impl<'a> World<'a> {
             .iter()
             .filter(|fate| **fate == Fate::Ended)
             .count() as u64;
-        outcome.end = self.clock.now();
+        outcome.end = self.clock.timestamp(self.clock.now());
         outcome
+    }
+}
+
+/// The message of a flight: on a FIFO queue in the group of its aircraft, and known by its row.
+fn message(way: Way, flight: &Flight) -> Message<Flight> {
+    let message = Message::new(*flight);
+    match (way, &flight.tail) {
+        (Way::TurnRound, Some(tail)) => message
+            .group(GroupId::new(tail.as_str()).expect("a code is a valid group"))
+            .deduplication_id(
+                DeduplicationId::new(flight.row.to_string()).expect("a number is a valid id"),
+            ),
+        _ => message,
     }
 }
 
@@ -792,7 +834,8 @@ fn counters(queue: &Queue<Flight>) -> Counters {
         sent: stats.sent,
         received: stats.received,
         deleted: stats.deleted,
-        expired: stats.expired,
+        lapsed: stats.lapsed,
+        deduplicated: stats.deduplicated,
         redriven: stats.redriven,
         left: stats.visible + stats.in_flight,
     }
