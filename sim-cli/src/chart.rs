@@ -147,7 +147,7 @@ pub(crate) fn draw(outcome: &Outcome, settings: &Settings, digested: &Digested) 
     panel(
         &mut svg,
         AGE,
-        "Age of the oldest message (logarithmic)",
+        "Age of the oldest waiting message, since it was sent (logarithmic)",
         &age(outcome),
         Scale::minutes,
         &span,

@@ -24,7 +24,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use sim_core::clock::{Clock, VirtualClock};
@@ -51,8 +50,9 @@ const EXTENDED_LEASE: Duration = minutes(75);
 const REPEATS: f64 = 0.001;
 /// The share of receives that end in a failure of the gate, for ordinary flights.
 const FAILURES: f64 = 0.004;
-/// The share of flights that are trouble, and the share of their receives that fail.
+/// The share of flights that are trouble: they are what comes to the dead letters.
 const TROUBLED: f64 = 0.001;
+/// The share of receives that end in a failure of the gate, for those flights.
 const FAILURES_OF_TROUBLED: f64 = 0.75;
 /// The share of failures that are crashes; the others are stalls.
 const CRASHES: f64 = 0.7;
@@ -350,14 +350,6 @@ struct World<'a> {
     outcome: Outcome,
 }
 
-impl fmt::Debug for World<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World")
-            .field("now", &self.clock.now())
-            .finish_non_exhaustive()
-    }
-}
-
 impl<'a> World<'a> {
     fn new(
         input: &Input,
@@ -367,11 +359,13 @@ impl<'a> World<'a> {
     ) -> Self {
         let start = start(input);
         let queue = |name: &str, kind, lease| -> Queue<Flight> {
-            let mut config = QueueConfig::new(name);
-            config.kind = kind;
-            config.visibility_timeout = lease;
-            config.on_drop = OnDrop::Expire;
-            config.seed = settings.seed;
+            let config = QueueConfig {
+                kind,
+                visibility_timeout: lease,
+                on_drop: OnDrop::Expire,
+                seed: settings.seed,
+                ..QueueConfig::new(name)
+            };
             Queue::with_clock(config, clock.clone()).expect("the demo's own configuration")
         };
         let dead_letters = queue("dead-letters", Kind::fifo(), LEASE);
@@ -724,8 +718,10 @@ impl<'a> World<'a> {
         let rate = u32::try_from(dead)
             .unwrap_or(u32::MAX)
             .div_ceil(MOVE_WITHIN);
-        let mut task = MoveTask::default();
-        task.max_per_second = Some(rate);
+        let task = MoveTask {
+            max_per_second: Some(rate),
+            ..MoveTask::default()
+        };
         let moving = self
             .dead_letters
             .start_move(task)

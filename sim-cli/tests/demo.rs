@@ -428,7 +428,7 @@ fn the_built_in_year_adds_up_and_is_drawn() {
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
     for text in [
         "Depth: messages",
-        "Age of the oldest message",
+        "Age of the oldest waiting message",
         "dead letters",
         ">Jan 2013<",
         ">Jul<",
