@@ -25,11 +25,13 @@ use crate::world::{self, Settings};
 #[command(after_help = "\
 The data must have the columns
   time_hour,minute,carrier,flight,tailnum,origin,dest,dep_delay,arr_delay,distance
-time_hour is UTC, 2013-01-31T10:00:00Z; tailnum and the delays may be empty; no dep_delay means cancelled.
-Rows are replayed in order of departure, whatever their order in the file. A malformed row is reported
-with its line and column and counted among the dead letters.
+time_hour is in UTC, as 2013-01-31T10:00:00Z; tailnum and the delays may be empty;
+a flight without dep_delay was cancelled. Rows are replayed in order of departure,
+whatever their order in the file. A malformed row is reported with its line and
+column, and counted among the dead letters.
 
-Exit codes: 0 everything adds up; 1 it does not; 2 arguments, input or output cannot be used.")]
+Exit codes: 0 everything adds up; 1 it does not; 2 arguments, input or output
+cannot be used.")]
 pub(crate) struct Arguments {
     /// Replay this file, .csv or .csv.gz, instead of the built-in year 2013.
     #[arg(long, value_name = "FILE")]
@@ -71,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 /// Runs the demo, and says whether everything added up.
 fn try_run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let clock = Clock::system();
-    check_output(&arguments.out)?;
+    check_output(arguments)?;
     let begun = clock.now();
     let source = arguments
         .data
@@ -114,12 +116,12 @@ fn try_run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
             bar.set_message(chart::date_of(progress.now));
         },
     );
+    bar.finish_and_clear();
     let digested = log.finish().map_err(|error| match &arguments.log {
         Some(path) => unusable("write", path, &error),
         None => error.to_string(),
     })?;
     let replaying = clock.now() - starts;
-    bar.finish_and_clear();
 
     let svg = chart::draw(&outcome, &settings, &digested);
     fs::write(&arguments.out, svg).map_err(|error| unusable("write", &arguments.out, &error))?;
@@ -138,25 +140,41 @@ fn try_run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     Ok(report::reconciles(&outcome))
 }
 
-/// Finds out before a replay, not after it, that the chart has no place to go.
-fn check_output(path: &Path) -> Result<(), String> {
+/// Finds out before a replay, not after it, that the chart has no place to go, or that of another file.
+fn check_output(arguments: &Arguments) -> Result<(), String> {
+    let path = &arguments.out;
+    let cannot = |why: &str| Err(format!("cannot write {}: {why}", path.display()));
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     if path.is_dir() {
-        Err(format!(
-            "cannot write {}: it is a directory",
-            path.display()
-        ))
-    } else if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-        Err(format!(
-            "cannot write {}: there is no directory {}",
-            path.display(),
-            parent.display()
-        ))
-    } else {
-        Ok(())
+        return cannot("it is a directory");
     }
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        return cannot(&format!("there is no directory {}", parent.display()));
+    }
+    let files = [
+        arguments.data.as_deref(),
+        arguments.log.as_deref(),
+        Some(path.as_path()),
+    ];
+    let used = files.map(|file| {
+        file.filter(|file| file.is_file() || !file.exists())
+            .map(place)
+    });
+    let [data, log, out] = &used;
+    if data.is_some() && (data == log || data == out) {
+        return Err("cannot write over the data".to_owned());
+    }
+    if log.is_some() && log == out {
+        return cannot("it is the log, too");
+    }
+    Ok(())
+}
+
+/// A path by which the same file is known as the same, where the system can tell.
+fn place(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// One line about a file that cannot be used.

@@ -228,6 +228,16 @@ fn an_output_that_cannot_be_written_is_one_line_and_exit_code_two() {
     bench
         .demo(&["--data", "some.csv", "--log", "no/log"])
         .assert_refused("cannot write no/log");
+    for arguments in [["--out", "some.csv"], ["--log", "./some.csv"]] {
+        let ran = bench.demo(&["--data", "some.csv", arguments[0], arguments[1]]);
+        ran.assert_refused("cannot write over the data");
+    }
+    let ran = bench.demo(&["--data", "some.csv", "--out", "both", "--log", "both"]);
+    ran.assert_refused("cannot write both: it is the log, too");
+    assert_eq!(
+        fs::read_to_string(bench.path("some.csv")).expect("the data"),
+        schedule(5)
+    );
 }
 
 #[test]
