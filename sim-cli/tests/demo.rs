@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
 
 const HEADER: &str =
     "time_hour,minute,carrier,flight,tailnum,origin,dest,dep_delay,arr_delay,distance";
@@ -337,7 +338,14 @@ fn the_same_seed_gives_the_same_digest_and_another_seed_another() {
     assert_ne!(first, other);
     // Not the seed's name alone makes the difference.
     assert!(first_log.lines().skip(1).ne(other_log.lines().skip(1)));
-    assert_eq!(first.len(), 64);
+    // The digest is that of the log, as `sha256sum` gives it.
+    let hash = Sha256::digest(first_log.as_bytes());
+    assert_eq!(
+        first,
+        hash.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    );
 }
 
 #[test]
