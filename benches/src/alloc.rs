@@ -1,5 +1,10 @@
 //! The counting allocator of the runner: the system's, and a sum while somebody wants one.
 
+#![expect(
+    unsafe_code,
+    reason = "an allocator is an unsafe trait, and only the runner has this one"
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 

@@ -52,23 +52,32 @@ pub fn queue(figures: &[Figure], memory: &[Memory]) -> Vec<Bar> {
     const SINGLE: &str = "async-mpmc-4x4-bounded";
     const BATCH: &str = "async-mpmc-4x4-bounded-batch10";
     let find = |pattern: &str, peer: &str| {
-        figures.iter().find(|figure| figure.pattern == pattern && figure.peer == peer)
+        figures
+            .iter()
+            .find(|figure| figure.pattern == pattern && figure.peer == peer)
     };
     let mut bars = Vec::new();
     if let Some(own) = find(SINGLE, "sim-queue") {
-        for (rival, aim) in [("flume", "at least level with"), ("kanal", "(aim) level with")] {
+        for (rival, aim) in [
+            ("flume", "at least level with"),
+            ("kanal", "(aim) level with"),
+        ] {
             if let Some(rival) = find(SINGLE, rival) {
                 let speed = speed(own, rival);
                 bars.push(Bar {
-                    aim: format!("{SINGLE}: send + receive + acknowledge {aim} {}", rival.peer),
+                    aim: format!(
+                        "{SINGLE}: send + receive + acknowledge {aim} {}",
+                        rival.peer
+                    ),
                     measured: format!("{speed:.2} times {}", rival.peer),
                     met: speed >= 0.95,
                 });
             }
         }
-        for fifo in figures.iter().filter(|figure| {
-            figure.pattern == SINGLE && figure.peer.starts_with("sim-queue-fifo")
-        }) {
+        for fifo in figures
+            .iter()
+            .filter(|figure| figure.pattern == SINGLE && figure.peer.starts_with("sim-queue-fifo"))
+        {
             let speed = speed(fifo, own);
             bars.push(Bar {
                 aim: format!("{SINGLE}: FIFO with 1,000 groups at least half of the standard rate"),

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use crate::pattern::{Bound, Pattern, Peer, Shape};
 use crate::payload::Payload;
 use crate::rivals::{self, TOKIO};
+#[cfg(feature = "queue")]
+use crate::sim_queue_peer as ours;
 
 /// The names of the groups, in the order of the tables.
 pub const NAMES: &[&str] = &["core", "queue"];
@@ -62,14 +64,19 @@ fn core_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound, 
     };
 
     let mut peers = rivals::rings::<T>(shape, bound);
-    #[cfg(feature = "ring")]
     peers.extend(crate::sim_ring_peer::rings::<T>(shape, bound));
-    patterns.push(Pattern { name: name.clone(), baseline, count, peers });
+    patterns.push(Pattern {
+        name: name.clone(),
+        baseline,
+        count,
+        peers,
+    });
 
-    let mut peers: Vec<Peer> =
-        rivals::rings::<T>(shape, bound).into_iter().map(Peer::single).collect();
+    let mut peers: Vec<Peer> = rivals::rings::<T>(shape, bound)
+        .into_iter()
+        .map(Peer::single)
+        .collect();
     peers.extend(rivals::ring_batches::<T>(shape, bound));
-    #[cfg(feature = "ring")]
     peers.extend(crate::sim_ring_peer::ring_batches::<T>(shape, bound));
     patterns.push(Pattern {
         name: format!("{name}-batch10"),
@@ -100,30 +107,66 @@ fn queue_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound,
     let traffic = format!("{shape}-{bound}{}", T::SUFFIX);
 
     let mut peers = rivals::tasks::<T>(shape, bound);
-    #[cfg(feature = "queue")]
-    peers.extend(crate::sim_queue_peer::tasks::<T>(shape, bound));
-    patterns.push(Pattern { name: format!("async-{traffic}"), baseline: TOKIO, count, peers });
+    peers.extend(ours::tasks::<T>(shape, bound));
+    patterns.push(Pattern {
+        name: format!("async-{traffic}"),
+        baseline: TOKIO,
+        count,
+        peers,
+    });
 
-    let mut peers: Vec<Peer> =
-        rivals::tasks::<T>(shape, bound).into_iter().map(Peer::single).collect();
+    let mut peers: Vec<Peer> = rivals::tasks::<T>(shape, bound)
+        .into_iter()
+        .map(Peer::single)
+        .collect();
     peers.extend(rivals::task_batches::<T>(shape, bound));
-    #[cfg(feature = "queue")]
-    peers.extend(crate::sim_queue_peer::task_batches::<T>(shape, bound));
+    peers.extend(ours::task_batches::<T>(shape, bound));
     let name = format!("async-{traffic}-batch10");
-    patterns.push(Pattern { name, baseline: SINGLE, count, peers });
+    patterns.push(Pattern {
+        name,
+        baseline: SINGLE,
+        count,
+        peers,
+    });
 
     let mut peers = rivals::threads::<T>(shape, bound);
-    #[cfg(feature = "queue")]
-    peers.extend(crate::sim_queue_peer::threads::<T>(shape, bound));
-    patterns.push(Pattern { name: format!("threads-{traffic}"), baseline: TOKIO, count, peers });
+    peers.extend(ours::threads::<T>(shape, bound));
+    patterns.push(Pattern {
+        name: format!("threads-{traffic}"),
+        baseline: TOKIO,
+        count,
+        peers,
+    });
 
-    let mut peers: Vec<Peer> =
-        rivals::threads::<T>(shape, bound).into_iter().map(Peer::single).collect();
+    let mut peers: Vec<Peer> = rivals::threads::<T>(shape, bound)
+        .into_iter()
+        .map(Peer::single)
+        .collect();
     peers.extend(rivals::thread_batches::<T>(shape, bound));
-    #[cfg(feature = "queue")]
-    peers.extend(crate::sim_queue_peer::thread_batches::<T>(shape, bound));
+    peers.extend(ours::thread_batches::<T>(shape, bound));
     let name = format!("threads-{traffic}-batch10");
-    patterns.push(Pattern { name, baseline: SINGLE, count, peers });
+    patterns.push(Pattern {
+        name,
+        baseline: SINGLE,
+        count,
+        peers,
+    });
+}
+
+/// Without the queue, the rivals run among themselves.
+#[cfg(not(feature = "queue"))]
+mod ours {
+    use crate::pattern::{Bound, Peer, Shape};
+
+    macro_rules! none {
+        ($($name:ident),*) => {$(
+            pub(super) fn $name<T>(_: Shape, _: Bound) -> Vec<Peer> {
+                Vec::new()
+            }
+        )*};
+    }
+
+    none!(tasks, task_batches, threads, thread_batches);
 }
 
 #[cfg(test)]
@@ -134,8 +177,11 @@ mod tests {
     fn every_pattern_has_its_baseline_and_no_peer_twice() {
         for group in NAMES {
             for pattern in patterns(group, Scale::Quick).expect("a group of that name") {
-                let mut names: Vec<_> =
-                    pattern.peers.iter().map(|peer| peer.name.as_str()).collect();
+                let mut names: Vec<_> = pattern
+                    .peers
+                    .iter()
+                    .map(|peer| peer.name.as_str())
+                    .collect();
                 assert!(names.contains(&pattern.baseline), "{}", pattern.name);
                 names.sort_unstable();
                 names.dedup();

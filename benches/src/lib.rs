@@ -5,7 +5,9 @@
 //! checksum of what was received, so that a peer that loses or doubles a message fails instead of looking fast.
 //!
 //! Reading order: [`pattern`], [`payload`], the three drivers ([`tasks`], [`threads`], [`rings`]), [`rivals`],
-//! [`groups`], [`measure`], [`memory`], [`report`].
+//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`].
+
+#![deny(unsafe_code)]
 
 pub mod pattern;
 pub mod payload;
@@ -18,7 +20,6 @@ pub mod threads;
 pub mod rivals;
 #[cfg(feature = "queue")]
 pub mod sim_queue_peer;
-#[cfg(feature = "ring")]
 pub mod sim_ring_peer;
 
 pub mod bars;

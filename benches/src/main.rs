@@ -1,17 +1,19 @@
 //! The bench runner: `benches GROUP...` interleaves the rivals and prints how many times faster than the baseline
 //! each is.
 
+#![deny(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use benches::bars;
 use benches::groups::{self, Scale};
 use benches::measure::{Figure, Warm, measure};
 use benches::memory::{self, Meter};
 use benches::pattern::{Failure, Pattern};
-use benches::report::{self, Results};
+use benches::report::{self, Origin, Results};
 use benches::timing::Watchdog;
-use benches::bars;
 
 mod alloc;
 
@@ -62,8 +64,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
     };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
-        let mut value =
-            || arguments.next().ok_or_else(|| format!("{argument} needs a value after it"));
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| format!("{argument} needs a value after it"))
+        };
         match argument.as_str() {
             "--help" | "-h" => return Ok(None),
             "--json" => options.json = true,
@@ -89,7 +94,10 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
         }
     }
     if options.groups.is_empty() {
-        return Err(format!("name a group (there are: {})", groups::NAMES.join(", ")));
+        return Err(format!(
+            "name a group (there are: {})",
+            groups::NAMES.join(", ")
+        ));
     }
     Ok(Some(options))
 }
@@ -120,7 +128,12 @@ fn main() -> ExitCode {
 }
 
 fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failure> {
-    let chosen = |name: &str| options.filter.as_deref().is_none_or(|text| name.contains(text));
+    let chosen = |name: &str| {
+        options
+            .filter
+            .as_deref()
+            .is_none_or(|text| name.contains(text))
+    };
     let patterns: Vec<Pattern> = groups::patterns(group, options.scale)
         .unwrap_or_default()
         .into_iter()
@@ -128,11 +141,17 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         .collect();
     let with_memory = group == "queue" && chosen("memory");
     if patterns.is_empty() && !with_memory {
-        return Err(Failure("no pattern's name holds the filter's text".to_owned()));
+        return Err(Failure(
+            "no pattern's name holds the filter's text".to_owned(),
+        ));
     }
     if options.list {
         for pattern in &patterns {
-            let peers: Vec<&str> = pattern.peers.iter().map(|peer| peer.name.as_str()).collect();
+            let peers: Vec<&str> = pattern
+                .peers
+                .iter()
+                .map(|peer| peer.name.as_str())
+                .collect();
             println!("{}: {}", pattern.name, peers.join(", "));
         }
         return Ok(());
@@ -143,6 +162,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
     };
     let rounds = options.rounds.unwrap_or(default_rounds);
 
+    let origin = Origin::find();
     let mut figures: Vec<Figure> = Vec::new();
     for (index, pattern) in patterns.iter().enumerate() {
         if options.json {
@@ -159,7 +179,11 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         figures.extend(found);
     }
     let memory = if with_memory {
-        let meter = Meter { start: alloc::start, held: alloc::held, stop: alloc::stop };
+        let meter = Meter {
+            start: alloc::start,
+            held: alloc::held,
+            stop: alloc::stop,
+        };
         memory::measure(queued, meter, watchdog)?
     } else {
         Vec::new()
@@ -169,7 +193,10 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         _ => bars::queue(&figures, &memory),
     };
     if options.json {
-        memory.iter().flat_map(|one| report::memory_lines(group, one)).for_each(|l| println!("{l}"));
+        memory
+            .iter()
+            .flat_map(|one| report::memory_lines(group, one))
+            .for_each(|l| println!("{l}"));
     } else {
         if !memory.is_empty() {
             println!("{}", report::memory_table(queued, &memory));
@@ -196,9 +223,12 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
             bars: &bars,
         };
         results
-            .write(&folder)
+            .write(&folder, &origin)
             .map_err(|error| Failure(format!("cannot write to {}: {error}", folder.display())))?;
-        eprintln!("benches: wrote {}", folder.join(format!("{group}.md")).display());
+        eprintln!(
+            "benches: wrote {}",
+            folder.join(format!("{group}.md")).display()
+        );
     }
     Ok(())
 }

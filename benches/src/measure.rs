@@ -35,13 +35,22 @@ pub fn measure(
     let run = |index: usize, count: u64| -> Result<f64, Failure> {
         let peer = &pattern.peers[index];
         let elapsed = watchdog
-            .watch(format!("{} of {}", peer.name, pattern.name), || peer.run(count))
+            .watch(format!("{} of {}", peer.name, pattern.name), || {
+                peer.run(count)
+            })
             .map_err(|failure| Failure(format!("{}: {failure}", pattern.name)))?;
         Ok(elapsed.as_nanos() as f64 / count as f64)
     };
     let width = pattern.peers.len();
-    let Some(baseline) = pattern.peers.iter().position(|peer| peer.name == pattern.baseline) else {
-        return Err(Failure(format!("{}: no {} to compare with", pattern.name, pattern.baseline)));
+    let Some(baseline) = pattern
+        .peers
+        .iter()
+        .position(|peer| peer.name == pattern.baseline)
+    else {
+        return Err(Failure(format!(
+            "{}: no {} to compare with",
+            pattern.name, pattern.baseline
+        )));
     };
     if warm == Warm::Up {
         for index in 0..width {
@@ -84,7 +93,11 @@ pub enum Warm {
 /// How many times faster the second is than the first, round by round.
 #[must_use]
 pub fn pairs(first: &[f64], second: &[f64]) -> Vec<f64> {
-    first.iter().zip(second).map(|(first, second)| first / second).collect()
+    first
+        .iter()
+        .zip(second)
+        .map(|(first, second)| first / second)
+        .collect()
 }
 
 /// The middle of the values; not a number when there are none.

@@ -66,7 +66,9 @@ fn threads() -> i64 {
     fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Threads:"))?;
             line.trim().parse().ok()
         })
         .unwrap_or(0)
@@ -97,7 +99,9 @@ fn measure_one<Q: Store>(
     drop(store);
     let expected = (0..count).fold(0_usize, usize::wrapping_add);
     if !full || taken != count || sum != expected {
-        return Err(Failure(format!("memory: {peer}: {taken} of {count} messages came back")));
+        return Err(Failure(format!(
+            "memory: {peer}: {taken} of {count} messages came back"
+        )));
     }
     Ok(Memory {
         peer: peer.to_owned(),
@@ -119,7 +123,12 @@ pub fn measure(count: usize, meter: Meter, watchdog: &Watchdog) -> Result<Vec<Me
             table.push(watchdog.watch(format!("memory of {}", $name), || {
                 measure_one($name, count, meter, || {
                     let (sender, receiver) = $open;
-                    Ends { sender, receiver, put: $put, take: $take }
+                    Ends {
+                        sender,
+                        receiver,
+                        put: $put,
+                        take: $take,
+                    }
                 })
             })?);
         };
@@ -169,7 +178,9 @@ pub fn measure(count: usize, meter: Meter, watchdog: &Watchdog) -> Result<Vec<Me
     of!(
         "fibre",
         fibre::mpmc::unbounded(),
-        |sender: &mut fibre::mpmc::UnboundedSyncSender<_>, message| sender.try_send(message).is_ok(),
+        |sender: &mut fibre::mpmc::UnboundedSyncSender<_>, message| sender
+            .try_send(message)
+            .is_ok(),
         |receiver: &mut fibre::mpmc::UnboundedSyncReceiver<_>| receiver.try_recv().ok()
     );
     of!(

@@ -105,7 +105,10 @@ pub struct Peer {
 impl Peer {
     /// Makes a peer from what opens it, drives it and verifies it for a number of messages.
     pub fn new(name: &str, run: impl Fn(u64) -> Outcome + 'static) -> Self {
-        Self { name: name.to_owned(), run: Box::new(run) }
+        Self {
+            name: name.to_owned(),
+            run: Box::new(run),
+        }
     }
 
     /// Opens the peer afresh and sends so many messages through it.
@@ -126,7 +129,9 @@ impl Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,17 +150,28 @@ pub struct Pattern {
 
 /// Gives each sender and each receiver of the shape a handle of its own.
 pub fn share<S: Clone, R: Clone>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec<R>) {
-    (vec![sender; shape.senders()], vec![receiver; shape.receivers()])
+    (
+        vec![sender; shape.senders()],
+        vec![receiver; shape.receivers()],
+    )
 }
 
 /// Gives each sender of the shape a handle of its own, and the one receiver its own.
 pub fn fan_in<S: Clone, R>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec<R>) {
-    assert_eq!(shape.receivers(), 1, "the receiver of this peer cannot be shared");
+    assert_eq!(
+        shape.receivers(),
+        1,
+        "the receiver of this peer cannot be shared"
+    );
     (vec![sender; shape.senders()], vec![receiver])
 }
 
 /// One handle on either side.
 pub fn pair<S, R>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec<R>) {
-    assert_eq!(shape.senders() + shape.receivers(), 2, "neither side of this peer can be shared");
+    assert_eq!(
+        shape.senders() + shape.receivers(),
+        2,
+        "neither side of this peer can be shared"
+    );
     (vec![sender], vec![receiver])
 }

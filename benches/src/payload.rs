@@ -39,7 +39,8 @@ impl Payload for Bytes {
     }
 
     fn number(&self) -> u64 {
-        self.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+        self.first_chunk()
+            .map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 

@@ -19,17 +19,20 @@ pub struct Origin {
     machine: String,
     compiler: String,
     commit: String,
+    load: String,
 }
 
 impl Origin {
-    /// Asks the system, the compiler and git; what does not answer is "unknown".
+    /// Asks the system, the compiler and git, before the first run; what does not answer is "unknown".
     #[must_use]
     pub fn find() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info
             .lines()
             .find_map(|line| line.strip_prefix("model name"))
-            .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+            .map_or("unknown processor", |rest| {
+                rest.trim_start_matches([' ', '\t', ':'])
+            });
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let system = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let commit = output("git", &["rev-parse", "--short=12", "HEAD"]);
@@ -41,6 +44,11 @@ impl Origin {
                 system.trim()
             ),
             compiler: output("rustc", &["--version"]),
+            // Ratios bear a busy machine better than times do, but the reader should know of it.
+            load: fs::read_to_string("/proc/loadavg")
+                .ok()
+                .and_then(|text| text.split(' ').next().map(str::to_owned))
+                .unwrap_or_else(|| UNKNOWN.to_owned()),
             commit: if changed.is_empty() || changed == UNKNOWN {
                 commit
             } else {
@@ -177,11 +185,13 @@ impl Results<'_> {
     ///
     /// # Errors
     /// When the folder or a file cannot be written.
-    pub fn write(&self, folder: &Path) -> io::Result<()> {
-        let origin = Origin::find();
+    pub fn write(&self, folder: &Path, origin: &Origin) -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join(format!("{}.md", self.group)), self.markdown(&origin))?;
-        let mut json = serde_json::to_string_pretty(&self.json(&origin))?;
+        fs::write(
+            folder.join(format!("{}.md", self.group)),
+            self.markdown(origin),
+        )?;
+        let mut json = serde_json::to_string_pretty(&self.json(origin))?;
         json.push('\n');
         fs::write(folder.join(format!("{}.json", self.group)), json)
     }
@@ -198,14 +208,16 @@ impl Results<'_> {
     }
 
     fn figure(&self, pattern: &str, peer: &str) -> Option<&Figure> {
-        self.figures.iter().find(|figure| figure.pattern == pattern && figure.peer == peer)
+        self.figures
+            .iter()
+            .find(|figure| figure.pattern == pattern && figure.peer == peer)
     }
 
     fn markdown(&self, origin: &Origin) -> String {
         let mut text = format!(
-            "# Group `{}`\n\n- machine: {}\n- compiler: {}\n- commit: {}\n- {} rounds, the peers of a pattern \
+            "# Group `{}`\n\n- machine: {}\n- compiler: {}\n- commit: {}\n- load when it began: {}\n- {} rounds, the peers of a pattern \
              interleaved round by round; every run checked by count and checksum\n\n",
-            self.group, origin.machine, origin.compiler, origin.commit, self.rounds
+            self.group, origin.machine, origin.compiler, origin.commit, origin.load, self.rounds
         );
         if !self.bars.is_empty() {
             text.push_str("## Aims\n\n| aim | measured | |\n| --- | --- | --- |\n");
@@ -215,10 +227,16 @@ impl Results<'_> {
             }
             text.push('\n');
         }
-        let (batched, single): (Vec<&Pattern>, Vec<&Pattern>) =
-            self.patterns.iter().partition(|pattern| pattern.name.ends_with("-batch10"));
+        let (batched, single): (Vec<&Pattern>, Vec<&Pattern>) = self
+            .patterns
+            .iter()
+            .partition(|pattern| pattern.name.ends_with("-batch10"));
         self.ratios(&mut text, "One message at a time", &single);
-        self.ratios(&mut text, "Batches of 10 (`-single`: one at a time in the same rounds)", &batched);
+        self.ratios(
+            &mut text,
+            "Batches of 10 (`-single`: one at a time in the same rounds)",
+            &batched,
+        );
         if !self.memory.is_empty() {
             let _ = writeln!(
                 text,
@@ -253,7 +271,10 @@ impl Results<'_> {
         text.push_str("\n## Who lacks what\n\n");
         let peers = self.peers();
         for (name, note) in NOTES {
-            if peers.iter().any(|peer| peer.trim_end_matches("-single") == *name) {
+            if peers
+                .iter()
+                .any(|peer| peer.trim_end_matches("-single") == *name)
+            {
                 let _ = writeln!(text, "- {name}: {note}");
             }
         }
@@ -274,7 +295,11 @@ impl Results<'_> {
         let peers: Vec<&str> = self
             .peers()
             .into_iter()
-            .filter(|peer| patterns.iter().any(|pattern| self.figure(&pattern.name, peer).is_some()))
+            .filter(|peer| {
+                patterns
+                    .iter()
+                    .any(|pattern| self.figure(&pattern.name, peer).is_some())
+            })
             .collect();
         let _ = writeln!(
             text,
@@ -310,6 +335,7 @@ impl Results<'_> {
             "machine": origin.machine,
             "compiler": origin.compiler,
             "commit": origin.commit,
+            "load": origin.load,
             "rounds": self.rounds,
             "patterns": self.patterns.iter().map(|pattern| json!({
                 "pattern": pattern.name,

@@ -101,7 +101,9 @@ macro_rules! ring_batch_peer {
     };
 }
 
-pub(crate) use {ring_batch_peer, ring_peer, task_batch_peer, task_peer, thread_batch_peer, thread_peer};
+pub(crate) use {
+    ring_batch_peer, ring_peer, task_batch_peer, task_peer, thread_batch_peer, thread_peer,
+};
 
 mod async_channel;
 mod concurrent_queue;
@@ -129,20 +131,44 @@ pub const NOTES: &[(&str, &str)] = &[
          parking_lot's among threads), as a program that had to would do",
     ),
     ("async-channel", "no batches"),
-    ("flume", "batches on the receiving side only (`drain`, which takes all there is)"),
-    ("kanal", "batches on the receiving side only (`drain_into`, which takes all there is)"),
-    ("crossfire", "no batches; each pattern uses its most special flavour (spsc, mpsc, mpmc)"),
+    (
+        "flume",
+        "batches on the receiving side only (`drain`, which takes all there is)",
+    ),
+    (
+        "kanal",
+        "batches on the receiving side only (`drain_into`, which takes all there is)",
+    ),
+    (
+        "crossfire",
+        "no batches; each pattern uses its most special flavour (spsc, mpsc, mpmc)",
+    ),
     ("crossbeam-channel", "threads only, no batches"),
-    ("thingbuf", "bounded; its channel has one receiver; no batches; needs `Default + Clone` messages"),
-    ("rapidfire", "tasks only; batches on the receiving side with one receiver only (`recv_many`)"),
-    ("fibre", "each pattern uses its most special channel (spsc is bounded only)"),
+    (
+        "thingbuf",
+        "bounded; its channel has one receiver; no batches; needs `Default + Clone` messages",
+    ),
+    (
+        "rapidfire",
+        "tasks only; batches on the receiving side with one receiver only (`recv_many`)",
+    ),
+    (
+        "fibre",
+        "each pattern uses its most special channel (spsc is bounded only)",
+    ),
     ("loole", "no batches used (its `drain` takes all there is)"),
     ("rtrb", "a ring of one sender and one receiver, bounded"),
-    ("nexus-queue", "rings, bounded; none for four senders and four receivers; no batches"),
+    (
+        "nexus-queue",
+        "rings, bounded; none for four senders and four receivers; no batches",
+    ),
     ("crossbeam-array-queue", "a ring, bounded; no batches"),
     ("crossbeam-seg-queue", "a ring, unbounded; no batches"),
     ("concurrent-queue", "a ring; no batches"),
-    ("mutex-vecdeque", "not a rival but the floor: a ring that does not beat it has no reason to be"),
+    (
+        "mutex-vecdeque",
+        "not a rival but the floor: a ring that does not beat it has no reason to be",
+    ),
 ];
 
 /// The channels that tasks use one message at a time; tokio's comes first.
@@ -231,8 +257,11 @@ pub fn rings<T: Payload>(shape: Shape, bound: Bound) -> Vec<Peer> {
 /// The raw rings that have batches.
 #[must_use]
 pub fn ring_batches<T: Payload>(shape: Shape, bound: Bound) -> Vec<Peer> {
-    [rtrb::ring_batches::<T>(shape, bound), mutex::ring_batches::<T>(shape, bound)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        rtrb::ring_batches::<T>(shape, bound),
+        mutex::ring_batches::<T>(shape, bound),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

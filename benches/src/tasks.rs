@@ -52,14 +52,20 @@ fn runtime() -> &'static Runtime {
 }
 
 async fn join<R>(handle: JoinHandle<R>) -> Result<R, Failure> {
-    handle.await.map_err(|error| Failure(format!("a task of the run failed: {error}")))
+    handle
+        .await
+        .map_err(|error| Failure(format!("a task of the run failed: {error}")))
 }
 
 /// Sends `count` messages through the handles, one at a time.
 ///
 /// # Errors
 /// When what was received is not what was sent, or a task panicked.
-pub fn run<T, S, R>(shape: Shape, (mut senders, mut receivers): (Vec<S>, Vec<R>), count: u64) -> Outcome
+pub fn run<T, S, R>(
+    shape: Shape,
+    (mut senders, mut receivers): (Vec<S>, Vec<R>),
+    count: u64,
+) -> Outcome
 where
     T: Payload,
     S: TaskSender<T>,

@@ -33,7 +33,9 @@ pub trait ThreadBatchReceiver<T>: Send + 'static {
 }
 
 fn join<R>(handle: ScopedJoinHandle<'_, R>) -> Result<R, Failure> {
-    handle.join().map_err(|_| Failure("a thread of the run panicked".to_owned()))
+    handle
+        .join()
+        .map_err(|_| Failure("a thread of the run panicked".to_owned()))
 }
 
 /// Starts the threads, lets them go together, and counts.

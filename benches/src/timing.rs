@@ -9,7 +9,10 @@ pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts to measure.
-    #[expect(clippy::disallowed_methods, reason = "a bench measures real time, not a clock's")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bench measures real time, not a clock's"
+    )]
     #[must_use]
     pub fn start() -> Self {
         Self(Instant::now())

@@ -10,7 +10,9 @@ use crate::rings::{RingReceiver, RingSender};
 
 impl<T: Payload> RingSender<T> for Arc<ConcurrentQueue<T>> {
     fn try_push(&mut self, message: T) -> Option<T> {
-        self.push(message).err().map(concurrent_queue::PushError::into_inner)
+        self.push(message)
+            .err()
+            .map(concurrent_queue::PushError::into_inner)
     }
 }
 

@@ -13,14 +13,19 @@ blocking!(Sender<T>, send; Receiver<T>, recv);
 impl<T: Payload> TaskBatchSender<T> for Sender<T> {
     async fn send_batch(&mut self, batch: &mut Vec<T>) {
         for message in batch.drain(..) {
-            assert!(self.send_async(message).await.is_ok(), "closed under a sender");
+            assert!(
+                self.send_async(message).await.is_ok(),
+                "closed under a sender"
+            );
         }
     }
 }
 
 impl<T: Payload> TaskBatchReceiver<T> for Receiver<T> {
     async fn receive_batch(&mut self, batch: &mut Vec<T>, _: &mut Tally) -> usize {
-        let Ok(first) = self.recv_async().await else { return 0 };
+        let Ok(first) = self.recv_async().await else {
+            return 0;
+        };
         batch.push(first);
         batch.extend(self.drain());
         batch.len()
@@ -37,7 +42,9 @@ impl<T: Payload> ThreadBatchSender<T> for Sender<T> {
 
 impl<T: Payload> ThreadBatchReceiver<T> for Receiver<T> {
     fn receive_batch(&mut self, batch: &mut Vec<T>, _: &mut Tally) -> usize {
-        let Ok(first) = <Self>::recv(self) else { return 0 };
+        let Ok(first) = <Self>::recv(self) else {
+            return 0;
+        };
         batch.push(first);
         batch.extend(self.drain());
         batch.len()

@@ -13,14 +13,19 @@ blocking!(Sender<T>, send; Receiver<T>, recv);
 impl<T: Payload> TaskBatchSender<T> for AsyncSender<T> {
     async fn send_batch(&mut self, batch: &mut Vec<T>) {
         for message in batch.drain(..) {
-            assert!(<Self>::send(self, message).await.is_ok(), "closed under a sender");
+            assert!(
+                <Self>::send(self, message).await.is_ok(),
+                "closed under a sender"
+            );
         }
     }
 }
 
 impl<T: Payload> TaskBatchReceiver<T> for AsyncReceiver<T> {
     async fn receive_batch(&mut self, batch: &mut Vec<T>, _: &mut Tally) -> usize {
-        let Ok(first) = <Self>::recv(self).await else { return 0 };
+        let Ok(first) = <Self>::recv(self).await else {
+            return 0;
+        };
         batch.push(first);
         // An error here is the end of the channel, which the next call reports.
         let _ = self.drain_into(batch);
@@ -38,7 +43,9 @@ impl<T: Payload> ThreadBatchSender<T> for Sender<T> {
 
 impl<T: Payload> ThreadBatchReceiver<T> for Receiver<T> {
     fn receive_batch(&mut self, batch: &mut Vec<T>, _: &mut Tally) -> usize {
-        let Ok(first) = <Self>::recv(self) else { return 0 };
+        let Ok(first) = <Self>::recv(self) else {
+            return 0;
+        };
         batch.push(first);
         // An error here is the end of the channel, which the next call reports.
         let _ = self.drain_into(batch);

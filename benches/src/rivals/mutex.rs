@@ -45,7 +45,9 @@ impl<T: Payload> RingBatchReceiver<T> for Handle<T> {
     fn try_pop_batch(&mut self, tally: &mut Tally) -> usize {
         let mut messages = self.messages.lock();
         let ready = messages.len().min(BATCH);
-        messages.drain(..ready).for_each(|message| tally.add(&message));
+        messages
+            .drain(..ready)
+            .for_each(|message| tally.add(&message));
         ready
     }
 }
@@ -55,7 +57,10 @@ fn open<T>(shape: Shape, bound: Bound) -> (Vec<Handle<T>>, Vec<Handle<T>>) {
         Bound::Bounded => CAPACITY,
         Bound::Unbounded => usize::MAX,
     };
-    let ring = Arc::new(Deque { limit, messages: Mutex::new(VecDeque::new()) });
+    let ring = Arc::new(Deque {
+        limit,
+        messages: Mutex::new(VecDeque::new()),
+    });
     share(shape, Arc::clone(&ring), ring)
 }
 

@@ -12,7 +12,10 @@ awaited!(receive mpsc::Receiver<T>, recv);
 impl<T: Payload> TaskBatchSender<T> for Sender<T> {
     async fn send_batch(&mut self, batch: &mut Vec<T>) {
         for message in batch.drain(..) {
-            assert!(<Self>::send(self, message).await.is_ok(), "closed under a sender");
+            assert!(
+                <Self>::send(self, message).await.is_ok(),
+                "closed under a sender"
+            );
         }
     }
 }

@@ -8,7 +8,9 @@ use crate::rings::{Batch, RingBatchReceiver, RingBatchSender, RingReceiver, Ring
 
 impl<T: Payload> RingSender<T> for Producer<T> {
     fn try_push(&mut self, message: T) -> Option<T> {
-        self.push(message).err().map(|rtrb::PushError::Full(message)| message)
+        self.push(message)
+            .err()
+            .map(|rtrb::PushError::Full(message)| message)
     }
 }
 

@@ -43,7 +43,9 @@ impl<T: Payload> ThreadSender<T> for UnboundedSender<T> {
 impl<T: Payload> TaskBatchSender<T> for Sender<T> {
     async fn send_batch(&mut self, batch: &mut Vec<T>) {
         match self.reserve_many(batch.len()).await {
-            Ok(permits) => permits.zip(batch.drain(..)).for_each(|(permit, message)| permit.send(message)),
+            Ok(permits) => permits
+                .zip(batch.drain(..))
+                .for_each(|(permit, message)| permit.send(message)),
             Err(_) => panic!("{CLOSED}"),
         }
     }
