@@ -1,12 +1,10 @@
 //! What do batches of ten buy over one message at a time?
 
-mod compare;
-
-use compare::compare;
 use criterion::Criterion;
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+use crate::compare::compare;
+
+pub(crate) fn ask(criterion: &mut Criterion) {
     let channels = [
         "sim-queue",
         "tokio-mpsc-single",
@@ -39,5 +37,4 @@ fn main() {
         "threads-spsc-bounded-batch10",
         &rings,
     );
-    criterion.final_summary();
 }

@@ -1,12 +1,10 @@
 //! What does a message cost from sender to receiver, among four of each on two workers?
 
-mod compare;
-
-use compare::compare;
 use criterion::Criterion;
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+use crate::compare::compare;
+
+pub(crate) fn ask(criterion: &mut Criterion) {
     let peers = [
         "sim-queue",
         "tokio-mpsc",
@@ -21,7 +19,6 @@ fn main() {
         "async-mpsc-4x1-bounded",
         "async-mpmc-4x4-bounded-bytes64",
     ] {
-        compare(&mut criterion, "queue", pattern, &peers);
+        compare(criterion, "queue", pattern, &peers);
     }
-    criterion.final_summary();
 }

@@ -1,15 +1,12 @@
 //! What does order within a thousand groups cost a queue?
 
-mod compare;
-
-use compare::compare;
 use criterion::Criterion;
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+use crate::compare::compare;
+
+pub(crate) fn ask(criterion: &mut Criterion) {
     let peers = ["sim-queue", "sim-queue-fifo-1000", "tokio-mpsc"];
     for pattern in ["async-mpmc-4x4-bounded", "async-mpmc-4x4-unbounded"] {
-        compare(&mut criterion, "queue", pattern, &peers);
+        compare(criterion, "queue", pattern, &peers);
     }
-    criterion.final_summary();
 }

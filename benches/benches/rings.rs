@@ -1,12 +1,10 @@
 //! Which ring moves a word between threads fastest, alone and under contention?
 
-mod compare;
-
-use compare::compare;
 use criterion::Criterion;
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
+use crate::compare::compare;
+
+pub(crate) fn ask(criterion: &mut Criterion) {
     let peers = [
         "sim-ring",
         "crossbeam-array-queue",
@@ -23,7 +21,6 @@ fn main() {
         "threads-mpmc-4x4-bounded",
         "threads-mpmc-4x4-unbounded",
     ] {
-        compare(&mut criterion, "core", pattern, &peers);
+        compare(criterion, "core", pattern, &peers);
     }
-    criterion.final_summary();
 }

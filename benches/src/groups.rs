@@ -56,7 +56,7 @@ fn core(scale: Scale) -> Vec<Pattern> {
 }
 
 fn core_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound, scale: Scale) {
-    let count = scale.of(400_000);
+    let count = scale.of(1_000_000);
     let name = format!("threads-{shape}-{bound}{}", T::SUFFIX);
     let (baseline, baseline_single) = match bound {
         Bound::Bounded => ("crossbeam-array-queue", "crossbeam-array-queue-single"),
@@ -103,8 +103,15 @@ fn queue(scale: Scale) -> Vec<Pattern> {
 
 fn queue_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound, scale: Scale) {
     const SINGLE: &str = "tokio-mpsc-single";
-    let count = scale.of(200_000);
     let traffic = format!("{shape}-{bound}{}", T::SUFFIX);
+    // The traffic that the bars speak of runs longest: the fastest peers are through a message in 20 ns, and a run
+    // should be long against a scheduler's slice.
+    let full = if shape == Shape::Mpmc && bound == Bound::Bounded {
+        1_000_000
+    } else {
+        400_000
+    };
+    let count = scale.of(full);
 
     let mut peers = rivals::tasks::<T>(shape, bound);
     peers.extend(ours::tasks::<T>(shape, bound));
@@ -155,6 +162,7 @@ fn queue_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound,
 
 /// Without the queue, the rivals run among themselves.
 #[cfg(not(feature = "queue"))]
+#[expect(clippy::extra_unused_type_parameters, reason = "called as sim-queue's peers are")]
 mod ours {
     use crate::pattern::{Bound, Peer, Shape};
 

@@ -157,6 +157,9 @@ pub fn share<S: Clone, R: Clone>(shape: Shape, sender: S, receiver: R) -> (Vec<S
 }
 
 /// Gives each sender of the shape a handle of its own, and the one receiver its own.
+///
+/// # Panics
+/// When the shape has several receivers: such a peer has no such pattern.
 pub fn fan_in<S: Clone, R>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec<R>) {
     assert_eq!(
         shape.receivers(),
@@ -167,6 +170,9 @@ pub fn fan_in<S: Clone, R>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec
 }
 
 /// One handle on either side.
+///
+/// # Panics
+/// When the shape has several senders or receivers: such a peer has no such pattern.
 pub fn pair<S, R>(shape: Shape, sender: S, receiver: R) -> (Vec<S>, Vec<R>) {
     assert_eq!(
         shape.senders() + shape.receivers(),

@@ -84,7 +84,8 @@ pub fn line(group: &str, figure: &Figure) -> String {
     )
 }
 
-/// One queue's memory as lines of JSON.
+/// One queue's memory as lines of JSON: empty, a queued message beyond its payload, and after draining, with the
+/// threads that were there then and not before.
 #[must_use]
 pub fn memory_lines(group: &str, memory: &Memory) -> Vec<String> {
     let peer = Value::from(memory.peer.as_str());
@@ -99,12 +100,8 @@ pub fn memory_lines(group: &str, memory: &Memory) -> Vec<String> {
             memory.queued
         ),
         format!(
-            "{{\"group\":{group},\"pattern\":\"memory-drained\",\"peer\":{peer},\"bytes\":{}}}",
-            memory.drained
-        ),
-        format!(
-            "{{\"group\":{group},\"pattern\":\"memory-threads\",\"peer\":{peer},\"threads\":{}}}",
-            memory.threads
+            "{{\"group\":{group},\"pattern\":\"memory-drained\",\"peer\":{peer},\"bytes\":{},\"threads\":{}}}",
+            memory.drained, memory.threads
         ),
     ]
 }

@@ -167,7 +167,7 @@ pub const NOTES: &[(&str, &str)] = &[
     ("concurrent-queue", "a ring; no batches"),
     (
         "mutex-vecdeque",
-        "not a rival but the floor: a ring that does not beat it has no reason to be",
+        "not a rival but what a ring has to beat: a deque behind parking_lot's mutex, batches under one lock",
     ),
 ];
 

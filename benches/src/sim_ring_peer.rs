@@ -48,12 +48,15 @@ same_in_both!(Bounded, Unbounded);
 
 const NAME: &str = "sim-ring";
 
-fn bounded<T>(shape: Shape) -> (Vec<Arc<Bounded<T>>>, Vec<Arc<Bounded<T>>>) {
+/// The same ring for every sender and every receiver.
+type Handles<R> = (Vec<Arc<R>>, Vec<Arc<R>>);
+
+fn bounded<T>(shape: Shape) -> Handles<Bounded<T>> {
     let ring = Arc::new(Bounded::with_capacity(CAPACITY));
     share(shape, Arc::clone(&ring), ring)
 }
 
-fn unbounded<T>(shape: Shape) -> (Vec<Arc<Unbounded<T>>>, Vec<Arc<Unbounded<T>>>) {
+fn unbounded<T>(shape: Shape) -> Handles<Unbounded<T>> {
     let ring = Arc::new(Unbounded::new());
     share(shape, Arc::clone(&ring), ring)
 }
