@@ -14,7 +14,8 @@ pub(crate) fn ask(criterion: &mut Criterion) {
         "fibre",
     ];
     compare(
-        &mut criterion,
+        criterion,
+        "batches",
         "queue",
         "async-mpmc-4x4-bounded-batch10",
         &channels,
@@ -26,13 +27,15 @@ pub(crate) fn ask(criterion: &mut Criterion) {
         "mutex-vecdeque",
     ];
     compare(
-        &mut criterion,
+        criterion,
+        "batches",
         "core",
         "threads-mpmc-4x4-bounded-batch10",
         &rings,
     );
     compare(
-        &mut criterion,
+        criterion,
+        "batches",
         "core",
         "threads-spsc-bounded-batch10",
         &rings,

@@ -19,6 +19,6 @@ pub(crate) fn ask(criterion: &mut Criterion) {
         "async-mpsc-4x1-bounded",
         "async-mpmc-4x4-bounded-bytes64",
     ] {
-        compare(criterion, "queue", pattern, &peers);
+        compare(criterion, "channels", "queue", pattern, &peers);
     }
 }

@@ -9,13 +9,21 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 const COUNT: u64 = 20_000;
 
 /// Compares the named peers of a pattern; one that is not built in (a feature) is passed over.
-pub(crate) fn compare(criterion: &mut Criterion, group: &str, name: &str, peers: &[&str]) {
+///
+/// The question comes first in the name, since two may ask for one pattern.
+pub(crate) fn compare(
+    criterion: &mut Criterion,
+    question: &str,
+    group: &str,
+    name: &str,
+    peers: &[&str],
+) {
     let pattern = groups::patterns(group, Scale::Full)
         .unwrap_or_default()
         .into_iter()
         .find(|pattern| pattern.name == name)
         .expect("the group has the pattern");
-    let mut bench = criterion.benchmark_group(name);
+    let mut bench = criterion.benchmark_group(format!("{question}-{name}"));
     bench
         .throughput(Throughput::Elements(COUNT))
         .sample_size(20)

@@ -7,6 +7,6 @@ use crate::compare::compare;
 pub(crate) fn ask(criterion: &mut Criterion) {
     let peers = ["sim-queue", "sim-queue-fifo-1000", "tokio-mpsc"];
     for pattern in ["async-mpmc-4x4-bounded", "async-mpmc-4x4-unbounded"] {
-        compare(criterion, "queue", pattern, &peers);
+        compare(criterion, "groups", "queue", pattern, &peers);
     }
 }

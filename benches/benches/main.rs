@@ -1,6 +1,6 @@
 //! The questions that criterion answers, a file each, in one binary: linking it takes longer than asking.
 //!
-//! `cargo bench -p benches -- async-mpmc-4x4-bounded/kanal` asks for a part by its name.
+//! `cargo bench -p benches -- channels` asks for a part by its name.
 
 #![deny(unsafe_code)]
 

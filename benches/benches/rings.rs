@@ -21,6 +21,6 @@ pub(crate) fn ask(criterion: &mut Criterion) {
         "threads-mpmc-4x4-bounded",
         "threads-mpmc-4x4-unbounded",
     ] {
-        compare(criterion, "core", pattern, &peers);
+        compare(criterion, "rings", "core", pattern, &peers);
     }
 }

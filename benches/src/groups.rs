@@ -162,7 +162,10 @@ fn queue_of<T: Payload>(patterns: &mut Vec<Pattern>, shape: Shape, bound: Bound,
 
 /// Without the queue, the rivals run among themselves.
 #[cfg(not(feature = "queue"))]
-#[expect(clippy::extra_unused_type_parameters, reason = "called as sim-queue's peers are")]
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "called as sim-queue's peers are"
+)]
 mod ours {
     use crate::pattern::{Bound, Peer, Shape};
 
