@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sim_queue::{
-    Close, Delivery, Kind, Message, Queue, QueueConfig, ReceiveError, TryReceiveError,
+    Close, Delivery, GroupId, Kind, Message, Queue, QueueConfig, ReceiveError, TryReceiveError,
 };
 
 use crate::memory::Store;
@@ -18,14 +18,17 @@ use crate::threads::{ThreadBatchReceiver, ThreadBatchSender, ThreadReceiver, Thr
 /// Groups of a FIFO queue's messages.
 const GROUPS: usize = 1000;
 
-/// The names of the groups, made once: a program has them at hand, as a flight has its aircraft's.
-fn groups() -> &'static [String] {
-    static NAMES: OnceLock<Vec<String>> = OnceLock::new();
-    NAMES.get_or_init(|| {
+/// The groups, named once: a program has their names at hand, as a flight has its aircraft's.
+fn group_of(number: u64) -> GroupId {
+    static GROUP_IDS: OnceLock<Vec<GroupId>> = OnceLock::new();
+    let groups = GROUP_IDS.get_or_init(|| {
+        let named = |number: usize| GroupId::new(format!("group-{number}"));
         (0..GROUPS)
-            .map(|number| format!("group-{number}"))
-            .collect()
-    })
+            .map(named)
+            .collect::<Result<_, _>>()
+            .expect("the names are within their limits")
+    });
+    groups[number as usize % GROUPS].clone()
 }
 
 /// A sender's handle: the last one to go closes the queue, which drains.
@@ -59,7 +62,12 @@ impl<T: Payload> Receiving<T> {
         self.deliveries
             .iter()
             .for_each(|delivery| tally.add::<T>(delivery));
-        self.queue.acknowledge_batch(self.deliveries.drain(..));
+        for delivery in self.deliveries.drain(..) {
+            assert!(
+                delivery.acknowledge().is_ok(),
+                "a lease of half a minute was lost"
+            );
+        }
         received
     }
 }
@@ -91,7 +99,7 @@ impl<T: Payload> TaskSender<T> for Sending<T> {
 
 impl<T: Payload> TaskSender<T> for Grouping<T> {
     async fn send(&mut self, message: T) {
-        let group = groups()[message.number() as usize % GROUPS].as_str();
+        let group = group_of(message.number());
         let message = Message::new(message).group(group);
         assert!(
             self.0.queue.send(message).await.is_ok(),
@@ -108,18 +116,10 @@ impl<T: Payload> TaskReceiver<T> for Receiving<T> {
 
 impl<T: Payload> TaskBatchSender<T> for Sending<T> {
     async fn send_batch(&mut self, batch: &mut Vec<T>) {
-        loop {
-            self.queue.try_send_values(batch);
-            // No room: wait for some with the first that is left.
-            if batch.is_empty() {
-                return;
-            }
-            let first = batch.remove(0);
-            assert!(
-                self.queue.send(first).await.is_ok(),
-                "closed under a sender"
-            );
-        }
+        assert!(
+            self.queue.send_values(batch).await.is_ok(),
+            "closed under a sender"
+        );
     }
 }
 
@@ -148,7 +148,7 @@ impl<T: Payload> ThreadSender<T> for Sending<T> {
 
 impl<T: Payload> ThreadSender<T> for Grouping<T> {
     fn send(&mut self, message: T) {
-        let group = groups()[message.number() as usize % GROUPS].as_str();
+        let group = group_of(message.number());
         let message = Message::new(message).group(group);
         assert!(
             self.0.queue.send_blocking(message).is_ok(),
@@ -166,7 +166,8 @@ impl<T: Payload> ThreadReceiver<T> for Receiving<T> {
 impl<T: Payload> ThreadBatchSender<T> for Sending<T> {
     fn send_batch(&mut self, batch: &mut Vec<T>) {
         loop {
-            self.queue.try_send_values(batch);
+            // An error is a full queue, which the blocking send waits for, or a closed one, which it reports.
+            let _ = self.queue.try_send_values(batch);
             if batch.is_empty() {
                 return;
             }
