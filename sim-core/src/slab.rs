@@ -286,7 +286,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn occupy(
         &self,
         value: V,

@@ -148,8 +148,10 @@ impl<T: Send + Sync + 'static> Builder<T> {
         };
         let namespace = Random::new(config.seed).fork(&config.name).next_u64() & ((1 << 60) - 1);
         let address = Arc::new(ReturnAddress::default());
+        let clock = clock.unwrap_or_else(Clock::system);
         let shared = Shared {
-            clock: clock.unwrap_or_else(Clock::system),
+            lag: clock.lag(),
+            clock,
             namespace,
             arrivals: Event::new(),
             space: Event::new(),
@@ -525,7 +527,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
             && shared.size.is_none()
         {
-            let now = shared.clock.now();
+            let now = shared.clock.recent();
             standard.serve_if_due(&self.slots, now);
             return match standard.send_plain(shared, now, message.value) {
                 Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
@@ -541,9 +543,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if let Err(reason) = self.check(&message) {
             return Err(TrySendError::new(message, reason));
         }
-        let now = shared.clock.now();
         match &shared.engine {
             Engine::Standard(standard) => {
+                // Exact, since what is due may make room.
+                let now = shared.clock.now();
                 standard.serve_if_due(&self.slots, now);
                 match standard.send(&self.slots, now, message, true) {
                     Ok(number) => {
@@ -557,6 +560,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 }
             }
             Engine::Scheduled(scheduled) => {
+                let now = shared.clock.recent();
                 if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
                     scheduled.serve(&self.slots, now);
                 }
@@ -636,16 +640,26 @@ impl<T: Send + Sync + 'static> Queue<T> {
     #[inline]
     pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
         let shared = self.shared();
-        let now = shared.clock.now();
+        if let Engine::Standard(standard) = &shared.engine
+            && let Ok(delivery) = standard.take(&self.slots, shared.clock.recent(), None)
+        {
+            return Ok(delivery);
+        }
+        self.try_receive_exactly()
+    }
+
+    /// Receives by the exact time: what is due now may be visible.
+    #[inline(never)]
+    fn try_receive_exactly(&self) -> Result<Delivery<T>, TryReceiveError> {
+        let shared = self.shared();
         match &shared.engine {
-            Engine::Standard(standard) => match standard.take(&self.slots, now, None) {
-                Ok(delivery) => Ok(delivery),
-                Err(nothing) => Err(self.nothing(nothing)),
-            },
+            Engine::Standard(standard) => {
+                let now = shared.clock.now();
+                standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
                 let mut one = Vec::with_capacity(1);
-                let taken = scheduled.receive(&self.slots, now, None, 1, None, &mut one);
-                match taken {
+                match scheduled.receive_exactly(&self.slots, None, 1, None, &mut one) {
                     Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
                     Err(error) => Err(self.machine_error(error)),
                 }
@@ -733,15 +747,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ) -> Result<usize, TryReceiveError> {
         self.check_receive(ask)?;
         let shared = self.shared();
-        let now = shared.clock.now();
+        let visibility = ask.visibility_timeout;
         match &shared.engine {
-            Engine::Standard(standard) => standard
-                .take_batch(&self.slots, now, ask.visibility_timeout, ask.max, out)
-                .map_err(|nothing| self.nothing(nothing)),
+            Engine::Standard(standard) => {
+                let recent = shared.clock.recent();
+                standard
+                    .take_batch(&self.slots, recent, visibility, ask.max, out)
+                    .or_else(|_| {
+                        let now = shared.clock.now();
+                        standard.take_batch(&self.slots, now, visibility, ask.max, out)
+                    })
+                    .map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
-                let visibility = ask.visibility_timeout;
                 let attempt = ask.attempt.as_ref();
-                match scheduled.receive(&self.slots, now, visibility, ask.max, attempt, out) {
+                match scheduled.receive_exactly(&self.slots, visibility, ask.max, attempt, out) {
                     Ok(0) => Err(self.nothing(Nothing::Empty)),
                     Ok(taken) => Ok(taken),
                     Err(error) => Err(self.machine_error(error)),

@@ -158,7 +158,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     ///
     /// # Errors
     /// The handle, when the value is no longer this handle's to remove. Nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn remove_with<R>(
         self,
         late: bool,
