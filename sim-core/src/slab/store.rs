@@ -26,7 +26,11 @@ const STRIPES: usize = 8;
 #[cfg(loom)]
 const STRIPES: usize = 1;
 
-/// Wholly free chunks, beyond those kept for good, that wait for their next use before they are freed.
+/// Memory that a slab keeps for good when it is not told otherwise.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Wholly free chunks, beyond those kept for good, that wait for their next use before they are freed;
+/// fewer, but one, where they would come to more than [`KEPT_BYTES`].
 #[cfg(not(loom))]
 const SPARES: usize = 8;
 #[cfg(loom)]
@@ -49,7 +53,7 @@ struct Store {
     first_roomy: u32,
     last_roomy: u32,
     roomy: u32,
-    /// Retirable chunks that became wholly free; they may be in use again. More than [`SPARES`] only by
+    /// Retirable chunks that became wholly free; they may be in use again. More than there should be only by
     /// those that lookups kept from being freed.
     spares: Vec<u32>,
     /// The first vacant entry plus one; the rest hangs on [`Entry::next`].
@@ -115,8 +119,16 @@ impl<C, V> Header<C, V> {
 
     /// Slots whose memory a slab keeps when it is not told otherwise: 256 KiB of it.
     pub(super) const fn usual_kept_slots() -> usize {
-        let bytes = size_of::<Chunk<C, V>>();
-        (256 << 10) / bytes * SLOTS
+        KEPT_BYTES / size_of::<Chunk<C, V>>() * SLOTS
+    }
+
+    /// How many spares a slab of these values may have.
+    const fn spares() -> usize {
+        match KEPT_BYTES / size_of::<Chunk<C, V>>() {
+            0 if SPARES > 0 => 1,
+            fitting if fitting < SPARES => fitting,
+            _ => SPARES,
+        }
     }
 
     /// Claims a slot, or finds none within the limit.
@@ -356,7 +368,7 @@ impl<C, V> Header<C, V> {
         }
         if wholly && !entry.spare.swap(true, Ordering::Relaxed) {
             store.spares.push(entry.number);
-            if store.spares.len() > SPARES {
+            if store.spares.len() > Self::spares() {
                 self.retire_spare(&mut store);
             }
         }
