@@ -167,11 +167,7 @@ impl<C, V> Header<C, V> {
         stripe
             .current
             .store(ptr::from_ref(next).cast_mut(), Ordering::Release);
-        if let Some(former) = former
-            && has_room(former)
-        {
-            self.list(&mut store, former);
-        }
+        // The former one had no room under the lock: whoever frees the first slot of it lists it.
         true
     }
 
@@ -652,9 +648,8 @@ impl<C, V> Sweep<C, V> {
         while let Some((chunk, index)) = self.next() {
             // SAFETY: no chunk is freed while the owners' pin stands.
             let slot = unsafe { chunk.as_ref() }.slot(index);
-            // Ordering: releases nothing of its own; acquires what former holders did to the value, since
-            // the sweep may be the one to drop it.
-            let word = Word(slot.stamp.fetch_or(ORPHAN, Ordering::AcqRel));
+            // Ordering: acquires what former holders did to the value, since the sweep may drop it.
+            let word = Word(slot.stamp.fetch_or(ORPHAN, Ordering::Acquire));
             match word.life() {
                 Life::Dead => {}
                 Life::Idle | Life::Leased if word.holders() == 0 => {
