@@ -457,7 +457,7 @@ impl<C, V> Header<C, V> {
     }
 
     /// Looks up any index, be it stale or made up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn locate(&self, index: u32) -> Option<Located<'_, C, V>> {
         if index >= self.limit {
             return None;
@@ -492,7 +492,7 @@ impl<C, V> Header<C, V> {
     }
 
     /// The entry of a chunk number, if its bucket is there.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, number: u32) -> Option<&Entry<C, V>> {
         let (bucket, offset) = place_of(number);
         // Ordering: acquires the bucket's entries.
@@ -728,7 +728,7 @@ fn is_whole<C, V>(entry: &Entry<C, V>) -> bool {
 }
 
 /// Bucket and offset of an entry: bucket `b` has `FIRST_BUCKET << b` entries.
-#[inline]
+#[inline(always)]
 const fn place_of(number: u32) -> (usize, usize) {
     let shifted = number + FIRST_BUCKET;
     let bucket = shifted.ilog2() - FIRST_BUCKET.ilog2();
