@@ -137,7 +137,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub fn unlease(&self) -> Result<Key, Stale> {
         let stamp = &self.slot().stamp;
         let mut word = Word(stamp.load(Ordering::Relaxed));
-        while word.is_leased(self.key().generation()) {
+        while word.is_leased(self.generation()) {
             let idle = word.turned(Life::Idle);
             match exchange(stamp, word, idle) {
                 Ok(()) => return Ok(Key::from_parts(self.key().index(), idle.generation())),
@@ -164,7 +164,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
         late: bool,
         settle: impl FnOnce(&C, bool, Result<V, &V>) -> R,
     ) -> Result<R, Self> {
-        let generation = self.key().generation();
+        let generation = self.generation();
         let mut word = Word(self.slot().stamp.load(Ordering::Relaxed));
         loop {
             let leased = word.is_leased(generation);
