@@ -864,7 +864,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 TryReceiveError::OverLimit { limit: shared.config.max_in_flight }
             }
             Nothing::Empty => {
-                if shared.is_closed() && self.remaining() == 0 {
+                if self.is_sealed() && self.remaining() == 0 {
                     return TryReceiveError::Closed;
                 }
                 shared.counters.add(count::EMPTY, 1);
@@ -1134,10 +1134,20 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn attempt_drained(&self) -> Attempt<()> {
         self.serve_if_due();
-        if self.shared().is_closed() && self.remaining() == 0 {
+        if self.is_sealed() && self.remaining() == 0 {
             Attempt::Done { value: (), more: true }
         } else {
             Attempt::Pending { wake_at: Instant::NEVER }
+        }
+    }
+
+    /// Whether no send that was under way when the queue was closed can succeed any more.
+    fn is_sealed(&self) -> bool {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => standard.is_sealed(),
+            // Sends look at the flag under the lock that `remaining` takes.
+            Engine::Scheduled(_) => shared.is_closed(),
         }
     }
 

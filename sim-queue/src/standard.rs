@@ -251,7 +251,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             drop(control);
             shared.announce(visible_at);
         } else {
-            self.returned.push_keyed(sent_at.as_nanos(), key.low());
+            self.push_returned(sent_at, key.low());
             drop(control);
             shared.arrivals.notify_one();
         }
@@ -578,11 +578,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     /// Makes an idle slot visible that was in flight until now. The caller notifies `arrivals`.
     pub(crate) fn put_back(&self, shared: &Shared<T>, sent_at: Instant, low: u64) {
-        self.returned.push_keyed(sent_at.as_nanos(), low);
+        self.push_returned(sent_at, low);
         self.lease_ended();
         if let Some(retention) = shared.config.retention {
             shared.announce(sent_at + retention);
         }
+    }
+
+    /// Appends an idle slot to `returned`, which is never closed: what came back may be received after the end
+    /// of sending.
+    #[inline]
+    fn push_returned(&self, sent_at: Instant, low: u64) {
+        let pushed = self.returned.push_keyed(sent_at.as_nanos(), low);
+        debug_assert!(pushed.is_ok(), "`returned` is never closed");
     }
 
     // ---- deadlines -----------------------------------------------------------------------------------
@@ -670,7 +678,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             Some((_, Timer::Visible(low))) => {
                 match slots.with_low(low, |stored| stored.sent_at) {
-                    Some(sent_at) => drop(self.returned.push_keyed(sent_at.as_nanos(), low)),
+                    Some(sent_at) => self.push_returned(sent_at, low),
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
                 self.delayed.fetch_sub(1, Ordering::SeqCst);
@@ -858,10 +866,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         gone
     }
 
-    /// Refuses every later send.
+    /// Refuses every later send. The queue's flag is set before, so that who is refused sees it.
     pub(crate) fn close(&self) {
-        // Sends into slots happen under this lock and look at the flag there.
+        // Sends into slots happen under this lock and look at the flag there: those that took it before have
+        // counted their messages, those after are refused.
         let _control = self.control.lock();
+        self.fresh.close();
+    }
+
+    /// Whether the last message was taken in: what [`remaining`](Self::remaining) counts from now on only
+    /// gets less. The flag alone, set before the ring is closed, does not say so.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.fresh.is_closed()
     }
 
     pub(crate) fn has_visible(&self) -> bool {
@@ -938,7 +954,7 @@ impl<T> Fresh<T> {
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => Ok(ring.push_keyed(key, waiting)),
+            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
         }
     }
 
@@ -1017,4 +1033,17 @@ impl<T> Fresh<T> {
         }
     }
 
+    fn close(&self) {
+        match self {
+            Self::Bounded(ring) => ring.close(),
+            Self::Unbounded(ring) => ring.close(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Bounded(ring) => ring.is_closed(),
+            Self::Unbounded(ring) => ring.is_closed(),
+        }
+    }
 }
