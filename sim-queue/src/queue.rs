@@ -33,6 +33,7 @@ use crate::scheduled::{Admitted, Scheduled};
 use crate::shared::{Engine, Shared, Slots, closed, count};
 use crate::standard::{Nothing, Standard};
 use crate::stats::Stats;
+use crate::wait::{ReceiveWait, SendWait};
 
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
@@ -254,8 +255,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send(&self, message: impl Into<Message<T>>) -> Result<Sent, SendError<T>> {
-        self.send_until(message, Instant::NEVER).await
+    #[inline]
+    pub fn send(&self, message: impl Into<Message<T>>) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), Instant::NEVER)
     }
 
     /// Sends a message, waiting for room until a deadline.
@@ -265,22 +267,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send_until(
-        &self,
-        message: impl Into<Message<T>>,
-        deadline: Instant,
-    ) -> Result<Sent, SendError<T>> {
-        // The common case needs no state for waiting.
-        let message = match self.send_now(message.into()) {
-            Ok(sent) => return Ok(sent),
-            Err(error) if error.reason.is_temporary() => *error.message,
-            Err(error) => return Err(SendError::Refused(error)),
-        };
-        let shared = self.shared();
-        let mut slot = Some(message);
-        let outcome =
-            until(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot)).await;
-        finish_send(outcome, slot)
+    #[inline]
+    pub fn send_until(&self, message: impl Into<Message<T>>, deadline: Instant) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), deadline)
     }
 
     /// Sends a message, blocking the thread while there is no room.
@@ -523,6 +512,12 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     #[inline]
     fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        self.send_fast(message).or_else(|message| self.send_with_headers(message))
+    }
+
+    /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
+    #[inline(always)]
+    pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
         if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
             && shared.size.is_none()
@@ -531,10 +526,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
             standard.serve_if_due(&self.slots, now);
             return match standard.send_plain(shared, now, message.value) {
                 Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
-                Err(value) => self.send_with_headers(Message::new(value)),
+                Err(value) => Err(Message::new(value)),
             };
         }
-        self.send_with_headers(message)
+        Err(message)
     }
 
     #[inline(never)]
@@ -639,13 +634,22 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
     #[inline]
     pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
-        let shared = self.shared();
-        if let Engine::Standard(standard) = &shared.engine
-            && let Ok(delivery) = standard.take(&self.slots, shared.clock.recent(), None)
-        {
-            return Ok(delivery);
+        match self.receive_fast() {
+            Some(delivery) => Ok(delivery),
+            None => self.try_receive_exactly(),
         }
-        self.try_receive_exactly()
+    }
+
+    /// Receives from a standard queue by the recent time.
+    #[inline(always)]
+    pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                standard.take(&self.slots, shared.clock.recent(), None).ok()
+            }
+            Engine::Scheduled(_) => None,
+        }
     }
 
     /// Receives by the exact time: what is due now may be visible.
@@ -674,8 +678,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive(&self) -> Result<Delivery<T>, ReceiveError> {
-        self.receive_until(Instant::NEVER).await
+    #[inline]
+    pub fn receive(&self) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, Instant::NEVER)
     }
 
     /// Receives one message, waiting for it until a deadline: SQS's long poll.
@@ -685,14 +690,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
-        if let Ok(delivery) = self.try_receive() {
-            return Ok(delivery);
-        }
-        let shared = self.shared();
-        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
-            .await
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    #[inline]
+    pub fn receive_until(&self, deadline: Instant) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, deadline)
     }
 
     /// Receives one message, blocking the thread until there is one.
