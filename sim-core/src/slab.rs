@@ -286,7 +286,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn occupy(
         &self,
         value: V,
@@ -488,7 +488,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
 }
 
 /// Holds a slot whose stamp is acceptable.
-#[inline]
+#[inline(always)]
 fn pin<C: Vacate<V>, V>(
     located: &Located<'_, C, V>,
     limit: u64,

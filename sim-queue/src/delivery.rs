@@ -33,14 +33,16 @@ pub struct Delivery<T: Send + Sync + 'static> {
     lease: Lease,
 }
 
-/// What the delivery remembers of its receive. Small, since deliveries are moved about.
+/// What the delivery remembers of its receive. Two words, since deliveries are moved about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) received_at: Instant,
-    pub(crate) receives: u32,
-    /// What dropping does, instead of what the configuration says.
-    pub(crate) on_drop: Option<OnDrop>,
+    /// The receive count in the low half; above it what dropping does: 0 for what the configuration says.
+    bits: u64,
 }
+
+/// In a lease's bits: dropping the delivery changes nothing.
+const LEAVE_RUNNING: u64 = 1 << 32;
 
 /// The machine's names for a message and its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +54,27 @@ pub(crate) struct MachineLease {
 impl Lease {
     #[inline]
     pub(crate) const fn new(received_at: Instant, receives: u32) -> Self {
-        Self { received_at, receives, on_drop: None }
+        Self { received_at, bits: receives as u64 }
+    }
+
+    /// The lease runs on when the delivery is dropped.
+    pub(crate) const fn left_running(self) -> Self {
+        Self { bits: self.bits | LEAVE_RUNNING, ..self }
+    }
+
+    pub(crate) const fn receives(&self) -> u32 {
+        (self.bits & 0xFFFF_FFFF) as u32
+    }
+
+    const fn is_left_running(&self) -> bool {
+        self.bits & LEAVE_RUNNING != 0
     }
 
     /// What the machine calls this lease of a message: its receives number the leases.
     fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
         MachineLease {
             key: MessageKey::from_parts(stored.index.load(Ordering::Relaxed), stored.number),
-            lease: u64::from(self.receives),
+            lease: u64::from(self.receives()),
         }
     }
 }
@@ -89,7 +104,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// # Errors
     /// [`Stale`] when the lease ended (on a standard queue: and the message was received again), or the
     /// message was purged. Nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
             Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
@@ -124,7 +139,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// the longest time a message may stay in flight. Nothing changed; the delivery is gone and its message
     /// returns when its lease ends.
     pub fn release_after(mut self, delay: Duration) -> Result<(), ExtendError> {
-        self.lease.on_drop = Some(OnDrop::Expire);
+        self.lease = self.lease.left_running();
         self.change_visibility(delay)
     }
 
@@ -181,7 +196,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// How often the message was received, this time included.
     #[must_use]
     pub fn receive_count(&self) -> u32 {
-        self.lease.receives
+        self.lease.receives()
     }
 
     /// When the message was sent.
@@ -257,13 +272,13 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[must_use]
     pub fn into_receipt(mut self) -> Receipt {
         let receipt = self.receipt();
-        self.lease.on_drop = Some(OnDrop::Expire);
+        self.lease = self.lease.left_running();
         receipt
     }
 }
 
 /// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
-#[inline]
+#[inline(always)]
 fn finish<T: Send + Sync + 'static>(
     held: Held<T>,
     lease: &Lease,
@@ -271,8 +286,7 @@ fn finish<T: Send + Sync + 'static>(
 ) -> Result<Option<Stored<T>>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
-        let machine = lease.machine(&held);
-        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+        scheduled.acknowledge(shared, shared.clock.recent(), lease.machine(&held))?;
     }
     // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
     // the other queues are never leased: there the machine has just said yes.
@@ -295,7 +309,7 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
     let shared = held.context();
     match &shared.engine {
         Engine::Standard(standard) => {
-            if shared.max_receives().is_some_and(|max| lease.receives >= max) {
+            if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
                 return doom(held, lease, Fate::MaxReceives);
             }
             let idle = held.unlease().map_err(|_| Stale)?;
@@ -307,7 +321,7 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine(&held);
             scheduled
-                .release(&held, shared.clock.now(), machine, Duration::ZERO)
+                .release(&held, shared.clock.recent(), machine, Duration::ZERO)
                 .map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
@@ -320,7 +334,7 @@ fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> R
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let machine = lease.machine(&held);
         let shared = held.context();
-        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+        scheduled.acknowledge(shared, shared.clock.recent(), machine)?;
     }
     let is_scheduled = matches!(held.context().engine, Engine::Scheduled(_));
     held.remove_with(is_scheduled, |shared, was_leased, stored| {
@@ -366,22 +380,33 @@ impl<T: Send + Sync + 'static> Deref for Delivery<T> {
 }
 
 impl<T: Send + Sync + 'static> Drop for Delivery<T> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        // A verdict that comes too late here has nobody to tell.
-        let _ = match self.lease.on_drop.unwrap_or(held.context().config.on_drop) {
-            OnDrop::Return => give_back(held, &self.lease),
-            OnDrop::Acknowledge => finish(held, &self.lease, count::DELETED).map(drop),
-            OnDrop::Expire => Ok(()),
-        };
+        if let Some(held) = self.held.take() {
+            abandon(held, &self.lease);
+        }
     }
+}
+
+/// What a delivery does that is dropped without a verdict.
+#[inline(never)]
+fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) {
+    if lease.is_left_running() {
+        return;
+    }
+    // A verdict that comes too late here has nobody to tell.
+    let _ = match held.context().config.on_drop {
+        OnDrop::Return => give_back(held, lease),
+        OnDrop::Acknowledge => finish(held, lease, count::DELETED).map(drop),
+        OnDrop::Expire => Ok(()),
+    };
 }
 
 impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("value", &**self)
-            .field("receive_count", &self.lease.receives)
+            .field("receive_count", &self.lease.receives())
             .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,7 @@ use crate::scheduled::{Admitted, Scheduled};
 use crate::shared::{Engine, Shared, Slots, closed, count};
 use crate::standard::{Nothing, Standard};
 use crate::stats::Stats;
+use crate::wait::{ReceiveWait, SendWait};
 
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
@@ -148,8 +149,10 @@ impl<T: Send + Sync + 'static> Builder<T> {
         };
         let namespace = Random::new(config.seed).fork(&config.name).next_u64() & ((1 << 60) - 1);
         let address = Arc::new(ReturnAddress::default());
+        let clock = clock.unwrap_or_else(Clock::system);
         let shared = Shared {
-            clock: clock.unwrap_or_else(Clock::system),
+            lag: clock.lag(),
+            clock,
             namespace,
             arrivals: Event::new(),
             space: Event::new(),
@@ -252,8 +255,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send(&self, message: impl Into<Message<T>>) -> Result<Sent, SendError<T>> {
-        self.send_until(message, Instant::NEVER).await
+    #[inline]
+    pub fn send(&self, message: impl Into<Message<T>>) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), Instant::NEVER)
     }
 
     /// Sends a message, waiting for room until a deadline.
@@ -263,22 +267,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send_until(
-        &self,
-        message: impl Into<Message<T>>,
-        deadline: Instant,
-    ) -> Result<Sent, SendError<T>> {
-        // The common case needs no state for waiting.
-        let message = match self.send_now(message.into()) {
-            Ok(sent) => return Ok(sent),
-            Err(error) if error.reason.is_temporary() => *error.message,
-            Err(error) => return Err(SendError::Refused(error)),
-        };
-        let shared = self.shared();
-        let mut slot = Some(message);
-        let outcome =
-            until(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot)).await;
-        finish_send(outcome, slot)
+    #[inline]
+    pub fn send_until(&self, message: impl Into<Message<T>>, deadline: Instant) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), deadline)
     }
 
     /// Sends a message, blocking the thread while there is no room.
@@ -521,18 +512,24 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     #[inline]
     fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        self.send_fast(message).or_else(|message| self.send_with_headers(message))
+    }
+
+    /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
+    #[inline(always)]
+    pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
         if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
             && shared.size.is_none()
         {
-            let now = shared.clock.now();
+            let now = shared.clock.recent();
             standard.serve_if_due(&self.slots, now);
             return match standard.send_plain(shared, now, message.value) {
                 Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
-                Err(value) => self.send_with_headers(Message::new(value)),
+                Err(value) => Err(Message::new(value)),
             };
         }
-        self.send_with_headers(message)
+        Err(message)
     }
 
     #[inline(never)]
@@ -541,9 +538,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if let Err(reason) = self.check(&message) {
             return Err(TrySendError::new(message, reason));
         }
-        let now = shared.clock.now();
         match &shared.engine {
             Engine::Standard(standard) => {
+                // Exact, since what is due may make room.
+                let now = shared.clock.now();
                 standard.serve_if_due(&self.slots, now);
                 match standard.send(&self.slots, now, message, true) {
                     Ok(number) => {
@@ -557,6 +555,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 }
             }
             Engine::Scheduled(scheduled) => {
+                let now = shared.clock.recent();
                 if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
                     scheduled.serve(&self.slots, now);
                 }
@@ -635,17 +634,36 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
     #[inline]
     pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
+        match self.receive_fast() {
+            Some(delivery) => Ok(delivery),
+            None => self.try_receive_exactly(),
+        }
+    }
+
+    /// Receives from a standard queue by the recent time.
+    #[inline(always)]
+    pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
         let shared = self.shared();
-        let now = shared.clock.now();
         match &shared.engine {
-            Engine::Standard(standard) => match standard.take(&self.slots, now, None) {
-                Ok(delivery) => Ok(delivery),
-                Err(nothing) => Err(self.nothing(nothing)),
-            },
+            Engine::Standard(standard) => {
+                standard.take(&self.slots, shared.clock.recent(), None).ok()
+            }
+            Engine::Scheduled(_) => None,
+        }
+    }
+
+    /// Receives by the exact time: what is due now may be visible.
+    #[inline(never)]
+    fn try_receive_exactly(&self) -> Result<Delivery<T>, TryReceiveError> {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                let now = shared.clock.now();
+                standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
                 let mut one = Vec::with_capacity(1);
-                let taken = scheduled.receive(&self.slots, now, None, 1, None, &mut one);
-                match taken {
+                match scheduled.receive_exactly(&self.slots, None, 1, None, &mut one) {
                     Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
                     Err(error) => Err(self.machine_error(error)),
                 }
@@ -660,8 +678,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive(&self) -> Result<Delivery<T>, ReceiveError> {
-        self.receive_until(Instant::NEVER).await
+    #[inline]
+    pub fn receive(&self) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, Instant::NEVER)
     }
 
     /// Receives one message, waiting for it until a deadline: SQS's long poll.
@@ -671,14 +690,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
-        if let Ok(delivery) = self.try_receive() {
-            return Ok(delivery);
-        }
-        let shared = self.shared();
-        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
-            .await
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    #[inline]
+    pub fn receive_until(&self, deadline: Instant) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, deadline)
     }
 
     /// Receives one message, blocking the thread until there is one.
@@ -733,15 +747,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ) -> Result<usize, TryReceiveError> {
         self.check_receive(ask)?;
         let shared = self.shared();
-        let now = shared.clock.now();
+        let visibility = ask.visibility_timeout;
         match &shared.engine {
-            Engine::Standard(standard) => standard
-                .take_batch(&self.slots, now, ask.visibility_timeout, ask.max, out)
-                .map_err(|nothing| self.nothing(nothing)),
+            Engine::Standard(standard) => {
+                let recent = shared.clock.recent();
+                standard
+                    .take_batch(&self.slots, recent, visibility, ask.max, out)
+                    .or_else(|_| {
+                        let now = shared.clock.now();
+                        standard.take_batch(&self.slots, now, visibility, ask.max, out)
+                    })
+                    .map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
-                let visibility = ask.visibility_timeout;
                 let attempt = ask.attempt.as_ref();
-                match scheduled.receive(&self.slots, now, visibility, ask.max, attempt, out) {
+                match scheduled.receive_exactly(&self.slots, visibility, ask.max, attempt, out) {
                     Ok(0) => Err(self.nothing(Nothing::Empty)),
                     Ok(taken) => Ok(taken),
                     Err(error) => Err(self.machine_error(error)),

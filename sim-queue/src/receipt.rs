@@ -6,7 +6,6 @@ use std::str::FromStr;
 use sim_core::slab::Key;
 use sim_core::time::Instant;
 
-use crate::config::OnDrop;
 use crate::delivery::Lease;
 
 /// Names one lease of one message of one queue: SQS's `ReceiptHandle`.
@@ -29,7 +28,7 @@ impl Receipt {
             slot: key.index(),
             generation: key.generation(),
             received_at: lease.received_at.as_nanos(),
-            receives: lease.receives,
+            receives: lease.receives(),
         }
     }
 
@@ -42,9 +41,7 @@ impl Receipt {
     }
 
     pub(crate) const fn lease(&self) -> Lease {
-        let mut lease = Lease::new(Instant::from_nanos(self.received_at), self.receives);
-        lease.on_drop = Some(OnDrop::Expire);
-        lease
+        Lease::new(Instant::from_nanos(self.received_at), self.receives).left_running()
     }
 }
 

@@ -133,6 +133,8 @@ pub(crate) mod closed {
 pub(crate) struct Shared<T: Send + Sync + 'static> {
     pub(crate) config: QueueConfig,
     pub(crate) clock: Clock,
+    /// How far the clock's recent time may lie behind.
+    pub(crate) lag: Duration,
     pub(crate) namespace: u64,
     /// Receivers wait here for messages; senders wait at `space` for room; `idle` waits for the end.
     pub(crate) arrivals: Event,

@@ -177,7 +177,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ///
     /// # Errors
     /// The value, when this is not for the fast way: the queue is full or closed, or has a delay.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_plain(&self, shared: &Shared<T>, now: Instant, value: T) -> Result<u64, T> {
         if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
             return Err(value);
@@ -264,7 +264,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     // ---- receiving -----------------------------------------------------------------------------------
 
     /// Receives one message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &self,
         slots: &Slots<T>,
@@ -274,13 +274,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
         self.reserve(shared, 1)?;
-        let lease = self.lease_end(now, visibility);
-        while !self.returned.is_empty() {
-            let Some(entry) = self.returned.pop_entry() else { break };
-            if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
-                shared.space.notify_one();
-                return Ok(delivery);
-            }
+        let lease = self.lease_end(shared, now, visibility);
+        if !self.returned.is_empty()
+            && let Some(delivery) = self.take_returned(slots, now, lease)
+        {
+            return Ok(delivery);
         }
         loop {
             let Some(entry) = self.fresh.pop() else {
@@ -300,6 +298,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
+    #[cold]
+    fn take_returned(&self, slots: &Slots<T>, now: Instant, lease: LeaseEnd) -> Option<Delivery<T>> {
+        while let Some(entry) = self.returned.pop_entry() {
+            if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
+                slots.context().space.notify_one();
+                return Some(delivery);
+            }
+        }
+        None
+    }
+
     /// Receives up to `max` messages with one claim for each ring; returns how many.
     pub(crate) fn take_batch(
         &self,
@@ -312,7 +321,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
         let max = self.reserve(shared, max)?;
-        let lease = self.lease_end(now, visibility);
+        let lease = self.lease_end(shared, now, visibility);
         let before = out.len();
         out.reserve(max.min(self.fresh.len() + self.returned.len()));
         let mut found = 0;
@@ -353,7 +362,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// Puts a message out of the ring into a leased slot.
-    #[inline]
+    #[inline(always)]
     fn place(
         &self,
         slots: &Slots<T>,
@@ -447,13 +456,15 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[inline]
-    fn lease_end(&self, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
+    fn lease_end(&self, shared: &Shared<T>, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
         let own = self.lease_nanos.load(Ordering::SeqCst);
+        // `now` may be a moment old; no lease is shorter than was promised.
+        let from = now + shared.lag;
         match visibility.map(nanos) {
             Some(asked) if asked != own => {
-                LeaseEnd { at: now + Duration::from_nanos(asked), own: None }
+                LeaseEnd { at: from + Duration::from_nanos(asked), own: None }
             }
-            _ => LeaseEnd { at: now + Duration::from_nanos(own), own: Some(own) },
+            _ => LeaseEnd { at: from + Duration::from_nanos(own), own: Some(own) },
         }
     }
 

@@ -60,7 +60,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     ///
     /// # Errors
     /// The value comes back when the limit is reached.
-    #[inline]
+    #[inline(always)]
     pub fn insert_leased_noted(&self, value: V, note: u64) -> Result<Held<C, V>, V> {
         let (chunk, key) = self.occupy(value, note, 1, Life::Leased)?;
         // SAFETY: the stamp was stored with one holder.
