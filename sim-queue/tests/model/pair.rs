@@ -190,6 +190,15 @@ impl Pair {
     }
 
     fn verdict(&mut self, at: usize, step: &Step) {
+        // A lease ends with its message's retention, on a standard queue also if nobody has looked.
+        let delivery = &self.hands[at].delivery;
+        let kept = self.setup.retention.map(|kept| delivery.sent_instant() + secs(kept));
+        let is_old = kept.is_some_and(|end| end <= self.now());
+        let acknowledges = matches!(step, Step::Acknowledge(_))
+            || matches!(step, Step::Drop(_)) && self.setup.on_drop == 2;
+        if is_old && self.is_standard() && !acknowledges {
+            self.serve();
+        }
         if let Step::Extend(_, after) = step {
             self.extend(at, secs(*after));
             return;
@@ -615,7 +624,7 @@ impl Pair {
         gone_by(stats.in_flight, "in flight", oracle.in_flight as u64 + doomed);
         gone_by(stats.sent, "sent", oracle.sent);
         gone_by(stats.received, "received", oracle.received);
-        gone_by(stats.deleted, "deleted", oracle.deleted - if self.is_standard() { self.rejected } else { 0 });
+        gone_by(stats.deleted, "deleted", oracle.deleted - self.rejected);
         gone_by(stats.expired, "expired", oracle.expired);
         gone_by(stats.purged, "purged", oracle.purged);
         gone_by(stats.lapsed, "lapsed", oracle.timed_out);
