@@ -228,6 +228,28 @@ fn unsafe_code_outside_the_core_is_found() {
     );
     finds(
         name,
+        "sim-cli/src/main.rs",
+        put("sim-cli/src/main.rs", "#![deny(unsafe_code)]\n"),
+    );
+    finds(
+        name,
+        "benches/src/rivals.rs:1",
+        put("benches/src/rivals.rs", "unsafe fn f() {}\n"),
+    );
+    finds(
+        name,
+        "benches/src/lib.rs",
+        put("benches/src/lib.rs", "pub mod alloc;\n"),
+    );
+    let mut tree = clean();
+    put("benches/src/alloc.rs", "unsafe fn f() {}\n")(&mut tree);
+    put("benches/src/lib.rs", "#![deny(unsafe_code)]\n")(&mut tree);
+    assert!(
+        (rule(name).check)(&tree).is_empty(),
+        "the counting allocator may"
+    );
+    finds(
+        name,
         "sim-cli/src/bin/other.rs",
         put("sim-cli/src/bin/other.rs", "fn main() {}\n"),
     );
