@@ -31,7 +31,8 @@ pub mod atomic {
 pub mod thread {
     #[cfg(not(loom))]
     pub use std::thread::{
-        JoinHandle, Thread, current, park, park_timeout, scope, spawn, yield_now,
+        JoinHandle, Thread, available_parallelism, current, park, park_timeout, scope, spawn,
+        yield_now,
     };
 
     #[cfg(loom)]
@@ -121,6 +122,12 @@ impl Stamp {
         self.0.fetch_add(value, order)
     }
 
+    /// Subtracts and returns the former value.
+    #[inline]
+    pub fn fetch_sub(&self, value: u64, order: atomic::Ordering) -> u64 {
+        self.0.fetch_sub(value, order)
+    }
+
     /// Sets bits and returns the former value.
     #[inline]
     pub fn fetch_or(&self, value: u64, order: atomic::Ordering) -> u64 {
@@ -191,7 +198,9 @@ mod loom_mutex {
 
         /// Locks.
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
         }
 
         /// Locks if nobody else does.
@@ -231,5 +240,62 @@ impl Backoff {
         self.inner.snooze();
         #[cfg(loom)]
         loom::thread::yield_now();
+    }
+}
+
+/// Which stripe of a striped structure the current thread uses.
+///
+/// Threads are numbered as they first ask, so threads started together get different stripes. Under loom there
+/// is one stripe: striping spreads load and adds no interleaving that one stripe has not.
+pub mod stripe {
+    /// The most stripes that a structure needs: beyond eight the reader's walk costs more than it saves.
+    #[cfg(not(loom))]
+    const MOST: usize = 8;
+
+    /// How many stripes are worth having here: a power of two, from the machine's parallelism, at most eight.
+    #[cfg(not(loom))]
+    pub fn count() -> usize {
+        static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *COUNT.get_or_init(|| {
+            // Asked once: the answer costs several system calls.
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            cores.min(MOST).next_power_of_two()
+        })
+    }
+
+    /// One stripe.
+    #[cfg(loom)]
+    pub fn count() -> usize {
+        1
+    }
+
+    /// The current thread's number: dense, in order of first use. Take it modulo a number of stripes.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn current() -> usize {
+        use std::cell::Cell;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        const UNSET: usize = usize::MAX;
+        std::thread_local! {
+            static NUMBER: Cell<usize> = const { Cell::new(UNSET) };
+        }
+
+        // While the thread's locals are being torn down any stripe will do.
+        NUMBER
+            .try_with(|number| {
+                if number.get() == UNSET {
+                    number.set(NEXT.fetch_add(1, Ordering::Relaxed) % UNSET);
+                }
+                number.get()
+            })
+            .unwrap_or(0)
+    }
+
+    /// Zero.
+    #[cfg(loom)]
+    pub fn current() -> usize {
+        0
     }
 }

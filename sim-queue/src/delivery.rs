@@ -1,0 +1,378 @@
+//! A message in the hands of a consumer.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use sim_core::attributes::Attributes;
+use sim_core::id::Id;
+use sim_core::sync::atomic::Ordering;
+use sim_core::time::{Instant, Timestamp};
+
+use crate::config::OnDrop;
+use crate::dead_letter::Origin;
+use crate::error::{ExtendError, Stale};
+use crate::group::{DeduplicationId, GroupId, SequenceNumber};
+use crate::machine::MessageKey;
+use crate::receipt::Receipt;
+use crate::shared::{Engine, Fate, Held, Shared, Stored, count};
+use crate::standard::Standard;
+
+/// A received message, leased until its visibility timeout ends. Dereferences to its payload.
+///
+/// The consumer gives a verdict: [`acknowledge`](Self::acknowledge), [`release`](Self::release),
+/// [`release_after`](Self::release_after), [`reject`](Self::reject), or none: then
+/// [`OnDrop`] decides. A verdict that comes after the lease ended says [`Stale`] and changes nothing,
+/// except that on a standard queue an acknowledgement still counts as long as nobody else has received the
+/// message, as in SQS.
+///
+/// The payload stays readable for as long as the delivery lives, also after its lease ended. A delivery
+/// costs no reference count: it pins its slot, and with it the queue's memory.
+pub struct Delivery<T: Send + Sync + 'static> {
+    held: Option<Held<T>>,
+    lease: Lease,
+}
+
+/// What the delivery remembers of its receive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    pub(crate) received_at: Instant,
+    pub(crate) first_received_at: Instant,
+    pub(crate) receives: u32,
+    /// The machine's names for the message and the lease, on queues that run on it.
+    pub(crate) machine: Option<MachineLease>,
+    pub(crate) on_drop: Option<OnDrop>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct MachineLease {
+    pub(crate) key: MessageKey,
+    pub(crate) lease: u64,
+    pub(crate) sequence: u64,
+}
+
+impl Lease {
+    pub(crate) const fn fresh(now: Instant) -> Self {
+        Self { received_at: now, first_received_at: now, receives: 1, machine: None, on_drop: None }
+    }
+
+    pub(crate) const fn again(now: Instant, first: Instant, receives: u32) -> Self {
+        Self { received_at: now, first_received_at: first, receives, machine: None, on_drop: None }
+    }
+}
+
+impl<T: Send + Sync + 'static> Delivery<T> {
+    pub(crate) fn new(held: Held<T>, lease: Lease) -> Self {
+        Self { held: Some(held), lease }
+    }
+
+    fn held(&self) -> &Held<T> {
+        match &self.held {
+            Some(held) => held,
+            // Only verdicts take it, and they take the delivery too.
+            None => unreachable!("a delivery holds its message until its verdict"),
+        }
+    }
+
+    fn shared(&self) -> &Shared<T> {
+        self.held().context()
+    }
+
+    /// The message is done: it leaves the queue. Returns the payload, or `None` when an older delivery of
+    /// the same message is still held somewhere.
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease ended (on a standard queue: and the message was received again), or the
+    /// message was purged. Nothing changed.
+    pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
+        match self.held.take() {
+            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
+            None => Err(Stale),
+        }
+    }
+
+    /// Takes the message out for another destination.
+    pub(crate) fn withdraw(mut self) -> Result<Option<Stored<T>>, Stale> {
+        match self.held.take() {
+            Some(held) => finish(held, &self.lease, count::MOVED),
+            None => Err(Stale),
+        }
+    }
+
+    /// Gives the message back: it is visible again at once, or a dead letter if it was received
+    /// `max_receives` times.
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease ended already. Nothing changed.
+    pub fn release(mut self) -> Result<(), Stale> {
+        match self.held.take() {
+            Some(held) => give_back(held, &self.lease),
+            None => Err(Stale),
+        }
+    }
+
+    /// Gives the message back after a while: until then it stays in flight, without a holder.
+    ///
+    /// # Errors
+    /// [`ExtendError::Stale`] when the lease ended already, [`ExtendError::TooLong`] when `delay` passes
+    /// the longest time a message may stay in flight. Nothing changed; the delivery is gone and its message
+    /// returns when its lease ends.
+    pub fn release_after(mut self, delay: Duration) -> Result<(), ExtendError> {
+        self.lease.on_drop = Some(OnDrop::Expire);
+        self.change_visibility(delay)
+    }
+
+    /// Gives the message up: it goes to the dead letters at once. Without a dead-letter policy it is
+    /// released instead.
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease ended already. Nothing changed.
+    pub fn reject(mut self) -> Result<(), Stale> {
+        let Some(held) = self.held.take() else { return Err(Stale) };
+        if held.context().max_receives().is_none() {
+            return give_back(held, &self.lease);
+        }
+        doom(held, &self.lease, Fate::Rejected)
+    }
+
+    /// Sets the lease to end `timeout` from now: longer or shorter than before (SQS's
+    /// `ChangeMessageVisibility`). Not remembered for the next receive.
+    ///
+    /// Lengthening the lease of a standard queue's message is two atomic operations, so that it can serve
+    /// as a heartbeat.
+    ///
+    /// # Errors
+    /// [`ExtendError::Stale`] when the lease ended, [`ExtendError::TooLong`] when the message would be in
+    /// flight for longer than [`Limits::visibility`](crate::Limits::visibility) since its receive.
+    pub fn extend(&mut self, timeout: Duration) -> Result<(), ExtendError> {
+        self.change_visibility(timeout)
+    }
+
+    fn change_visibility(&self, timeout: Duration) -> Result<(), ExtendError> {
+        let held = self.held();
+        let shared = held.context();
+        let now = shared.clock.now();
+        let deadline = now + timeout;
+        let limit = shared.config.limits.visibility;
+        if deadline - self.lease.received_at > limit {
+            return Err(ExtendError::TooLong { value: timeout, limit });
+        }
+        match &shared.engine {
+            Engine::Scheduled(scheduled) => {
+                let machine = self.lease.machine.ok_or(Stale)?;
+                scheduled.change_visibility(shared, now, machine, timeout)
+            }
+            Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
+        }
+    }
+
+    /// The message's id: the same for all its deliveries.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.shared().id_of(self.held())
+    }
+
+    /// How often the message was received, this time included.
+    #[must_use]
+    pub fn receive_count(&self) -> u32 {
+        self.lease.receives
+    }
+
+    /// When the message was sent.
+    #[must_use]
+    pub fn sent_at(&self) -> Timestamp {
+        self.shared().clock.timestamp(self.held().sent_at)
+    }
+
+    /// When the message was first received.
+    #[must_use]
+    pub fn first_received_at(&self) -> Timestamp {
+        self.shared().clock.timestamp(self.lease.first_received_at)
+    }
+
+    /// When this delivery was received, on the queue's clock.
+    #[must_use]
+    pub fn received_at(&self) -> Instant {
+        self.lease.received_at
+    }
+
+    /// When the message was sent, on the queue's clock.
+    #[must_use]
+    pub fn sent_instant(&self) -> Instant {
+        self.held().sent_at
+    }
+
+    /// The message's group or tenant.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupId> {
+        self.held().headers.as_ref()?.group.as_ref()
+    }
+
+    /// The message's de-duplication id, where its sender gave one.
+    #[must_use]
+    pub fn deduplication_id(&self) -> Option<&DeduplicationId> {
+        self.held().headers.as_ref()?.deduplication_id.as_ref()
+    }
+
+    /// The message's place in the order of a FIFO queue.
+    #[must_use]
+    pub fn sequence(&self) -> Option<SequenceNumber> {
+        self.lease.machine.map(|machine| SequenceNumber::new(machine.sequence))
+    }
+
+    /// The message's attributes; empty when it has none.
+    #[must_use]
+    pub fn attributes(&self) -> &Attributes {
+        static NONE: std::sync::LazyLock<Attributes> = std::sync::LazyLock::new(Attributes::default);
+        self.held().headers.as_ref().map_or(&NONE, |headers| &headers.attributes)
+    }
+
+    /// The trace header that the sender attached.
+    #[must_use]
+    pub fn trace_header(&self) -> Option<&str> {
+        self.held().headers.as_ref()?.trace.as_deref()
+    }
+
+    /// Where a dead letter comes from; `None` for a message that is none.
+    #[must_use]
+    pub fn dead_letter(&self) -> Option<&Origin<T>> {
+        self.held().headers.as_ref()?.origin.as_deref()
+    }
+
+    /// Names this lease of this message, for a verdict that comes by another way.
+    #[must_use]
+    pub fn receipt(&self) -> Receipt {
+        Receipt::new(self.shared().namespace, self.held().key(), &self.lease)
+    }
+
+    /// Turns the delivery into its receipt; the lease runs on.
+    #[must_use]
+    pub fn into_receipt(mut self) -> Receipt {
+        let receipt = self.receipt();
+        self.lease.on_drop = Some(OnDrop::Expire);
+        receipt
+    }
+}
+
+/// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
+fn finish<T: Send + Sync + 'static>(
+    held: Held<T>,
+    lease: &Lease,
+    why: usize,
+) -> Result<Option<Stored<T>>, Stale> {
+    let is_late_allowed = match &held.context().engine {
+        Engine::Standard(_) => true,
+        Engine::Scheduled(scheduled) => {
+            let shared = held.context();
+            let machine = lease.machine.ok_or(Stale)?;
+            scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+            false
+        }
+    };
+    held.remove_with(is_late_allowed, |shared, was_leased, stored| {
+        if was_leased && let Engine::Standard(standard) = &shared.engine {
+            standard.lease_ended();
+        }
+        shared.gone(why, 1);
+        stored.ok()
+    })
+    .map_err(|_| Stale)
+}
+
+/// Returns a leased message to its queue, or to the dead letters if it was received too often.
+fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(), Stale> {
+    let shared = held.context();
+    match &shared.engine {
+        Engine::Standard(standard) => {
+            if shared.max_receives().is_some_and(|max| lease.receives >= max) {
+                return doom(held, lease, Fate::MaxReceives);
+            }
+            held.unlease().map_err(|_| Stale)?;
+            shared.counters.add(count::RELEASED, 1);
+            standard.put_back(shared, held.sent_at, held.key().low());
+            shared.arrivals.notify_one();
+            Ok(())
+        }
+        Engine::Scheduled(scheduled) => {
+            let machine = lease.machine.ok_or(Stale)?;
+            scheduled.release(shared, shared.clock.now(), machine, Duration::ZERO)?;
+            shared.counters.add(count::RELEASED, 1);
+            Ok(())
+        }
+    }
+}
+
+/// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
+fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> Result<(), Stale> {
+    if let Engine::Scheduled(scheduled) = &held.context().engine {
+        let machine = lease.machine.ok_or(Stale)?;
+        let shared = held.context();
+        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+    }
+    held.remove_with(false, |shared, was_leased, stored| {
+        if was_leased && let Engine::Standard(standard) = &shared.engine {
+            standard.lease_ended();
+        }
+        match stored {
+            Ok(stored) => shared.bury(stored, fate.reason(), shared.clock.now()),
+            Err(stored) => stored.set_fate(fate),
+        }
+    })
+    .map_err(|_| Stale)
+}
+
+fn extend_standard<T: Send + Sync + 'static>(
+    held: &Held<T>,
+    standard: &Standard<T>,
+    now: Instant,
+    deadline: Instant,
+) -> Result<(), ExtendError> {
+    let shared = held.context();
+    let current = held.deadline.load(Ordering::Relaxed);
+    // A lease whose end has come is over, also before anybody has entered the queue to notice it.
+    if !held.is_current() || current <= now.as_nanos() {
+        return Err(Stale.into());
+    }
+    // The deadline of this lease, read while it was current, cannot be that of a later lease: if one took
+    // over meanwhile it wrote its own, and the exchange fails.
+    held.deadline
+        .compare_exchange(current, deadline.as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
+        .map_err(|_| Stale)?;
+    // A timer that read the former deadline fails now; one that was faster has ended the lease.
+    if !held.touch() {
+        return Err(Stale.into());
+    }
+    if deadline.as_nanos() < current {
+        standard.log_odd(shared, deadline, held.key().low());
+    }
+    Ok(())
+}
+
+impl<T: Send + Sync + 'static> Deref for Delivery<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held().value
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Delivery<T> {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // A verdict that comes too late here has nobody to tell.
+        let _ = match self.lease.on_drop.unwrap_or(held.context().config.on_drop) {
+            OnDrop::Return => give_back(held, &self.lease),
+            OnDrop::Acknowledge => finish(held, &self.lease, count::DELETED).map(drop),
+            OnDrop::Expire => Ok(()),
+        };
+    }
+}
+
+impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Delivery<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("value", &**self)
+            .field("receive_count", &self.lease.receives)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,283 @@
+//! What the handles, the deliveries and the engines of one queue share.
+//!
+//! It is the context of the slab that holds the messages in flight, so that a delivery reaches it through
+//! the slot that it pins and touches no reference count.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sim_core::clock::Clock;
+use sim_core::counter::Counters;
+use sim_core::event::Event;
+use sim_core::id::Id;
+use sim_core::seam::Reason;
+use sim_core::slab::{Slab, Vacate};
+use sim_core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use sim_core::sync::{Arc, CachePadded, Mutex};
+use sim_core::time::Instant;
+
+use crate::config::QueueConfig;
+use crate::dead_letter::{DeadLetter, DeadLetterReason, Policy, ReturnAddress};
+use crate::message::Headers;
+use crate::move_task::Moves;
+use crate::scheduled::Scheduled;
+use crate::standard::Standard;
+
+/// The slab of one queue.
+pub(crate) type Slots<T> = Slab<Shared<T>, Stored<T>>;
+/// A pinned slot of it.
+pub(crate) type Held<T> = sim_core::slab::Held<Shared<T>, Stored<T>>;
+
+/// A message in a slot: in flight, returned or delayed.
+pub(crate) struct Stored<T> {
+    pub(crate) value: T,
+    pub(crate) headers: Option<Box<Headers<T>>>,
+    /// Numbers the message within its queue; the id is made from it.
+    pub(crate) number: u64,
+    pub(crate) sent_at: Instant,
+    /// When it was first received, in nanoseconds; 0 as long as it was not.
+    pub(crate) first_received: AtomicU64,
+    /// When the present lease ends, in nanoseconds. Written by the holder of the lease alone.
+    pub(crate) deadline: AtomicU64,
+    /// How often it was received.
+    pub(crate) receives: AtomicU32,
+    /// What becomes of it when the last delivery that holds it goes: a [`Fate`].
+    pub(crate) fate: AtomicU8,
+}
+
+/// What becomes of a message whose slot is given up while older deliveries still look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fate {
+    /// It was acknowledged, purged, or too old: its value is dropped.
+    Drop = 0,
+    /// It goes to the dead letters: received too often.
+    MaxReceives = 1,
+    /// It goes to the dead letters: rejected by its consumer.
+    Rejected = 2,
+}
+
+impl Fate {
+    fn of(raw: u8) -> Self {
+        match raw {
+            1 => Self::MaxReceives,
+            2 => Self::Rejected,
+            _ => Self::Drop,
+        }
+    }
+
+    /// The reason that a dead letter of this fate gives.
+    pub(crate) const fn reason(self) -> DeadLetterReason {
+        match self {
+            Self::Rejected => DeadLetterReason::Rejected,
+            Self::Drop | Self::MaxReceives => DeadLetterReason::MaxReceives,
+        }
+    }
+}
+
+impl<T> Stored<T> {
+    pub(crate) fn new(
+        value: T,
+        headers: Option<Box<Headers<T>>>,
+        number: u64,
+        sent_at: Instant,
+    ) -> Self {
+        Self {
+            value,
+            headers,
+            number,
+            sent_at,
+            first_received: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
+            receives: AtomicU32::new(0),
+            fate: AtomicU8::new(Fate::Drop as u8),
+        }
+    }
+
+    pub(crate) fn set_fate(&self, fate: Fate) {
+        self.fate.store(fate as u8, Ordering::Relaxed);
+    }
+}
+
+/// Events that are counted. A message counts once among those that end its life.
+pub(crate) mod count {
+    pub(crate) const DELETED: usize = 0;
+    pub(crate) const EXPIRED: usize = 1;
+    pub(crate) const REDRIVEN: usize = 2;
+    pub(crate) const PURGED: usize = 3;
+    pub(crate) const MOVED: usize = 4;
+    /// Sent straight into a slot: delayed, or put back by a move task.
+    pub(crate) const SLOT_SENT: usize = 5;
+    /// Received with a lease that does not stand in the lease ring.
+    pub(crate) const ODD_RECEIVED: usize = 6;
+    pub(crate) const EMPTY: usize = 7;
+    /// Leases that ran out.
+    pub(crate) const LAPSED: usize = 8;
+    /// Leases that their holder gave back.
+    pub(crate) const RELEASED: usize = 9;
+    pub(crate) const LEN: usize = 10;
+}
+
+/// How far a queue is closed.
+pub(crate) mod closed {
+    pub(crate) const OPEN: u8 = 0;
+    pub(crate) const DRAINING: u8 = 1;
+    pub(crate) const DROPPED: u8 = 2;
+}
+
+/// What the handles, deliveries and the engine of one queue share.
+pub(crate) struct Shared<T: Send + Sync + 'static> {
+    pub(crate) config: QueueConfig,
+    pub(crate) clock: Clock,
+    pub(crate) namespace: u64,
+    /// Receivers wait here for messages; senders wait at `space` for room; `idle` waits for the end.
+    pub(crate) arrivals: Event,
+    pub(crate) space: Event,
+    pub(crate) idle: Event,
+    /// Those who drive a move task wait here.
+    pub(crate) moving: Event,
+    /// A lower bound of the earliest deadline, in nanoseconds.
+    pub(crate) next_due: CachePadded<AtomicU64>,
+    pub(crate) closed: AtomicU8,
+    pub(crate) counters: Counters<{ count::LEN }>,
+    pub(crate) engine: Engine<T>,
+    pub(crate) policy: Mutex<Option<Policy<T>>>,
+    /// Dead letters that their sink refused for now.
+    pub(crate) undelivered: Mutex<VecDeque<DeadLetter<T>>>,
+    pub(crate) undelivered_len: AtomicU64,
+    /// When they are offered again, in nanoseconds; never when there are none.
+    pub(crate) redrive_at: AtomicU64,
+    pub(crate) moves: Mutex<Moves<T>>,
+    pub(crate) return_address: Arc<ReturnAddress<T>>,
+    pub(crate) size: Option<fn(&T) -> usize>,
+    pub(crate) content_key: Option<fn(&T) -> [u8; 32]>,
+}
+
+/// How the queue works inside.
+pub(crate) enum Engine<T> {
+    /// Lock-free.
+    Standard(Standard<T>),
+    /// The machine in a mutex: FIFO and fair queues.
+    Scheduled(Scheduled),
+}
+
+/// How long a dead letter waits until its sink is asked again.
+pub(crate) const REDRIVE_RETRY: Duration = Duration::from_secs(1);
+
+impl<T: Send + Sync + 'static> Shared<T> {
+    pub(crate) fn id(&self, number: u64) -> Id {
+        Id::from_parts(self.namespace, number)
+    }
+
+    pub(crate) fn id_of(&self, stored: &Stored<T>) -> Id {
+        match &stored.headers {
+            Some(headers) if headers.id.is_some() => {
+                headers.id.unwrap_or_else(|| self.id(stored.number))
+            }
+            _ => self.id(stored.number),
+        }
+    }
+
+    /// Announces a deadline that was just made findable: lowers the bound, and lets the timekeeper know.
+    ///
+    /// The caller made the deadline findable by a `SeqCst` read-modify-write or under the control lock.
+    #[inline]
+    pub(crate) fn announce(&self, deadline: Instant) {
+        let deadline = deadline.as_nanos();
+        if deadline < self.next_due.load(Ordering::SeqCst)
+            && self.next_due.fetch_min(deadline, Ordering::SeqCst) > deadline
+        {
+            self.arrivals.retime();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wake_at(&self) -> Instant {
+        Instant::from_nanos(self.next_due.load(Ordering::SeqCst))
+    }
+
+    /// Whether a message of this age is past its retention.
+    #[inline]
+    pub(crate) fn is_expired(&self, sent_at: Instant, now: Instant) -> bool {
+        self.config.retention.is_some_and(|retention| sent_at + retention <= now)
+    }
+
+    pub(crate) fn max_receives(&self) -> Option<u32> {
+        self.policy.lock().as_ref().map(|policy| policy.max_receives)
+    }
+
+    /// Whether no more is sent.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) != closed::OPEN
+    }
+
+    /// Ends the life of a message: counts it and, where somebody waits for the end, says so.
+    #[inline]
+    pub(crate) fn gone(&self, why: usize, n: u64) {
+        self.counters.add(why, n);
+        if self.is_closed() {
+            self.idle.notify_all();
+            self.arrivals.notify_all();
+        }
+    }
+
+    /// Hands a message to the dead letters.
+    pub(crate) fn bury(&self, stored: Stored<T>, reason: DeadLetterReason, now: Instant) {
+        let id = self.id_of(&stored);
+        let letter = DeadLetter::new(self, stored, id, reason, now);
+        if let Err(letter) = self.deliver_letter(letter) {
+            let mut waiting = self.undelivered.lock();
+            waiting.push_back(letter);
+            self.note_undelivered(waiting.len(), now);
+        }
+    }
+
+    fn deliver_letter(&self, letter: DeadLetter<T>) -> Result<(), DeadLetter<T>> {
+        let sink = self.policy.lock().as_ref().map(|policy| Arc::clone(&policy.sink));
+        let Some(sink) = sink else { return Err(letter) };
+        match sink.try_deliver(letter) {
+            Ok(()) => {
+                crate::trace!("redriven", queue = self.config.name.as_str());
+                self.gone(count::REDRIVEN, 1);
+                Ok(())
+            }
+            Err(refused) => {
+                let _cause: Reason = refused.reason;
+                crate::trace!("dead letter refused", queue = self.config.name.as_str());
+                Err(refused.item)
+            }
+        }
+    }
+
+    /// Offers the refused dead letters again, outside of any lock of the queue.
+    pub(crate) fn redeliver_letters(&self, now: Instant) {
+        let mut pending = std::mem::take(&mut *self.undelivered.lock());
+        let mut refused = VecDeque::new();
+        while let Some(letter) = pending.pop_front() {
+            if let Err(letter) = self.deliver_letter(letter) {
+                refused.push_back(letter);
+            }
+        }
+        let mut waiting = self.undelivered.lock();
+        refused.append(&mut waiting);
+        *waiting = refused;
+        self.note_undelivered(waiting.len(), now);
+    }
+
+    fn note_undelivered(&self, len: usize, now: Instant) {
+        self.undelivered_len.store(len as u64, Ordering::SeqCst);
+        let retry = if len == 0 { Instant::NEVER } else { now + REDRIVE_RETRY };
+        self.redrive_at.store(retry.as_nanos(), Ordering::SeqCst);
+        self.announce(retry);
+    }
+}
+
+impl<T: Send + Sync + 'static> Vacate<Stored<T>> for Shared<T> {
+    fn vacated(&self, stored: Stored<T>) {
+        match Fate::of(stored.fate.load(Ordering::Relaxed)) {
+            Fate::Drop => drop(stored),
+            fate => self.bury(stored, fate.reason(), self.clock.now()),
+        }
+    }
+}
