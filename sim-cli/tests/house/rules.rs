@@ -509,15 +509,32 @@ fn chooses_orderings(source: &crate::source::Source) -> bool {
 }
 
 fn orderings_are_argued(tree: &Tree) -> Vec<String> {
-    tree.rust(|path| is_source(path) && path != SYNC)
-        .filter(|(_, source)| chooses_orderings(source))
-        .filter(|(_, source)| {
-            !source.text.lines().any(|line| {
-                let line = line.trim_start();
+    let argues = |path: &str| {
+        tree.get(path)
+            .unwrap_or_default()
+            .lines()
+            .map(str::trim_start)
+            .any(|line| {
                 ["//! # Ordering", "/// # Ordering"]
                     .iter()
                     .any(|heading| line.starts_with(heading))
             })
+    };
+    tree.rust(|path| is_source(path) && path != SYNC)
+        .filter(|(_, source)| chooses_orderings(source))
+        .filter(|(path, _)| {
+            // The parts of a structure may leave the argument to the file above them, or it to a part.
+            let above = path
+                .rsplit_once('/')
+                .map(|(folder, _)| format!("{folder}.rs"));
+            let below = path
+                .strip_suffix("rs")
+                .map(|stem| format!("{}/", stem.trim_end_matches('.')));
+            let in_a_part = below.is_some_and(|b| {
+                tree.paths()
+                    .any(|part| part.starts_with(&b) && argues(part))
+            });
+            !(argues(path) || above.is_some_and(|above| argues(&above)) || in_a_part)
         })
         .map(|(path, _)| format!("{path}: chooses orderings without a section \"# Ordering\""))
         .collect()
