@@ -71,6 +71,7 @@
 
 mod chunk;
 mod held;
+mod low;
 mod stamp;
 mod store;
 

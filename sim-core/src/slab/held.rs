@@ -182,7 +182,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     }
 
     #[inline]
-    fn slot(&self) -> &Slot<V> {
+    pub(super) fn slot(&self) -> &Slot<V> {
         // SAFETY: the held slot keeps its chunk.
         unsafe { self.chunk.as_ref() }.slot(self.index)
     }
@@ -214,17 +214,29 @@ impl<C: Vacate<V>, V> Held<C, V> {
 /// Ordering: releases what this holder did to the value to the next one, acquires what the former ones
 /// did.
 #[inline]
-fn exchange(stamp: &crate::sync::Stamp, current: Word, new: Word) -> Result<(), Word> {
+pub(super) fn exchange(stamp: &crate::sync::Stamp, current: Word, new: Word) -> Result<(), Word> {
     match stamp.compare_exchange_weak(current.0, new.0, Ordering::AcqRel, Ordering::Relaxed) {
         Ok(_) => Ok(()),
         Err(found) => Err(Word(found)),
     }
 }
 
-struct GiveBack<C, V> {
+/// Frees a slot when it is dropped.
+pub(super) struct GiveBack<C, V> {
     chunk: NonNull<Chunk<C, V>>,
     index: u32,
     word: Word,
+}
+
+impl<C: Vacate<V>, V> GiveBack<C, V> {
+    /// For a handle that has emptied its slot and will not be dropped.
+    pub(super) fn of(held: &Held<C, V>, word: Word) -> Self {
+        Self {
+            chunk: held.chunk,
+            index: held.index,
+            word,
+        }
+    }
 }
 
 impl<C, V> Drop for GiveBack<C, V> {
