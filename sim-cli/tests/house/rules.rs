@@ -148,6 +148,10 @@ pub(crate) const RULES: &[Rule] = &[
         check: files_are_short,
     },
     Rule {
+        name: "async operations say what a drop loses",
+        check: async_operations_say_what_is_lost,
+    },
+    Rule {
         name: "orderings are argued",
         check: orderings_are_argued,
     },
@@ -499,6 +503,29 @@ fn files_are_short(tree: &Tree) -> Vec<String> {
                 .then(|| format!("{path}: {lines} lines of code, the most is {LONGEST_FILE}"))
         })
         .collect()
+}
+
+fn async_operations_say_what_is_lost(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, source) in tree.rust(|path| is_source(path) && !path.starts_with("sim-cli/")) {
+        let text: Vec<_> = source.text.lines().map(str::trim_start).collect();
+        for (index, line) in source.shipped.lines().enumerate() {
+            let line = line.trim_start();
+            let is_async = line.starts_with("pub async fn")
+                || (line.starts_with("pub fn") && line.contains("impl Future"));
+            // The lines of documentation and attributes right above.
+            let mut above = text[..index].iter().rev().take_while(|line| {
+                line.starts_with("///") || line.starts_with('#') || line.starts_with(')')
+            });
+            if is_async && !above.any(|line| line.starts_with("/// # Cancel safety")) {
+                found.push(format!(
+                    "{path}:{}: without a section \"# Cancel safety\"",
+                    index + 1
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// Whether the file chooses the ordering of an atomic access.

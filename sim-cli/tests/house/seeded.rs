@@ -416,6 +416,29 @@ fn a_file_that_is_too_long_is_found() {
 }
 
 #[test]
+fn an_async_operation_that_keeps_quiet_about_cancelling_is_found() {
+    let name = "async operations say what a drop loses";
+    let file = "sim-queue/src/queue.rs";
+    finds(
+        name,
+        "sim-queue/src/queue.rs:2",
+        put(file, "/// Receives.\npub async fn receive() {}\n"),
+    );
+    finds(
+        name,
+        file,
+        put(file, "pub fn receive() -> impl Future<Output = u8> {}\n"),
+    );
+    let mut tree = clean();
+    let told = "/// Receives.\n///\n/// # Cancel safety\n/// Nothing.\n#[must_use]\n";
+    tree.put(
+        file,
+        &format!("{told}pub async fn receive() {{}}\nasync fn private() {{}}\n"),
+    );
+    assert!((rule(name).check)(&tree).is_empty());
+}
+
+#[test]
 fn an_ordering_without_its_argument_is_found() {
     let name = "orderings are argued";
     let code = "use crate::sync::atomic::Ordering::SeqCst;\nfn f() { a.load(SeqCst); }\n";
