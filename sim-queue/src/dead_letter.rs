@@ -138,13 +138,64 @@ impl<T> DeadLetter<T> {
     }
 }
 
+/// What a letter says of itself, kept while it is offered as a message.
+pub(crate) struct Facts<T> {
+    id: Id,
+    reason: DeadLetterReason,
+    source: String,
+    receive_count: u32,
+    sent_at: Timestamp,
+    first_received_at: Option<Timestamp>,
+    died_at: Timestamp,
+    return_to: Arc<ReturnAddress<T>>,
+}
+
+impl<T> Facts<T> {
+    /// Makes the letter again whose message was refused.
+    pub(crate) fn into_letter(self, mut message: Message<T>) -> DeadLetter<T> {
+        if let Some(headers) = &mut message.headers {
+            headers.id = None;
+            headers.sent_at = None;
+            headers.origin = None;
+        }
+        let Self { id, reason, source, receive_count, sent_at, first_received_at, died_at, return_to } =
+            self;
+        DeadLetter {
+            message,
+            id,
+            reason,
+            source,
+            receive_count,
+            sent_at,
+            first_received_at,
+            died_at,
+            return_to,
+        }
+    }
+}
+
+impl<T> DeadLetter<T> {
+    pub(crate) fn facts(&self) -> Facts<T> {
+        Facts {
+            id: self.id,
+            reason: self.reason,
+            source: self.source.clone(),
+            receive_count: self.receive_count,
+            sent_at: self.sent_at,
+            first_received_at: self.first_received_at,
+            died_at: self.died_at,
+            return_to: Arc::clone(&self.return_to),
+        }
+    }
+}
+
 /// Where dead letters go and when a message is one.
-pub struct DeadLetterPolicy<T> {
+pub struct DeadLetterPolicy<T: Send + Sync + 'static> {
     pub(crate) target: Target<T>,
     pub(crate) max_receives: u32,
 }
 
-pub(crate) enum Target<T> {
+pub(crate) enum Target<T: Send + Sync + 'static> {
     Queue(Queue<T>),
     Sink(Arc<dyn Sink<DeadLetter<T>>>),
 }
@@ -168,7 +219,7 @@ impl<T: Send + Sync + 'static> DeadLetterPolicy<T> {
     }
 }
 
-impl<T> fmt::Debug for DeadLetterPolicy<T> {
+impl<T: Send + Sync + 'static> fmt::Debug for DeadLetterPolicy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLetterPolicy")
             .field("max_receives", &self.max_receives)

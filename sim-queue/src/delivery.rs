@@ -74,6 +74,11 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
     }
 
+    /// The packed key of the slot under this lease.
+    pub(crate) fn low(&self) -> u64 {
+        self.held().key().low()
+    }
+
     fn shared(&self) -> &Shared<T> {
         self.held().context()
     }
@@ -160,7 +165,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         match &shared.engine {
             Engine::Scheduled(scheduled) => {
                 let machine = self.lease.machine.ok_or(Stale)?;
-                scheduled.change_visibility(shared, now, machine, timeout)
+                scheduled.change_visibility(held, now, machine, timeout)
             }
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
@@ -260,18 +265,20 @@ fn finish<T: Send + Sync + 'static>(
     lease: &Lease,
     why: usize,
 ) -> Result<Option<Stored<T>>, Stale> {
-    let is_late_allowed = match &held.context().engine {
-        Engine::Standard(_) => true,
-        Engine::Scheduled(scheduled) => {
-            let shared = held.context();
-            let machine = lease.machine.ok_or(Stale)?;
-            scheduled.acknowledge(shared, shared.clock.now(), machine)?;
-            false
-        }
-    };
-    held.remove_with(is_late_allowed, |shared, was_leased, stored| {
-        if was_leased && let Engine::Standard(standard) = &shared.engine {
-            standard.lease_ended();
+    if let Engine::Scheduled(scheduled) = &held.context().engine {
+        let shared = held.context();
+        let machine = lease.machine.ok_or(Stale)?;
+        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+    }
+    // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
+    // the other queues are never leased: there the machine has just said yes.
+    held.remove_with(true, |shared, was_leased, stored| {
+        if let Engine::Standard(standard) = &shared.engine {
+            if was_leased {
+                standard.lease_ended();
+            } else {
+                standard.removed_late();
+            }
         }
         shared.gone(why, 1);
         stored.ok()
@@ -287,15 +294,17 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
             if shared.max_receives().is_some_and(|max| lease.receives >= max) {
                 return doom(held, lease, Fate::MaxReceives);
             }
-            held.unlease().map_err(|_| Stale)?;
+            let idle = held.unlease().map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
-            standard.put_back(shared, held.sent_at, held.key().low());
+            standard.put_back(shared, held.sent_at, idle.low());
             shared.arrivals.notify_one();
             Ok(())
         }
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine.ok_or(Stale)?;
-            scheduled.release(shared, shared.clock.now(), machine, Duration::ZERO)?;
+            scheduled
+                .release(&held, shared.clock.now(), machine, Duration::ZERO)
+                .map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
@@ -309,7 +318,8 @@ fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> R
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.now(), machine)?;
     }
-    held.remove_with(false, |shared, was_leased, stored| {
+    let is_scheduled = matches!(held.context().engine, Engine::Scheduled(_));
+    held.remove_with(is_scheduled, |shared, was_leased, stored| {
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }

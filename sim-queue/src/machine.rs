@@ -519,7 +519,7 @@ impl<M: Copy> Machine<M> {
         }
         match (admission.dedup, &mut self.dedup) {
             (Some(key), Some(dedup)) => dedup.admit(now, key, group).map(Some),
-            _ if fifo.deduplication == Deduplication::Required => {
+            _ if fifo.deduplication != Deduplication::Optional => {
                 Err(NotStored::MissingDeduplication)
             }
             _ => Ok(None),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
+use sim_core::payload::Payload;
 use sim_core::time::Instant;
+use sha2::{Digest, Sha256};
 
 use crate::dead_letter::Origin;
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
@@ -157,6 +159,11 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
         }
         out.finish_non_exhaustive()
     }
+}
+
+/// The SHA-256 of a payload: what SQS de-duplicates by when it does so by content.
+pub(crate) fn sha256(payload: &Payload) -> [u8; 32] {
+    Sha256::digest(&payload[..]).into()
 }
 
 /// What a queue says of a message that it took.

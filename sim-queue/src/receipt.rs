@@ -74,7 +74,8 @@ impl fmt::Display for Receipt {
             self.receives
         )?;
         if let Some(machine) = &self.machine {
-            write!(f, "-{:x}-{:x}-{:x}", machine.key.to_bits(), machine.lease, machine.sequence)?;
+            let (index, sequence) = machine.key.parts();
+            write!(f, "-{index:x}-{sequence:x}-{:x}", machine.lease)?;
         }
         Ok(())
     }
@@ -97,9 +98,12 @@ impl FromStr for Receipt {
         let machine = match len {
             6 => None,
             9 => Some(MachineLease {
-                key: MessageKey::from_bits(parts[6]),
-                lease: parts[7],
-                sequence: parts[8],
+                key: MessageKey::from_parts(
+                    u32::try_from(parts[6]).map_err(|_| ParseReceiptError)?,
+                    parts[7],
+                ),
+                lease: parts[8],
+                sequence: parts[7],
             }),
             _ => return Err(ParseReceiptError),
         };

@@ -238,13 +238,13 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let Some(sink) = sink else { return Err(letter) };
         match sink.try_deliver(letter) {
             Ok(()) => {
-                crate::trace!("redriven", queue = self.config.name.as_str());
+                crate::macros::trace!("redriven", queue = self.config.name.as_str());
                 self.gone(count::REDRIVEN, 1);
                 Ok(())
             }
             Err(refused) => {
                 let _cause: Reason = refused.reason;
-                crate::trace!("dead letter refused", queue = self.config.name.as_str());
+                crate::macros::trace!("dead letter refused", queue = self.config.name.as_str());
                 Err(refused.item)
             }
         }

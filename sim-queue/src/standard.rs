@@ -19,8 +19,8 @@
 use std::time::Duration;
 
 use sim_core::deadline::LeaseRing;
-use sim_core::ring::{Bounded, Unbounded};
-use sim_core::slab::Removed;
+use sim_core::ring::{Bounded, Entry, Unbounded};
+use sim_core::slab::{Key, Removed};
 use sim_core::sync::Mutex;
 use sim_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sim_core::time::Instant;
@@ -29,7 +29,7 @@ use sim_core::wheel::Wheel;
 use crate::dead_letter::DeadLetterReason;
 use crate::delivery::{Delivery, Lease};
 use crate::message::{Headers, Message};
-use crate::shared::{Engine, Fate, Held, Shared, Slots, Stored, count};
+use crate::shared::{Fate, Held, REDRIVE_RETRY, Shared, Slots, Stored, count};
 
 /// Caps up to this one are kept exactly, at the price of a shared counter.
 const EXACT_CAP: usize = 1024;
@@ -76,6 +76,8 @@ pub(crate) struct Standard<T> {
     control: Mutex<Control>,
     /// Idle slots that are not visible yet.
     delayed: AtomicUsize,
+    /// Entries of `returned` whose message was acknowledged late.
+    dangling: AtomicUsize,
     /// Leases that stand in the wheel, an upper bound.
     odd: AtomicUsize,
     /// Leases under an exact cap; unused under an approximate one.
@@ -106,17 +108,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
             delay_nanos: AtomicU64::new(nanos(config.delay)),
             control: Mutex::new(Control { wheel: Wheel::new() }),
             delayed: AtomicUsize::new(0),
+            dangling: AtomicUsize::new(0),
             odd: AtomicUsize::new(0),
             exact: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             is_exact: config.max_in_flight <= EXACT_CAP,
-        }
-    }
-
-    pub(crate) fn of(shared: &Shared<T>) -> Option<&Self> {
-        match &shared.engine {
-            Engine::Standard(standard) => Some(standard),
-            Engine::Scheduled(_) => None,
         }
     }
 
@@ -297,20 +293,24 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 found += 1;
             }
         }
-        let mut lows = Lows::new();
+        // Without a retention all these leases end together: one claim in the ring logs them.
+        let together = lease.own.filter(|_| shared.config.retention.is_none());
+        let first = out.len();
         while found < max {
             let mut expired = 0;
             let taken = self.fresh.pop_batch(max - found, |position, key, waiting| {
                 let sent_at = Instant::from_nanos(key);
                 if shared.is_expired(sent_at, now) {
                     expired += 1;
-                } else {
-                    let lease = lease.within(shared.config.retention, sent_at);
-                    let held = self.place(slots, now, lease, position, sent_at, waiting);
-                    lows.push(held.key().low(), |low| self.log_lease(slots, lease, low));
-                    out.push(Delivery::new(held, Lease::fresh(now)));
-                    found += 1;
+                    return;
                 }
+                let lease = lease.within(shared.config.retention, sent_at);
+                let held = self.place(slots, now, lease, position, sent_at, waiting);
+                if together.is_none() {
+                    self.log_lease(slots, lease, held.key().low());
+                }
+                out.push(Delivery::new(held, Lease::fresh(now)));
+                found += 1;
             });
             if expired > 0 {
                 shared.gone(count::EXPIRED, expired);
@@ -319,7 +319,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 break;
             }
         }
-        self.log_leases(slots, lease, &lows);
+        if let Some(own) = together {
+            self.log_leases(slots, lease.at, own, &out[first..]);
+        }
         let taken = out.len() - before;
         self.unreserve(max - taken);
         if taken == 0 {
@@ -364,7 +366,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         low: u64,
     ) -> Option<Delivery<T>> {
         let shared = slots.context();
-        let held = slots.lease_low(low)?;
+        let Some(held) = slots.lease_low(low) else {
+            self.not_leased(slots, now, low);
+            return None;
+        };
         if shared.is_expired(held.sent_at, now) {
             let removed = held.remove_with(false, |_, _, stored| drop(stored));
             if removed.is_ok() {
@@ -372,6 +377,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             return None;
         }
+        let lease = lease.within(shared.config.retention, held.sent_at);
         let receives = held.receives.load(Ordering::Relaxed).saturating_add(1);
         held.receives.store(receives, Ordering::Relaxed);
         held.deadline.store(lease.at.as_nanos(), Ordering::Relaxed);
@@ -381,6 +387,28 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let first = Instant::from_nanos(held.first_received.load(Ordering::Relaxed));
         self.log_lease(slots, lease, held.key().low());
         Some(Delivery::new(held, Lease::again(now, first, receives)))
+    }
+
+    /// An entry of `returned` led nowhere: its message was acknowledged late, or so many old deliveries of
+    /// it are held that its slot counts no more; then it is tried again in a second.
+    #[cold]
+    fn not_leased(&self, slots: &Slots<T>, now: Instant, low: u64) {
+        if !slots.is_idle_low(low) {
+            self.dangling.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
+        let at = now + REDRIVE_RETRY;
+        {
+            let mut control = self.control.lock();
+            self.delayed.fetch_add(1, Ordering::SeqCst);
+            control.wheel.insert(at, Timer::Visible(low));
+        }
+        slots.context().announce(at);
+    }
+
+    /// A message was removed that stands in `returned`: its entry leads nowhere now.
+    pub(crate) fn removed_late(&self) {
+        self.dangling.fetch_add(1, Ordering::SeqCst);
     }
 
     fn lease_end(&self, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
@@ -414,9 +442,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
-    fn log_leases(&self, slots: &Slots<T>, lease: LeaseEnd, lows: &Lows) {
-        for &low in lows.as_slice() {
-            self.log_lease(slots, lease, low);
+    /// Makes the ends of many leases of the queue's own length findable, with one claim.
+    fn log_leases(&self, slots: &Slots<T>, at: Instant, own: u64, deliveries: &[Delivery<T>]) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let shared = slots.context();
+        let first = self.leases.push_batch(at, deliveries.iter().map(Delivery::low));
+        shared.announce(at);
+        if self.lease_nanos.load(Ordering::SeqCst) != own {
+            self.spill_leases();
+        }
+        if first / SWEEP_EVERY != (first + deliveries.len() as u64) / SWEEP_EVERY {
+            self.sweep(slots);
         }
     }
 
@@ -457,7 +495,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
         }
         // Every lease stands in the ring or in the wheel, so their lengths bound the number in flight.
-        let bound = self.leases.len() + self.odd.load(Ordering::Relaxed);
+        let bound = self.leases.len_bound() + self.odd.load(Ordering::Relaxed);
         if bound + max <= cap {
             return Ok(max);
         }
@@ -512,7 +550,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             // First the bound, then the rings: whoever adds a deadline does it the other way round.
             shared.next_due.store(u64::MAX, Ordering::SeqCst);
             loop {
-                let next = self.earliest(shared, &control);
+                let next = self.earliest(shared, &mut control);
                 if next > now {
                     shared.announce(next);
                     break;
@@ -541,7 +579,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
-    fn earliest(&self, shared: &Shared<T>, control: &Control) -> Instant {
+    fn earliest(&self, shared: &Shared<T>, control: &mut Control) -> Instant {
         let lease = self.leases.next().unwrap_or(Instant::NEVER);
         let odd = control.wheel.next().unwrap_or(Instant::NEVER);
         let mut next = lease.min(odd);
@@ -565,20 +603,21 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ) {
         let shared = slots.context();
         if let Some((at, low)) = self.leases.pop_due(due) {
-            self.end_lease(slots, control, at, low, letters);
+            self.end_lease(slots, control, at, low, dropped, letters);
             return;
         }
         match control.wheel.pop_due(due) {
             Some((at, Timer::Lease(low))) => {
                 self.odd.fetch_sub(1, Ordering::SeqCst);
-                self.end_lease(slots, control, at, low, letters);
+                self.end_lease(slots, control, at, low, dropped, letters);
                 return;
             }
             Some((_, Timer::Visible(low))) => {
-                if let Some(sent_at) = slots.with_low(low, |stored| stored.sent_at) {
-                    self.returned.push_keyed(sent_at.as_nanos(), low);
-                    self.delayed.fetch_sub(1, Ordering::SeqCst);
+                match slots.with_low(low, |stored| stored.sent_at) {
+                    Some(sent_at) => drop(self.returned.push_keyed(sent_at.as_nanos(), low)),
+                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
+                self.delayed.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
             None => {}
@@ -588,8 +627,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if let Some(waiting) = self.fresh.pop_if(is_old) {
             dropped.push(waiting);
         } else if let Some(entry) = self.returned.pop_if(is_old) {
-            if let Some(Removed::Now(stored)) = slots.remove_idle_low(entry.value) {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers });
+            match slots.remove_idle_low(entry.value) {
+                Some(Removed::Value(stored)) => {
+                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                }
+                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
+                None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
         }
     }
@@ -601,6 +644,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         control: &mut Control,
         due: Instant,
         low: u64,
+        dropped: &mut Vec<Waiting<T>>,
         letters: &mut Vec<Stored<T>>,
     ) {
         let shared = slots.context();
@@ -620,7 +664,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
             return;
         }
         let (sent_at, receives) = seen;
+        let low = Key::low_after_lease(low);
         shared.counters.add(count::LAPSED, 1);
+        if shared.is_expired(sent_at, due) {
+            match slots.remove_idle_low(low) {
+                Some(Removed::Value(stored)) => {
+                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                }
+                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
+                None => {}
+            }
+            self.lease_ended();
+            return;
+        }
         if shared.max_receives().is_some_and(|max| receives >= max) {
             if let Some(held) = slots.lease_low(low) {
                 let removed = held.remove_with(false, |_, _, stored| match stored {
@@ -642,18 +698,15 @@ impl<T: Send + Sync + 'static> Standard<T> {
     fn sweep(&self, slots: &Slots<T>) {
         let shared = slots.context();
         let live = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        if self.leases.len() <= live.saturating_mul(2) + 64 {
+        if !self.leases.is_long(live) {
             return;
         }
         let Some(mut control) = self.control.try_lock() else { return };
-        self.leases.sweep(
-            live.saturating_add(32),
-            |low| slots.is_leased_low(low),
-            |at, low| {
-                control.wheel.insert(at, Timer::Lease(low));
-                self.odd.fetch_add(1, Ordering::SeqCst);
-            },
-        );
+        let is_live = |_, low| slots.is_leased_low(low);
+        self.leases.overflow(live, is_live, usize::MAX, |at, low| {
+            control.wheel.insert(at, Timer::Lease(low));
+            self.odd.fetch_add(1, Ordering::SeqCst);
+        });
     }
 
     /// Moves every lease from the ring to the wheel: the ring's order is broken, since the queue's own
@@ -701,16 +754,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 }
             }
             for low in lows {
-                if slots.unlease_if(low, |_| true).is_some() {
+                let ended = slots.unlease_if(low, |_| true).is_some();
+                if ended {
                     self.lease_ended();
-                    shared.counters.add(count::LAPSED, 1);
                 }
+                let low = if ended { Key::low_after_lease(low) } else { low };
                 match slots.remove_idle_low(low) {
-                    Some(Removed::Now(stored)) => {
+                    Some(Removed::Value(stored)) => {
                         gone += 1;
                         dropped.push(Waiting { value: stored.value, headers: stored.headers });
                     }
-                    Some(Removed::Later) => gone += 1,
+                    Some(Removed::Shared) => gone += 1,
                     None => {}
                 }
             }
@@ -718,12 +772,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
             for _ in 0..self.returned.len() {
                 let Some(entry) = self.returned.pop_entry() else { break };
                 match slots.remove_idle_low(entry.value) {
-                    Some(Removed::Now(stored)) => {
+                    Some(Removed::Value(stored)) => {
                         gone += 1;
                         dropped.push(Waiting { value: stored.value, headers: stored.headers });
                     }
-                    Some(Removed::Later) => gone += 1,
-                    None => {}
+                    Some(Removed::Shared) => gone += 1,
+                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
             }
         }
@@ -742,7 +796,6 @@ impl<T: Send + Sync + 'static> Standard<T> {
     pub(crate) fn close(&self) {
         // Sends into slots happen under this lock and look at the flag there.
         let _control = self.control.lock();
-        self.fresh.close();
     }
 
     pub(crate) fn has_visible(&self) -> bool {
@@ -750,7 +803,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     pub(crate) fn visible(&self) -> u64 {
-        (self.fresh.len() + self.returned.len()) as u64
+        let standing = self.fresh.len() + self.returned.len();
+        standing.saturating_sub(self.dangling.load(Ordering::SeqCst)) as u64
     }
 
     pub(crate) fn delayed(&self) -> u64 {
@@ -796,42 +850,95 @@ struct LeaseEnd {
     own: Option<u64>,
 }
 
+impl LeaseEnd {
+    /// No lease outlasts its message's retention.
+    #[inline]
+    fn within(self, retention: Option<Duration>, sent_at: Instant) -> Self {
+        match retention.map(|retention| sent_at + retention) {
+            Some(end) if end < self.at => Self { at: end, own: None },
+            _ => self,
+        }
+    }
+}
+
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The keys of one batch, on the stack.
-struct Lows {
-    len: usize,
-    lows: [u64; 32],
-}
-
-impl Lows {
-    const fn new() -> Self {
-        Self { len: 0, lows: [0; 32] }
-    }
-
-    fn push(&mut self, low: u64, flush: impl Fn(u64)) {
-        if self.len == self.lows.len() {
-            for &low in &self.lows {
-                flush(low);
-            }
-            self.len = 0;
-        }
-        self.lows[self.len] = low;
-        self.len += 1;
-    }
-
-    fn as_slice(&self) -> &[u64] {
-        &self.lows[..self.len]
-    }
-}
-
 impl<T> Fresh<T> {
+    #[inline]
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
+            Self::Unbounded(ring) => Ok(ring.push_keyed(key, waiting)),
         }
     }
+
+    /// Pushes as many of the values as fit, with one claim; returns how many.
+    fn push_values(&self, key: u64, values: &mut Vec<T>) -> usize {
+        let mut entries = values.drain(..).map(|value| (key, Waiting { value, headers: None }));
+        let (_, pushed) = match self {
+            Self::Bounded(ring) => ring.push_batch_keyed(&mut entries),
+            Self::Unbounded(ring) => ring.push_batch_keyed(&mut entries),
+        };
+        // The rest goes back to the caller, in order.
+        let rest: Vec<T> = entries.map(|(_, waiting)| waiting.value).collect();
+        values.extend(rest);
+        pushed
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<Entry<Waiting<T>, u64>> {
+        match self {
+            Self::Bounded(ring) => ring.pop_entry(),
+            Self::Unbounded(ring) => ring.pop_entry(),
+        }
+    }
+
+    fn pop_if(&self, wanted: impl FnMut(u64) -> bool) -> Option<Waiting<T>> {
+        match self {
+            Self::Bounded(ring) => ring.pop_if(wanted),
+            Self::Unbounded(ring) => ring.pop_if(wanted),
+        }
+        .map(|entry| entry.value)
+    }
+
+    fn pop_batch(&self, max: usize, mut each: impl FnMut(u64, u64, Waiting<T>)) -> usize {
+        let each = |entry: Entry<Waiting<T>, u64>| each(entry.position, entry.key, entry.value);
+        match self {
+            Self::Bounded(ring) => ring.pop_batch(max, each),
+            Self::Unbounded(ring) => ring.pop_batch(max, each),
+        }
+    }
+
+    fn front(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Bounded(ring) => ring.front(),
+            Self::Unbounded(ring) => ring.front(),
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Self::Bounded(ring) => ring.len(),
+            Self::Unbounded(ring) => ring.len(),
+        }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Bounded(ring) => ring.is_empty(),
+            Self::Unbounded(ring) => ring.is_empty(),
+        }
+    }
+
+    fn pushed(&self) -> u64 {
+        match self {
+            Self::Bounded(ring) => ring.pushed(),
+            Self::Unbounded(ring) => ring.pushed(),
+        }
+    }
+
 }

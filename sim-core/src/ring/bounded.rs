@@ -470,6 +470,13 @@ impl<T, K: Key> Bounded<T, K> {
         self.producers.tail.load(Ordering::SeqCst) == head
     }
 
+    /// How many elements were ever pushed: the claimed tail.
+    #[inline]
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.producers.tail.load(Ordering::SeqCst)
+    }
+
     /// How many elements fit.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -745,6 +745,13 @@ impl<T, K: Key> Unbounded<T, K> {
         }
     }
 
+    /// How many elements were ever pushed: the claimed tail.
+    #[inline]
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        Self::position(self.tail.index.load(Ordering::SeqCst))
+    }
+
     /// Whether nothing stands in the ring.
     #[inline]
     #[must_use]

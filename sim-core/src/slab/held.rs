@@ -46,6 +46,18 @@ impl<C: Vacate<V>, V> Held<C, V> {
         }
     }
 
+    /// Makes a second handle like this one.
+    ///
+    /// # Safety
+    /// One of the holders in the slot's stamp is the caller's to give.
+    pub(super) unsafe fn twin(&self) -> Self {
+        Self {
+            chunk: self.chunk,
+            index: self.index,
+            generation: self.generation,
+        }
+    }
+
     /// The key under which the slot was taken.
     #[inline]
     #[must_use]

@@ -3,9 +3,10 @@
 use std::mem::ManuallyDrop;
 
 use super::held::{GiveBack, Held, exchange};
-use super::stamp::{HOLDERS_LIMIT, Life, Word};
+use super::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
 use super::store::Header;
 use super::{Key, Removed, Slab, Stale, Vacate, pin};
+use crate::sync::Backoff;
 use crate::sync::atomic::Ordering;
 
 impl Key {
@@ -69,6 +70,16 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         })
     }
 
+    /// Whether the slot is idle under this packed key. Any value will do.
+    #[inline]
+    #[must_use]
+    pub fn is_idle_low(&self, low: u64) -> bool {
+        self.header().locate(Key::index_of_low(low)).is_some_and(|located| {
+            let word = Word(located.slot().stamp.load(Ordering::Relaxed));
+            word.life() == Life::Idle && matches(word, low)
+        })
+    }
+
     /// Removes the value if it is idle under this packed key. Any value will do.
     pub fn remove_idle_low(&self, low: u64) -> Option<Removed<V>> {
         let located = self.header().locate(Key::index_of_low(low))?;
@@ -97,6 +108,27 @@ impl<C: Vacate<V>, V> Slab<C, V> {
 }
 
 impl<C: Vacate<V>, V> Held<C, V> {
+    /// Holds the slot once more, as this handle does; for a short while, since a slot counts 4,095 holders
+    /// and one that is full makes this wait.
+    #[must_use]
+    pub fn pin(&self) -> Self {
+        let stamp = &self.slot().stamp;
+        let backoff = Backoff::new();
+        let mut word = Word(stamp.load(Ordering::Relaxed));
+        loop {
+            if word.holders() >= HOLDERS_MAX {
+                backoff.snooze();
+                word = Word(stamp.load(Ordering::Relaxed));
+                continue;
+            }
+            match exchange(stamp, word, word.pinned()) {
+                // SAFETY: the exchange has counted a holder of a slot that this handle holds too.
+                Ok(()) => return unsafe { self.twin() },
+                Err(found) => word = found,
+            }
+        }
+    }
+
     /// Ends the lease and makes the slot idle, still holding it: the context stays at hand until the handle
     /// is dropped. Returns the key of the idle slot, which is the caller's to hand on.
     ///

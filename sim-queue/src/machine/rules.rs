@@ -91,10 +91,12 @@ impl Rules {
 }
 
 /// Which order a queue keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Kind {
     /// About the order of sending; no promise. Groups have no effect.
+    #[default]
     Standard,
     /// A standard queue on which a busy tenant does not make the others wait.
     Fair(FairConfig),
@@ -232,6 +234,8 @@ pub enum Deduplication {
     Optional,
     /// A send without an id or content hash is an error.
     Required,
+    /// The content stands in for an id that the send does not give.
+    ByContent,
 }
 
 /// Whether a FIFO send may set a delay.

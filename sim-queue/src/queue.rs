@@ -1,0 +1,1333 @@
+//! The handle: every operation as `try_x` (never waits), `x` (async), `x_blocking` and `x_until`.
+
+use std::fmt;
+use std::time::Duration;
+
+use sim_core::clock::Clock;
+use sim_core::counter::Counters;
+use sim_core::event::Event;
+use sim_core::payload::Payload;
+use sim_core::random::Random;
+use sim_core::seam::{Depth, Gauge, Refused, Sink, Source, Timed};
+use sim_core::slab::Slab;
+use sim_core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use sim_core::sync::{Arc, CachePadded, Mutex};
+use sim_core::time::Instant;
+use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
+
+use crate::config::{QueueConfig, check_duration};
+use crate::dead_letter::{
+    DeadLetter, DeadLetterPolicy, MAX_RECEIVES, Policy, ReturnAddress, Target,
+};
+use crate::delivery::Delivery;
+use crate::error::{
+    ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
+    SendError, Stale, TryReceiveError, TrySendError,
+};
+use crate::group::ReceiveAttemptId;
+use crate::machine::{self, Deduplication, Kind};
+use crate::message::{Message, Sent};
+use crate::move_task::{MoveHandle, MoveProgress, MoveTask, Moves};
+use crate::receipt::Receipt;
+use crate::scheduled::{Admitted, Scheduled};
+use crate::shared::{Engine, Shared, Slots, closed, count};
+use crate::standard::{Nothing, Standard};
+use crate::stats::Stats;
+
+/// Slots of one queue: indices have 32 bits.
+const SLOT_LIMIT: usize = u32::MAX as usize;
+/// Slots whose memory an idle queue keeps: one chunk for each of up to two stripes.
+const KEPT_SLOTS: usize = 128;
+
+/// A queue of `T`: a cheap handle, cloned for each producer and consumer.
+///
+/// See the [crate's documentation](crate) for what it guarantees.
+pub struct Queue<T: Send + Sync + 'static> {
+    slots: Slots<T>,
+    /// Counts the users' handles; the queue's own hold the slots alone.
+    life: Option<Arc<Life<T>>>,
+}
+
+/// Clears the way back when the last user's handle goes.
+struct Life<T: Send + Sync + 'static> {
+    address: Arc<ReturnAddress<T>>,
+}
+
+impl<T: Send + Sync + 'static> Drop for Life<T> {
+    fn drop(&mut self) {
+        self.address.clear();
+    }
+}
+
+/// What closing does with the messages that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Close {
+    /// They are still delivered; receivers see the end when nothing is left.
+    Drain,
+    /// They are dropped; what is in flight can no longer be acknowledged.
+    Drop,
+}
+
+/// What a receive asks for.
+///
+/// ```
+/// use std::time::Duration;
+/// use sim_queue::Receive;
+///
+/// let ask = Receive { max: 10, visibility_timeout: Some(Duration::from_secs(5)), ..Receive::default() };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receive {
+    /// The most messages to return: at least 1, at most [`Limits::batch`](crate::Limits::batch). Default: 1.
+    pub max: usize,
+    /// How long they stay hidden, instead of the queue's own timeout.
+    pub visibility_timeout: Option<Duration>,
+    /// On a FIFO queue: repeats an earlier receive whose answer was lost.
+    pub attempt: Option<ReceiveAttemptId>,
+}
+
+impl Default for Receive {
+    fn default() -> Self {
+        Self { max: 1, visibility_timeout: None, attempt: None }
+    }
+}
+
+/// Builds a queue whose clock or knowledge of its payload is not the default.
+pub struct Builder<T> {
+    config: QueueConfig,
+    clock: Option<Clock>,
+    content_key: Option<fn(&T) -> [u8; 32]>,
+    size: Option<fn(&T) -> usize>,
+}
+
+impl<T: Send + Sync + 'static> Builder<T> {
+    /// Sets the clock. Default: [`Clock::system`].
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Tells what stands for the content of a payload when a FIFO queue de-duplicates by content. SQS takes
+    /// the SHA-256 of the body, and so does a queue of [`Payload`].
+    #[must_use]
+    pub fn content_key(mut self, key: fn(&T) -> [u8; 32]) -> Self {
+        self.content_key = Some(key);
+        self
+    }
+
+    /// Tells the size of a payload in bytes, for [`Limits::message_bytes`](crate::Limits::message_bytes).
+    #[must_use]
+    pub fn size(mut self, size: fn(&T) -> usize) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// Builds the queue.
+    ///
+    /// # Errors
+    /// The first field of the configuration that is out of its range.
+    pub fn build(self) -> Result<Queue<T>, ConfigError> {
+        let Self { config, clock, content_key, size } = self;
+        config.check()?;
+        if let Kind::Fifo(fifo) = &config.kind
+            && fifo.deduplication == Deduplication::ByContent
+            && content_key.is_none()
+        {
+            return Err(ConfigError::NoContentKey);
+        }
+        if config.limits.message_bytes.is_some() && size.is_none() {
+            return Err(ConfigError::NoSize);
+        }
+        let engine = match config.kind {
+            Kind::Standard => Engine::Standard(Standard::new(&config)),
+            _ => Engine::Scheduled(Scheduled::new(&config)?),
+        };
+        let namespace = Random::new(config.seed).fork(&config.name).next_u64() & ((1 << 60) - 1);
+        let address = Arc::new(ReturnAddress::default());
+        let shared = Shared {
+            clock: clock.unwrap_or_else(Clock::system),
+            namespace,
+            arrivals: Event::new(),
+            space: Event::new(),
+            idle: Event::new(),
+            moving: Event::new(),
+            next_due: CachePadded::new(AtomicU64::new(u64::MAX)),
+            closed: AtomicU8::new(closed::OPEN),
+            counters: Counters::new(),
+            engine,
+            policy: Mutex::new(None),
+            undelivered: Mutex::new(std::collections::VecDeque::new()),
+            undelivered_len: AtomicU64::new(0),
+            redrive_at: AtomicU64::new(u64::MAX),
+            moves: Mutex::new(Moves::default()),
+            return_address: Arc::clone(&address),
+            size,
+            content_key,
+            config,
+        };
+        let slots = Slab::with_kept(shared, SLOT_LIMIT, KEPT_SLOTS);
+        address.set(slots.clone());
+        Ok(Queue { slots, life: Some(Arc::new(Life { address })) })
+    }
+}
+
+impl<T> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Queue<Payload> {
+    /// Makes a queue of bytes that knows their size and content, on the given clock.
+    ///
+    /// # Errors
+    /// The first field of the configuration that is out of its range.
+    pub fn bytes(config: QueueConfig, clock: Clock) -> Result<Self, ConfigError> {
+        Self::builder(config)
+            .clock(clock)
+            .size(|payload| payload.len())
+            .content_key(crate::message::sha256)
+            .build()
+    }
+}
+
+impl<T: Send + Sync + 'static> Queue<T> {
+    /// Makes a queue on the system clock.
+    ///
+    /// # Errors
+    /// The first field of the configuration that is out of its range.
+    pub fn new(config: QueueConfig) -> Result<Self, ConfigError> {
+        Self::builder(config).build()
+    }
+
+    /// Makes a queue on the given clock.
+    ///
+    /// # Errors
+    /// The first field of the configuration that is out of its range.
+    pub fn with_clock(config: QueueConfig, clock: Clock) -> Result<Self, ConfigError> {
+        Self::builder(config).clock(clock).build()
+    }
+
+    /// Starts building a queue.
+    #[must_use]
+    pub fn builder(config: QueueConfig) -> Builder<T> {
+        Builder { config, clock: None, content_key: None, size: None }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared<T> {
+        self.slots.context()
+    }
+
+    /// The configuration that the queue was built with.
+    #[must_use]
+    pub fn config(&self) -> &QueueConfig {
+        &self.shared().config
+    }
+
+    /// The queue's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared().clock
+    }
+
+    // ---- sending -------------------------------------------------------------------------------------
+
+    /// Sends a message, or gives it back at once.
+    ///
+    /// # Errors
+    /// [`TrySendError`] with the message and the [`Refusal`]. Nothing changed.
+    pub fn try_send(&self, message: impl Into<Message<T>>) -> Result<Sent, TrySendError<T>> {
+        self.send_now(message.into())
+    }
+
+    /// Sends a message, waiting for room.
+    ///
+    /// # Errors
+    /// [`SendError::Refused`] for what waiting does not cure.
+    ///
+    /// # Cancel safety
+    /// The message is sent in the poll that completes the future; a future dropped before drops it.
+    pub async fn send(&self, message: impl Into<Message<T>>) -> Result<Sent, SendError<T>> {
+        self.send_until(message, Instant::NEVER).await
+    }
+
+    /// Sends a message, waiting for room until a deadline.
+    ///
+    /// # Errors
+    /// [`SendError::Elapsed`] at the deadline, [`SendError::Refused`] for what waiting does not cure.
+    ///
+    /// # Cancel safety
+    /// The message is sent in the poll that completes the future; a future dropped before drops it.
+    pub async fn send_until(
+        &self,
+        message: impl Into<Message<T>>,
+        deadline: Instant,
+    ) -> Result<Sent, SendError<T>> {
+        // The common case needs no state for waiting.
+        let message = match self.send_now(message.into()) {
+            Ok(sent) => return Ok(sent),
+            Err(error) if error.reason.is_temporary() => *error.message,
+            Err(error) => return Err(SendError::Refused(error)),
+        };
+        let shared = self.shared();
+        let mut slot = Some(message);
+        let outcome =
+            until(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot)).await;
+        finish_send(outcome, slot)
+    }
+
+    /// Sends a message, blocking the thread while there is no room.
+    ///
+    /// # Errors
+    /// [`SendError::Refused`] for what waiting does not cure.
+    pub fn send_blocking(&self, message: impl Into<Message<T>>) -> Result<Sent, SendError<T>> {
+        self.send_blocking_until(message, Instant::NEVER)
+    }
+
+    /// Sends a message, blocking the thread until there is room or until a deadline.
+    ///
+    /// # Errors
+    /// [`SendError::Elapsed`] at the deadline, [`SendError::Refused`] for what waiting does not cure.
+    pub fn send_blocking_until(
+        &self,
+        message: impl Into<Message<T>>,
+        deadline: Instant,
+    ) -> Result<Sent, SendError<T>> {
+        let message = match self.send_now(message.into()) {
+            Ok(sent) => return Ok(sent),
+            Err(error) if error.reason.is_temporary() => *error.message,
+            Err(error) => return Err(SendError::Refused(error)),
+        };
+        let shared = self.shared();
+        let mut slot = Some(message);
+        let outcome =
+            until_blocking(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot));
+        finish_send(outcome, slot)
+    }
+
+    /// Sends each message for itself and reports on each, in order: SQS's batch. One that is refused does not
+    /// hold up the others, except that on a FIFO queue nothing overtakes within its group.
+    ///
+    /// # Errors
+    /// Each entry's own; all of them [`Refusal::BatchTooLong`] when there are more than
+    /// [`Limits::batch`](crate::Limits::batch).
+    pub fn try_send_batch<I>(&self, messages: I) -> Vec<Result<Sent, TrySendError<T>>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Message<T>>,
+    {
+        let messages: Vec<Message<T>> = messages.into_iter().map(Into::into).collect();
+        if let Some(reason) = self.check_batch(&messages) {
+            return messages
+                .into_iter()
+                .map(|message| Err(TrySendError::new(message, reason.clone())))
+                .collect();
+        }
+        let mut blocked = Vec::new();
+        messages
+            .into_iter()
+            .map(|message| {
+                let group = message.group_id().cloned();
+                if self.is_fifo()
+                    && group.as_ref().is_some_and(|group| blocked.contains(group))
+                {
+                    return Err(TrySendError::new(message, Refusal::Full));
+                }
+                let outcome = self.send_now(message);
+                if let (Err(error), Some(group)) = (&outcome, group)
+                    && error.reason.is_temporary()
+                {
+                    blocked.push(group);
+                }
+                outcome
+            })
+            .collect()
+    }
+
+    /// Sends each message, waiting for room where there is none; reports on each, in order.
+    ///
+    /// # Errors
+    /// Each entry's own.
+    ///
+    /// # Cancel safety
+    /// A future dropped in between has sent a prefix of the batch and drops the rest.
+    pub async fn send_batch<I>(&self, messages: I) -> Vec<Result<Sent, SendError<T>>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Message<T>>,
+    {
+        self.send_batch_until(messages, Instant::NEVER).await
+    }
+
+    /// Sends each message, waiting for room until a deadline; reports on each, in order.
+    ///
+    /// # Errors
+    /// Each entry's own.
+    ///
+    /// # Cancel safety
+    /// A future dropped in between has sent a prefix of the batch and drops the rest.
+    pub async fn send_batch_until<I>(
+        &self,
+        messages: I,
+        deadline: Instant,
+    ) -> Vec<Result<Sent, SendError<T>>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Message<T>>,
+    {
+        let messages: Vec<Message<T>> = messages.into_iter().map(Into::into).collect();
+        if let Some(reason) = self.check_batch(&messages) {
+            return refuse_all(messages, &reason);
+        }
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(self.send_until(message, deadline).await);
+        }
+        results
+    }
+
+    /// Sends each message, blocking the thread while there is no room; reports on each, in order.
+    ///
+    /// # Errors
+    /// Each entry's own.
+    pub fn send_batch_blocking<I>(&self, messages: I) -> Vec<Result<Sent, SendError<T>>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Message<T>>,
+    {
+        let messages: Vec<Message<T>> = messages.into_iter().map(Into::into).collect();
+        if let Some(reason) = self.check_batch(&messages) {
+            return refuse_all(messages, &reason);
+        }
+        messages.into_iter().map(|message| self.send_blocking(message)).collect()
+    }
+
+    /// Sends plain values with one claim for all of them, as many as there is room for, and takes those out
+    /// of `values`, from the front. Returns how many. The fast way in bulk on a standard queue; on the
+    /// others the values are sent one by one.
+    ///
+    /// # Errors
+    /// The reason why nothing was taken; `values` is untouched.
+    pub fn try_send_values(&self, values: &mut Vec<T>) -> Result<usize, Refusal> {
+        let shared = self.shared();
+        if values.is_empty() {
+            return Ok(0);
+        }
+        if let Engine::Standard(standard) = &shared.engine
+            && (shared.size.is_none() || shared.config.limits.message_bytes.is_none())
+        {
+            let now = shared.clock.now();
+            standard.serve_if_due(&self.slots, now);
+            let sent = standard.send_values(&self.slots, now, values);
+            return match sent {
+                0 if shared.is_closed() => Err(Refusal::Closed),
+                0 => Err(Refusal::Full),
+                sent => Ok(sent),
+            };
+        }
+        let mut sent = 0;
+        let mut rest = std::mem::take(values).into_iter();
+        let mut refused = None;
+        for value in rest.by_ref() {
+            match self.send_now(Message::new(value)) {
+                Ok(_) => sent += 1,
+                Err(error) => {
+                    refused = Some(error.reason.clone());
+                    values.push(error.into_value());
+                    break;
+                }
+            }
+        }
+        values.extend(rest);
+        match refused {
+            Some(reason) if sent == 0 => Err(reason),
+            _ => Ok(sent),
+        }
+    }
+
+    /// Sends plain values in bulk, waiting for room until all are sent.
+    ///
+    /// # Errors
+    /// The reason that stopped it; what was not sent stands in `values`.
+    ///
+    /// # Cancel safety
+    /// A future dropped in between has sent a prefix; the rest stands in `values`.
+    pub async fn send_values(&self, values: &mut Vec<T>) -> Result<usize, Refusal> {
+        let shared = self.shared();
+        let mut sent = 0;
+        while !values.is_empty() {
+            let outcome = until(&shared.space, &shared.clock, Instant::NEVER, || {
+                match self.try_send_values(values) {
+                    Err(reason) if reason.is_temporary() => {
+                        Attempt::Pending { wake_at: self.room_at() }
+                    }
+                    outcome => Attempt::Done { value: outcome, more: true },
+                }
+            })
+            .await;
+            match outcome {
+                Ok(Ok(count)) => sent += count,
+                Ok(Err(reason)) => return Err(reason),
+                Err(Elapsed) => {}
+            }
+        }
+        Ok(sent)
+    }
+
+    pub(crate) fn attempt_send(&self, slot: &mut Option<Message<T>>) -> Attempt<Result<Sent, SendError<T>>> {
+        let Some(message) = slot.take() else {
+            return Attempt::Pending { wake_at: Instant::NEVER };
+        };
+        match self.send_now(message) {
+            Ok(sent) => Attempt::Done { value: Ok(sent), more: !self.is_full() },
+            Err(error) if error.reason.is_temporary() => {
+                *slot = Some(*error.message);
+                Attempt::Pending { wake_at: self.room_at() }
+            }
+            Err(error) => Attempt::Done { value: Err(SendError::Refused(error)), more: true },
+        }
+    }
+
+    /// When there may be room without anybody receiving: when messages get too old, or a window moves on.
+    fn room_at(&self) -> Instant {
+        let shared = self.shared();
+        match (&shared.engine, shared.config.retention) {
+            (Engine::Standard(_), None) => Instant::NEVER,
+            _ => shared.wake_at(),
+        }
+    }
+
+    fn is_fifo(&self) -> bool {
+        matches!(self.shared().config.kind, Kind::Fifo(_))
+    }
+
+    fn is_full(&self) -> bool {
+        let shared = self.shared();
+        shared.config.capacity.is_some_and(|capacity| match &shared.engine {
+            Engine::Standard(standard) => {
+                standard.visible() + standard.delayed() >= capacity as u64
+            }
+            // The machine decides; a wake-up in vain is cheaper than its lock.
+            Engine::Scheduled(_) => false,
+        })
+    }
+
+    #[inline]
+    fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        let shared = self.shared();
+        if let Err(reason) = self.check(&message) {
+            return Err(TrySendError::new(message, reason));
+        }
+        let now = shared.clock.now();
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                standard.serve_if_due(&self.slots, now);
+                match standard.send(&self.slots, now, message, true) {
+                    Ok(number) => {
+                        Ok(Sent { id: shared.id(number), sequence: None, duplicate: false })
+                    }
+                    Err(message) => {
+                        let reason =
+                            if shared.is_closed() { Refusal::Closed } else { Refusal::Full };
+                        Err(TrySendError::new(message, reason))
+                    }
+                }
+            }
+            Engine::Scheduled(scheduled) => {
+                if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
+                    scheduled.serve(&self.slots, now);
+                }
+                match scheduled.send(&self.slots, now, message, false, true) {
+                    Ok(admitted) => Ok(sent(shared, &admitted)),
+                    Err((message, reason)) => Err(TrySendError::new(message, reason)),
+                }
+            }
+        }
+    }
+
+    /// Checks what the caller asks for against the kind and the limits.
+    #[inline]
+    fn check(&self, message: &Message<T>) -> Result<(), Refusal> {
+        let shared = self.shared();
+        let limits = &shared.config.limits;
+        if let Some(headers) = &message.headers {
+            if let Some(value) = headers.delay
+                && value > limits.delay
+            {
+                return Err(Refusal::Delay { value, limit: limits.delay });
+            }
+            if headers.attributes.len() > limits.attributes {
+                return Err(Refusal::Attributes {
+                    count: headers.attributes.len(),
+                    limit: limits.attributes,
+                });
+            }
+            match shared.config.kind {
+                Kind::Standard if headers.group.is_some() => return Err(Refusal::UnexpectedGroup),
+                Kind::Standard | Kind::Fair(_) if headers.deduplication_id.is_some() => {
+                    return Err(Refusal::UnexpectedDeduplicationId);
+                }
+                _ => {}
+            }
+        }
+        if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
+            let bytes = message_bytes(message, size);
+            if bytes > limit {
+                return Err(Refusal::TooLarge { bytes, limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self, messages: &[Message<T>]) -> Option<Refusal> {
+        let shared = self.shared();
+        let limits = &shared.config.limits;
+        if messages.len() > limits.batch {
+            return Some(Refusal::BatchTooLong { count: messages.len(), limit: limits.batch });
+        }
+        if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
+            let bytes = messages.iter().map(|message| message_bytes(message, size)).sum();
+            if bytes > limit {
+                return Some(Refusal::TooLarge { bytes, limit });
+            }
+        }
+        None
+    }
+
+    /// Puts a message back that a move task could not deliver: never refused.
+    pub(crate) fn put_back(&self, shared: &Shared<T>, message: Message<T>) {
+        let now = shared.clock.now();
+        if let Err(message) = admit(&self.slots, now, message, false) {
+            // Closed with all its messages dropped: this one follows them.
+            drop(message);
+            shared.gone(count::PURGED, 1);
+        }
+    }
+
+    // ---- receiving -----------------------------------------------------------------------------------
+
+    /// Receives one message, if one is visible.
+    ///
+    /// # Errors
+    /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
+    #[inline]
+    pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
+        let shared = self.shared();
+        let now = shared.clock.now();
+        match &shared.engine {
+            Engine::Standard(standard) => match standard.take(&self.slots, now, None) {
+                Ok(delivery) => Ok(delivery),
+                Err(nothing) => Err(self.nothing(nothing)),
+            },
+            Engine::Scheduled(scheduled) => {
+                let mut one = Vec::with_capacity(1);
+                let taken = scheduled.receive(&self.slots, now, None, 1, None, &mut one);
+                match taken {
+                    Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
+                    Err(error) => Err(self.machine_error(error)),
+                }
+            }
+        }
+    }
+
+    /// Receives one message, waiting for it: SQS's long poll without an end.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: too many in flight, or closed and empty.
+    ///
+    /// # Cancel safety
+    /// A message is taken in the poll that returns it: a future that is dropped loses none.
+    pub async fn receive(&self) -> Result<Delivery<T>, ReceiveError> {
+        self.receive_until(Instant::NEVER).await
+    }
+
+    /// Receives one message, waiting for it until a deadline: SQS's long poll.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Elapsed`] at the deadline; too many in flight; closed and empty.
+    ///
+    /// # Cancel safety
+    /// A message is taken in the poll that returns it: a future that is dropped loses none.
+    pub async fn receive_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
+        if let Ok(delivery) = self.try_receive() {
+            return Ok(delivery);
+        }
+        let shared = self.shared();
+        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
+            .await
+            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    }
+
+    /// Receives one message, blocking the thread until there is one.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: too many in flight, or closed and empty.
+    pub fn receive_blocking(&self) -> Result<Delivery<T>, ReceiveError> {
+        self.receive_blocking_until(Instant::NEVER)
+    }
+
+    /// Receives one message, blocking the thread until there is one or until a deadline.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Elapsed`] at the deadline; too many in flight; closed and empty.
+    pub fn receive_blocking_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
+        if let Ok(delivery) = self.try_receive() {
+            return Ok(delivery);
+        }
+        let shared = self.shared();
+        until_blocking(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
+            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    }
+
+    /// Receives up to `ask.max` messages, if any is visible.
+    ///
+    /// # Errors
+    /// [`TryReceiveError`]: nothing visible, too many in flight, closed and empty, or `ask` is out of the
+    /// queue's limits.
+    pub fn try_receive_with(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, TryReceiveError> {
+        let mut out = Vec::new();
+        self.try_receive_into(ask, &mut out)?;
+        Ok(out)
+    }
+
+    /// Receives up to `max` messages behind those in `out`; returns how many. Allocates nothing where `out`
+    /// has room.
+    ///
+    /// # Errors
+    /// As [`try_receive_with`](Self::try_receive_with); `out` is untouched.
+    pub fn try_receive_batch(
+        &self,
+        max: usize,
+        out: &mut Vec<Delivery<T>>,
+    ) -> Result<usize, TryReceiveError> {
+        self.try_receive_into(&Receive { max, ..Receive::default() }, out)
+    }
+
+    fn try_receive_into(
+        &self,
+        ask: &Receive,
+        out: &mut Vec<Delivery<T>>,
+    ) -> Result<usize, TryReceiveError> {
+        self.check_receive(ask)?;
+        let shared = self.shared();
+        let now = shared.clock.now();
+        match &shared.engine {
+            Engine::Standard(standard) => standard
+                .take_batch(&self.slots, now, ask.visibility_timeout, ask.max, out)
+                .map_err(|nothing| self.nothing(nothing)),
+            Engine::Scheduled(scheduled) => {
+                let visibility = ask.visibility_timeout;
+                let attempt = ask.attempt.as_ref();
+                match scheduled.receive(&self.slots, now, visibility, ask.max, attempt, out) {
+                    Ok(0) => Err(self.nothing(Nothing::Empty)),
+                    Ok(taken) => Ok(taken),
+                    Err(error) => Err(self.machine_error(error)),
+                }
+            }
+        }
+    }
+
+    /// Receives up to `ask.max` messages, waiting until there is at least one.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: too many in flight, closed and empty, or `ask` is out of the queue's limits.
+    ///
+    /// # Cancel safety
+    /// Messages are taken in the poll that returns them: a future that is dropped loses none.
+    pub async fn receive_with(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, ReceiveError> {
+        self.receive_with_until(ask, Instant::NEVER).await
+    }
+
+    /// Receives up to `ask.max` messages, waiting until there is at least one or until a deadline.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: the deadline passed, too many in flight, closed and empty, or `ask` is out of the
+    /// queue's limits.
+    ///
+    /// # Cancel safety
+    /// Messages are taken in the poll that returns them: a future that is dropped loses none.
+    pub async fn receive_with_until(
+        &self,
+        ask: &Receive,
+        deadline: Instant,
+    ) -> Result<Vec<Delivery<T>>, ReceiveError> {
+        let shared = self.shared();
+        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive_with(ask))
+            .await
+            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    }
+
+    /// Receives up to `ask.max` messages, blocking the thread until there is at least one.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: too many in flight, closed and empty, or `ask` is out of the queue's limits.
+    pub fn receive_with_blocking(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, ReceiveError> {
+        self.receive_with_blocking_until(ask, Instant::NEVER)
+    }
+
+    /// Receives up to `ask.max` messages, blocking the thread until there is at least one or until a
+    /// deadline.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]: the deadline passed, too many in flight, closed and empty, or `ask` is out of the
+    /// queue's limits.
+    pub fn receive_with_blocking_until(
+        &self,
+        ask: &Receive,
+        deadline: Instant,
+    ) -> Result<Vec<Delivery<T>>, ReceiveError> {
+        let shared = self.shared();
+        until_blocking(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive_with(ask))
+            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    }
+
+    pub(crate) fn attempt_receive(&self) -> Attempt<Result<Delivery<T>, ReceiveError>> {
+        let outcome = self.try_receive();
+        self.attempt(outcome)
+    }
+
+    fn attempt_receive_with(&self, ask: &Receive) -> Attempt<Result<Vec<Delivery<T>>, ReceiveError>> {
+        let outcome = self.try_receive_with(ask);
+        self.attempt(outcome)
+    }
+
+    fn attempt<R>(&self, outcome: Result<R, TryReceiveError>) -> Attempt<Result<R, ReceiveError>> {
+        let value = match outcome {
+            Ok(value) => Ok(value),
+            Err(TryReceiveError::Empty) => {
+                return Attempt::Pending { wake_at: self.shared().wake_at() };
+            }
+            Err(TryReceiveError::OverLimit { limit }) => Err(ReceiveError::OverLimit { limit }),
+            Err(TryReceiveError::Closed) => Err(ReceiveError::Closed),
+            Err(TryReceiveError::Invalid(invalid)) => Err(ReceiveError::Invalid(invalid)),
+        };
+        Attempt::Done { more: self.has_visible(), value }
+    }
+
+    fn has_visible(&self) -> bool {
+        match &self.shared().engine {
+            Engine::Standard(standard) => standard.has_visible(),
+            // The machine decides; a wake-up in vain is cheaper than its lock.
+            Engine::Scheduled(_) => true,
+        }
+    }
+
+    /// What an empty-handed receive reports.
+    #[cold]
+    fn nothing(&self, nothing: Nothing) -> TryReceiveError {
+        let shared = self.shared();
+        match nothing {
+            Nothing::OverLimit => {
+                TryReceiveError::OverLimit { limit: shared.config.max_in_flight }
+            }
+            Nothing::Empty => {
+                if shared.is_closed() && self.remaining() == 0 {
+                    return TryReceiveError::Closed;
+                }
+                shared.counters.add(count::EMPTY, 1);
+                TryReceiveError::Empty
+            }
+        }
+    }
+
+    fn machine_error(&self, error: machine::ReceiveError) -> TryReceiveError {
+        let shared = self.shared();
+        let invalid = match error {
+            machine::ReceiveError::OverLimit => return self.nothing(Nothing::OverLimit),
+            machine::ReceiveError::TooLong { max } => {
+                InvalidReceive::Visibility { value: Duration::MAX, limit: max }
+            }
+            machine::ReceiveError::AttemptSpent => InvalidReceive::AttemptChanged,
+            machine::ReceiveError::AttemptTableFull => InvalidReceive::AttemptWindowFull {
+                limit: match &shared.config.kind {
+                    Kind::Fifo(fifo) => fifo.attempt_limit,
+                    _ => 0,
+                },
+            },
+            machine::ReceiveError::AttemptOutOfOrder => InvalidReceive::UnexpectedAttempt,
+        };
+        TryReceiveError::Invalid(invalid)
+    }
+
+    fn elapsed(&self) -> ReceiveError {
+        ReceiveError::Elapsed
+    }
+
+    fn check_receive(&self, ask: &Receive) -> Result<(), InvalidReceive> {
+        let shared = self.shared();
+        let limits = &shared.config.limits;
+        if ask.max == 0 || ask.max > limits.batch {
+            return Err(InvalidReceive::Max { value: ask.max, limit: limits.batch });
+        }
+        if let Some(value) = ask.visibility_timeout
+            && value > limits.visibility
+        {
+            return Err(InvalidReceive::Visibility { value, limit: limits.visibility });
+        }
+        if ask.attempt.is_some() && !self.is_fifo() {
+            return Err(InvalidReceive::UnexpectedAttempt);
+        }
+        Ok(())
+    }
+
+    // ---- verdicts by receipt -------------------------------------------------------------------------
+
+    /// Makes a delivery of a receipt, for as long as its lease runs. Dropping that delivery changes nothing.
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease ended, or the receipt is another queue's or made up.
+    pub fn delivery(&self, receipt: &Receipt) -> Result<Delivery<T>, Stale> {
+        let shared = self.shared();
+        if receipt.queue() != shared.namespace {
+            return Err(Stale);
+        }
+        self.serve_if_due();
+        let held = match &shared.engine {
+            Engine::Standard(_) => self.slots.held(receipt.key()),
+            Engine::Scheduled(_) => self
+                .slots
+                .pin_low(receipt.key().low())
+                .filter(|held| held.key() == receipt.key() && receipt.lease().machine.is_some()),
+        };
+        Ok(Delivery::new(held.ok_or(Stale)?, receipt.lease()))
+    }
+
+    /// Acknowledges by receipt: see [`Delivery::acknowledge`].
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease ended (on a standard queue: and the message was received again).
+    pub fn acknowledge(&self, receipt: &Receipt) -> Result<Option<T>, Stale> {
+        if let Ok(delivery) = self.delivery(receipt) {
+            return delivery.acknowledge();
+        }
+        let shared = self.shared();
+        let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+        if receipt.queue() != shared.namespace {
+            return Err(Stale);
+        }
+        let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
+        let removed = self.slots.remove_idle_low(low).ok_or(Stale)?;
+        standard.removed_late();
+        shared.gone(count::DELETED, 1);
+        Ok(removed.value().map(|stored| stored.value))
+    }
+
+    /// Changes a lease by receipt: see [`Delivery::extend`]. Zero returns the message at once.
+    ///
+    /// # Errors
+    /// As [`Delivery::extend`].
+    pub fn change_visibility(&self, receipt: &Receipt, timeout: Duration) -> Result<(), ExtendError> {
+        let mut delivery = self.delivery(receipt)?;
+        delivery.extend(timeout)
+    }
+
+    /// Acknowledges each delivery and reports on each, in order.
+    ///
+    /// # Errors
+    /// Each entry's own.
+    pub fn acknowledge_batch(
+        deliveries: impl IntoIterator<Item = Delivery<T>>,
+    ) -> Vec<Result<Option<T>, Stale>> {
+        deliveries.into_iter().map(Delivery::acknowledge).collect()
+    }
+
+    // ---- dead letters --------------------------------------------------------------------------------
+
+    /// Sets where messages go that were received too often.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: the policy is out of range, or its target does not allow it. Nothing changed.
+    pub fn set_dead_letters(&self, policy: DeadLetterPolicy<T>) -> Result<(), PolicyError> {
+        let shared = self.shared();
+        let DeadLetterPolicy { target, max_receives } = policy;
+        if max_receives == 0 || max_receives > MAX_RECEIVES {
+            return Err(PolicyError::MaxReceives { value: max_receives, limit: MAX_RECEIVES });
+        }
+        let sink: Arc<dyn Sink<DeadLetter<T>>> = match target {
+            Target::Sink(sink) => sink,
+            Target::Queue(queue) => {
+                let target = queue.shared();
+                if std::ptr::eq(target, shared) {
+                    return Err(PolicyError::Itself);
+                }
+                if queue.is_fifo() != self.is_fifo() {
+                    return Err(PolicyError::KindMismatch);
+                }
+                if !target.config.redrive_allow.allows(&shared.config.name) {
+                    return Err(PolicyError::NotAllowed {
+                        target: target.config.name.clone(),
+                        source_name: shared.config.name.clone(),
+                    });
+                }
+                Arc::new(queue)
+            }
+        };
+        let former = shared.policy.lock().replace(Policy { sink, max_receives });
+        drop(former);
+        self.apply_max_receives(Some(max_receives));
+        Ok(())
+    }
+
+    /// Gives up the dead-letter policy: messages are delivered for as long as they are kept. Letters that
+    /// their sink had refused wait for the next policy.
+    pub fn clear_dead_letters(&self) {
+        let former = self.shared().policy.lock().take();
+        drop(former);
+        self.apply_max_receives(None);
+    }
+
+    fn apply_max_receives(&self, max: Option<u32>) {
+        let shared = self.shared();
+        if let Engine::Scheduled(scheduled) = &shared.engine {
+            // The value was checked: the machine's range is the same.
+            let _ = scheduled.set_max_receives(&self.slots, shared.clock.now(), max);
+        }
+    }
+
+    /// Starts to move this queue's messages back to where they came from, or elsewhere: SQS's
+    /// `StartMessageMoveTask`. The task moves while its handle is driven.
+    ///
+    /// # Errors
+    /// [`MoveError`]: another task is running, or the rate is out of range.
+    pub fn start_move(&self, task: MoveTask<T>) -> Result<MoveHandle<T>, MoveError> {
+        MoveHandle::start(self, task)
+    }
+
+    /// The move tasks of this queue, the newest first, at most ten.
+    #[must_use]
+    pub fn move_tasks(&self) -> Vec<MoveProgress> {
+        self.shared().moves.lock().list()
+    }
+
+    // ---- the whole -----------------------------------------------------------------------------------
+
+    /// Sets the visibility timeout of later receives.
+    ///
+    /// # Errors
+    /// [`ConfigError::TooLong`] beyond [`Limits::visibility`](crate::Limits::visibility). Nothing changed.
+    pub fn set_visibility_timeout(&self, timeout: Duration) -> Result<(), ConfigError> {
+        let shared = self.shared();
+        check_duration("visibility_timeout", timeout, shared.config.limits.visibility)?;
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                standard.set_visibility_timeout(timeout);
+                Ok(())
+            }
+            Engine::Scheduled(scheduled) => scheduled.set_visibility_timeout(timeout),
+        }
+    }
+
+    /// Sets the delay of later sends; on a FIFO queue also of the messages that are delayed now, as in SQS.
+    ///
+    /// # Errors
+    /// [`ConfigError::TooLong`] beyond [`Limits::delay`](crate::Limits::delay). Nothing changed.
+    pub fn set_delay(&self, delay: Duration) -> Result<(), ConfigError> {
+        let shared = self.shared();
+        check_duration("delay", delay, shared.config.limits.delay)?;
+        match &shared.engine {
+            Engine::Standard(standard) => standard.set_delay(delay),
+            Engine::Scheduled(scheduled) => scheduled.set_delay(shared, delay),
+        }
+        Ok(())
+    }
+
+    /// Drops every message that is in the queue now, also those in flight; returns how many. Messages sent
+    /// meanwhile may go or stay.
+    pub fn purge(&self) -> u64 {
+        let shared = self.shared();
+        let purged = match &shared.engine {
+            Engine::Standard(standard) => standard.purge(&self.slots),
+            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, shared.clock.now()),
+        };
+        crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
+        purged
+    }
+
+    /// Closes the queue: every later send is refused, also those that wait now. Doing it again, or draining
+    /// what was closed by dropping, changes nothing.
+    pub fn close(&self, how: Close) {
+        let shared = self.shared();
+        let state = match how {
+            Close::Drain => closed::DRAINING,
+            Close::Drop => closed::DROPPED,
+        };
+        shared.closed.fetch_max(state, Ordering::SeqCst);
+        match &shared.engine {
+            Engine::Standard(standard) => standard.close(),
+            Engine::Scheduled(scheduled) => scheduled.close(),
+        }
+        if how == Close::Drop {
+            self.purge();
+        }
+        shared.space.notify_all();
+        shared.arrivals.notify_all();
+        shared.idle.notify_all();
+    }
+
+    /// Whether the queue was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().is_closed()
+    }
+
+    /// Waits until a closed queue has nothing left, neither waiting nor in flight.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub async fn drained(&self) {
+        let shared = self.shared();
+        let _ = until(&shared.idle, &shared.clock, Instant::NEVER, || self.attempt_drained()).await;
+    }
+
+    /// Blocks the thread until a closed queue has nothing left, neither waiting nor in flight.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Elapsed`] when the deadline passed first.
+    pub fn drained_blocking_until(&self, deadline: Instant) -> Result<(), ReceiveError> {
+        let shared = self.shared();
+        until_blocking(&shared.idle, &shared.clock, deadline, || self.attempt_drained())
+            .map_err(|Elapsed| ReceiveError::Elapsed)
+    }
+
+    fn attempt_drained(&self) -> Attempt<()> {
+        self.serve_if_due();
+        if self.shared().is_closed() && self.remaining() == 0 {
+            Attempt::Done { value: (), more: true }
+        } else {
+            Attempt::Pending { wake_at: Instant::NEVER }
+        }
+    }
+
+    fn remaining(&self) -> u64 {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => standard.remaining(shared),
+            Engine::Scheduled(scheduled) => {
+                scheduled.remaining() + shared.undelivered_len.load(Ordering::SeqCst)
+            }
+        }
+    }
+
+    fn serve_if_due(&self) {
+        self.advance_to(self.shared().clock.now());
+    }
+
+    fn advance_to(&self, now: Instant) {
+        let shared = self.shared();
+        if now.as_nanos() < shared.next_due.load(Ordering::SeqCst) {
+            return;
+        }
+        match &shared.engine {
+            Engine::Standard(standard) => standard.serve_if_due(&self.slots, now),
+            Engine::Scheduled(scheduled) => scheduled.serve(&self.slots, now),
+        }
+    }
+
+    /// Serves what is due now: leases that ended, delays that passed, messages that are too old. Every other
+    /// call does it too; this one is for a queue that nobody uses otherwise.
+    pub fn advance(&self) {
+        self.serve_if_due();
+    }
+
+    /// When the queue next has something to serve, at the earliest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let next = self.shared().wake_at();
+        (next != Instant::NEVER).then_some(next)
+    }
+
+    /// Reads the queue's counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.serve_if_due();
+        let shared = self.shared();
+        let now = shared.clock.now();
+        let counts = shared.counters.sums();
+        let undelivered = shared.undelivered_len.load(Ordering::SeqCst);
+        let mut stats = Stats {
+            deleted: counts[count::DELETED],
+            empty_receives: counts[count::EMPTY],
+            redriven: counts[count::REDRIVEN],
+            moved: counts[count::MOVED],
+            expired: counts[count::EXPIRED],
+            purged: counts[count::PURGED],
+            lapsed: counts[count::LAPSED],
+            released: counts[count::RELEASED],
+            ..Stats::default()
+        };
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                stats.visible = standard.visible();
+                stats.delayed = standard.delayed();
+                stats.in_flight = standard.in_flight(shared);
+                stats.oldest_age = standard.oldest_sent().map(|sent_at| now - sent_at);
+                stats.sent = standard.sent(shared);
+                stats.received = standard.received(shared);
+            }
+            Engine::Scheduled(scheduled) => {
+                let machine = scheduled.stats(now);
+                stats.visible = machine.visible as u64;
+                stats.delayed = machine.delayed as u64;
+                stats.in_flight = machine.in_flight as u64 + undelivered;
+                stats.oldest_age = machine.oldest_visible_age;
+                stats.sent = machine.sent;
+                stats.received = machine.received;
+                stats.lapsed = machine.timed_out;
+                stats.deduplicated = machine.deduplicated;
+                stats.groups_in_flight = machine.groups_in_flight as u64;
+                stats.noisy_groups = machine.noisy_groups as u64;
+                stats.visible_in_quiet_groups = machine.visible_in_quiet_groups as u64;
+                stats.in_flight_in_quiet_groups = machine.in_flight_in_quiet_groups as u64;
+                stats.delayed_in_quiet_groups = machine.delayed_in_quiet_groups as u64;
+            }
+        }
+        stats
+    }
+}
+
+fn sent<T: Send + Sync + 'static>(shared: &Shared<T>, admitted: &Admitted) -> Sent {
+    match admitted {
+        Admitted::New { number, sequence } => {
+            Sent { id: shared.id(*number), sequence: Some(*sequence), duplicate: false }
+        }
+        Admitted::Duplicate(first) => Sent {
+            id: sim_core::id::Id::from_u128(first.id),
+            sequence: Some(first.sequence),
+            duplicate: true,
+        },
+    }
+}
+
+fn finish_send<T>(
+    outcome: Result<Result<Sent, SendError<T>>, Elapsed>,
+    slot: Option<Message<T>>,
+) -> Result<Sent, SendError<T>> {
+    match (outcome, slot) {
+        (Ok(outcome), _) => outcome,
+        (Err(Elapsed), Some(message)) => Err(SendError::Elapsed(Box::new(message))),
+        (Err(Elapsed), None) => unreachable!("an attempt that took the message is done with it"),
+    }
+}
+
+fn refuse_all<T>(messages: Vec<Message<T>>, reason: &Refusal) -> Vec<Result<Sent, SendError<T>>> {
+    messages
+        .into_iter()
+        .map(|message| Err(SendError::Refused(TrySendError::new(message, reason.clone()))))
+        .collect()
+}
+
+fn message_bytes<T>(message: &Message<T>, size: fn(&T) -> usize) -> usize {
+    let attributes = message.headers.as_ref().map_or(0, |headers| headers.attributes.size());
+    size(&message.value).saturating_add(attributes)
+}
+
+/// Takes a message in that the queue itself or a neighbour sends: a dead letter, or one that comes back.
+fn admit<T: Send + Sync + 'static>(
+    slots: &Slots<T>,
+    now: Instant,
+    message: Message<T>,
+    within_capacity: bool,
+) -> Result<(), Message<T>> {
+    match &slots.context().engine {
+        Engine::Standard(standard) => {
+            standard.send(slots, now, message, within_capacity).map(drop)
+        }
+        Engine::Scheduled(scheduled) => scheduled
+            .send(slots, now, message, true, within_capacity)
+            .map(drop)
+            .map_err(|(message, _)| message),
+    }
+}
+
+/// Delivers a message from within the family, as a [`Sink`].
+pub(crate) fn deliver_internally<T: Send + Sync + 'static>(
+    slots: &Slots<T>,
+    message: Message<T>,
+) -> Result<(), Refused<Message<T>>> {
+    let shared = slots.context();
+    match admit(slots, shared.clock.now(), message, true) {
+        Ok(()) => Ok(()),
+        Err(message) if shared.is_closed() => Err(Refused::closed(message)),
+        Err(message) => Err(Refused::full(message, None)),
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { slots: self.slots.clone(), life: self.life.clone() }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("name", &self.config().name).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> Sink<T> for Queue<T> {
+    fn try_deliver(&self, item: T) -> Result<(), Refused<T>> {
+        Sink::<Message<T>>::try_deliver(self, Message::new(item))
+            .map_err(|refused| refused.map(|message| message.value))
+    }
+}
+
+impl<T: Send + Sync + 'static> Sink<Message<T>> for Queue<T> {
+    fn try_deliver(&self, item: Message<T>) -> Result<(), Refused<Message<T>>> {
+        match self.send_now(item) {
+            Ok(_) => Ok(()),
+            Err(TrySendError { message, reason: Refusal::Full }) => {
+                Err(Refused::full(*message, None))
+            }
+            Err(TrySendError { message, reason: Refusal::Closed }) => Err(Refused::closed(*message)),
+            Err(TrySendError { message, reason }) => {
+                Err(Refused::rejected(*message, reason.to_string()))
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Sink<DeadLetter<T>> for Queue<T> {
+    fn try_deliver(&self, letter: DeadLetter<T>) -> Result<(), Refused<DeadLetter<T>>> {
+        let shared = self.shared();
+        let is_fifo = self.is_fifo();
+        let facts = letter.facts();
+        let sent_at = shared.clock.instant_of(letter.sent_at);
+        let mut message = letter.into_message();
+        // SQS: on a standard queue a dead letter's retention counts from its first sending, on a FIFO
+        // queue from its arrival here.
+        message.headers_mut().sent_at = (!is_fifo).then_some(sent_at);
+        message.headers_mut().delay = None;
+        deliver_internally(&self.slots, message)
+            .map_err(|refused| refused.map(|message| facts.into_letter(message)))
+    }
+}
+
+impl<T: Send + Sync + 'static> Source<Delivery<T>> for Queue<T> {
+    fn try_take(&self) -> Option<Delivery<T>> {
+        self.try_receive().ok()
+    }
+}
+
+impl<T: Send + Sync + 'static> Gauge for Queue<T> {
+    fn depth(&self) -> Depth {
+        let stats = self.stats();
+        Depth {
+            waiting: stats.visible,
+            in_flight: stats.in_flight,
+            delayed: stats.delayed,
+            oldest_age: stats.oldest_age,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Timed for Queue<T> {
+    fn next_deadline(&self) -> Option<Instant> {
+        Self::next_deadline(self)
+    }
+
+    fn advance(&self, now: Instant) {
+        self.advance_to(now);
+    }
+}

@@ -1,0 +1,497 @@
+//! The engine of FIFO and fair queues: the pure machine behind a mutex, payloads in the slab.
+//!
+//! The machine schedules: which group is due, whose turn it is, what is a duplicate. It names a message by
+//! the packed key of its slot, which stays idle from the send to the end; deliveries pin it. Whether a
+//! lease holds is the machine's to say. Foreign code (drops, sinks, wakers) runs after the lock is given
+//! back.
+
+use std::time::Duration;
+
+use sim_core::sync::Mutex;
+use sim_core::sync::atomic::Ordering;
+use sim_core::time::Instant;
+
+use crate::config::QueueConfig;
+use crate::dead_letter::DeadLetterReason;
+use crate::delivery::{Delivery, Lease, MachineLease};
+use crate::error::{ConfigError, ExtendError, Refusal, Stale};
+use crate::group::{ReceiveAttemptId, SequenceNumber};
+use crate::machine::{
+    Admission, ChangeError, DedupKey, Deduplication, Disposition, Effect, First, Kind, Leased,
+    Machine, NotStored, ReceiveError, Stats,
+};
+use crate::message::Message;
+use crate::shared::{Fate, Held, Shared, Slots, Stored, count};
+
+/// The machine and what it needs at hand.
+struct Inner {
+    machine: Machine<u64>,
+    leased: Vec<Leased<u64>>,
+    effects: Vec<Effect<u64>>,
+    numbers: u64,
+}
+
+/// The engine of FIFO and fair queues.
+pub(crate) struct Scheduled {
+    inner: Mutex<Inner>,
+}
+
+/// What a send came to.
+pub(crate) enum Admitted {
+    /// Stored under this number.
+    New { number: u64, sequence: SequenceNumber },
+    /// Sent before.
+    Duplicate(First),
+}
+
+/// What ended while the lock was held, to be dealt with after.
+struct Ended<T> {
+    dropped: Vec<Stored<T>>,
+    letters: Vec<Stored<T>>,
+    expired: u64,
+    purged: u64,
+    wakes: bool,
+}
+
+impl<T> Ended<T> {
+    const fn new() -> Self {
+        Self { dropped: Vec::new(), letters: Vec::new(), expired: 0, purged: 0, wakes: false }
+    }
+}
+
+impl Scheduled {
+    pub(crate) fn new(config: &QueueConfig) -> Result<Self, ConfigError> {
+        let machine = Machine::new(config.rules())?;
+        Ok(Self {
+            inner: Mutex::new(Inner { machine, leased: Vec::new(), effects: Vec::new(), numbers: 0 }),
+        })
+    }
+
+    /// Takes a message in. One that the queue sends itself (`internal`: a dead letter, or one that comes
+    /// back from a failed move) is never a duplicate.
+    pub(crate) fn send<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        message: Message<T>,
+        internal: bool,
+        within_capacity: bool,
+    ) -> Result<Admitted, (Message<T>, Refusal)> {
+        let shared = slots.context();
+        let content = self.content_key(shared, &message, internal);
+        let mut inner = self.inner.lock();
+        if shared.is_closed() {
+            return Err((message, Refusal::Closed));
+        }
+        let number = inner.numbers;
+        let headers = message.headers.as_deref();
+        let group = headers.and_then(|headers| headers.group.clone());
+        let delay = headers.and_then(|headers| headers.delay);
+        let sent_at = headers.and_then(|headers| headers.sent_at);
+        let id = headers.and_then(|headers| headers.id).unwrap_or_else(|| shared.id(number));
+        let given = headers
+            .filter(|_| !internal)
+            .and_then(|headers| headers.deduplication_id.clone())
+            .map(DedupKey::Id);
+        let dedup = given.or_else(|| {
+            content.map(|content| {
+                DedupKey::Content(if internal { internal_key(shared.namespace, number) } else { content })
+            })
+        });
+        let Message { value, headers } = message;
+        let stored = Stored::new(value, headers, number, sent_at.unwrap_or(now).min(now));
+        let key = match slots.insert(stored) {
+            Ok(key) => key,
+            Err(stored) => {
+                let message = Message { value: stored.value, headers: stored.headers };
+                return Err((message, Refusal::Full));
+            }
+        };
+        let admission = Admission {
+            delay,
+            group: group.as_ref(),
+            dedup: dedup.as_ref(),
+            sent_at,
+            id: id.as_u128(),
+        };
+        let capacity = inner.machine.rules().capacity;
+        if !within_capacity {
+            // Lifting a bound cannot break a rule.
+            let _ = inner.machine.set_capacity(None);
+        }
+        let outcome = inner.machine.send(now, key.low(), &admission);
+        if !within_capacity {
+            let _ = inner.machine.set_capacity(capacity);
+        }
+        match outcome {
+            Ok(accepted) => {
+                inner.numbers += 1;
+                if !accepted.visible_now || shared.config.retention.is_some() {
+                    self.announce(shared, &inner);
+                }
+                drop(inner);
+                if accepted.wakes {
+                    shared.arrivals.notify_one();
+                }
+                Ok(Admitted::New { number, sequence: accepted.sequence })
+            }
+            Err(why) => {
+                let back = take_slot(slots, key.low(), Fate::Drop);
+                let limit = match &inner.machine.rules().kind {
+                    Kind::Fifo(fifo) => fifo.deduplication_limit,
+                    _ => 0,
+                };
+                drop(inner);
+                if let NotStored::Duplicate(first) = why {
+                    drop(back);
+                    return Ok(Admitted::Duplicate(first));
+                }
+                match back {
+                    Some(stored) => {
+                        let message = Message { value: stored.value, headers: stored.headers };
+                        Err((message, refusal(why, limit)))
+                    }
+                    // Nobody else knows the slot that was filled above.
+                    None => unreachable!("a slot that nobody was told of is held"),
+                }
+            }
+        }
+    }
+
+    /// The hash that stands in for a de-duplication id, where one is needed.
+    fn content_key<T: Send + Sync + 'static>(
+        &self,
+        shared: &Shared<T>,
+        message: &Message<T>,
+        internal: bool,
+    ) -> Option<[u8; 32]> {
+        let Kind::Fifo(fifo) = &shared.config.kind else { return None };
+        if internal {
+            return (fifo.deduplication != Deduplication::Optional).then_some([0; 32]);
+        }
+        if fifo.deduplication != Deduplication::ByContent {
+            return None;
+        }
+        let has_id =
+            message.headers.as_ref().is_some_and(|headers| headers.deduplication_id.is_some());
+        let key = shared.content_key.filter(|_| !has_id)?;
+        Some(key(&message.value))
+    }
+
+    /// Receives up to `max` messages.
+    pub(crate) fn receive<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        visibility: Option<Duration>,
+        max: usize,
+        attempt: Option<&ReceiveAttemptId>,
+        out: &mut Vec<Delivery<T>>,
+    ) -> Result<usize, ReceiveError> {
+        let shared = slots.context();
+        let before = out.len();
+        let mut ended = Ended::new();
+        let mut inner = self.inner.lock();
+        self.advance(slots, &mut inner, now, &mut ended);
+        let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
+        let result = if undelivered as usize >= shared.config.max_in_flight {
+            Err(ReceiveError::OverLimit)
+        } else {
+            let Inner { machine, leased, .. } = &mut *inner;
+            leased.clear();
+            machine.receive(now, max, visibility, attempt, leased).map(|_| ())
+        };
+        if result.is_ok() {
+            for leased in &inner.leased {
+                // A slot that counts thousands of old deliveries takes no more: its message returns
+                // when its lease ends.
+                let Some(held) = slots.pin_low(leased.m) else { continue };
+                held.receives.store(leased.receive_count, Ordering::Relaxed);
+                held.first_received
+                    .store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
+                let mut lease = Lease::again(now, leased.first_received, leased.receive_count);
+                lease.machine = Some(MachineLease {
+                    key: leased.key,
+                    lease: leased.lease,
+                    sequence: leased.sequence.get(),
+                });
+                out.push(Delivery::new(held, lease));
+            }
+            self.announce(shared, &inner);
+        }
+        drop(inner);
+        settle(shared, now, ended);
+        result?;
+        let taken = out.len() - before;
+        if taken > 0 && shared.config.capacity.is_some() {
+            shared.space.notify_one();
+        }
+        Ok(taken)
+    }
+
+    /// Serves what is due.
+    pub(crate) fn serve<T: Send + Sync + 'static>(&self, slots: &Slots<T>, now: Instant) {
+        let shared = slots.context();
+        let mut ended = Ended::new();
+        let Some(mut inner) = self.inner.try_lock() else { return };
+        self.advance(slots, &mut inner, now, &mut ended);
+        self.announce(shared, &inner);
+        drop(inner);
+        settle(shared, now, ended);
+    }
+
+    fn advance<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        inner: &mut Inner,
+        now: Instant,
+        ended: &mut Ended<T>,
+    ) {
+        if inner.machine.next_deadline().is_some_and(|next| next <= now) {
+            inner.machine.advance(now, &mut inner.effects);
+            collect(slots, &mut inner.effects, ended);
+        }
+    }
+
+    /// Publishes the machine's next deadline; under the lock.
+    fn announce<T: Send + Sync + 'static>(&self, shared: &Shared<T>, inner: &Inner) {
+        let retry = shared.redrive_at.load(Ordering::SeqCst);
+        let next = inner.machine.next_deadline().map_or(u64::MAX, Instant::as_nanos).min(retry);
+        if shared.next_due.load(Ordering::Relaxed) != next
+            && shared.next_due.swap(next, Ordering::SeqCst) > next
+        {
+            shared.arrivals.retime();
+        }
+    }
+
+    pub(crate) fn acknowledge<T: Send + Sync + 'static>(
+        &self,
+        shared: &Shared<T>,
+        now: Instant,
+        lease: MachineLease,
+    ) -> Result<(), Stale> {
+        let mut inner = self.inner.lock();
+        let acknowledged =
+            inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
+        self.announce(shared, &inner);
+        drop(inner);
+        if acknowledged.wakes {
+            shared.arrivals.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn change_visibility<T: Send + Sync + 'static>(
+        &self,
+        held: &Held<T>,
+        now: Instant,
+        lease: MachineLease,
+        after: Duration,
+    ) -> Result<(), ExtendError> {
+        let shared = held.context();
+        let mut inner = self.inner.lock();
+        let disposition = inner.machine.change_visibility(now, lease.key, lease.lease, after);
+        self.announce(shared, &inner);
+        drop(inner);
+        self.dispose(held, disposition, after)
+    }
+
+    pub(crate) fn release<T: Send + Sync + 'static>(
+        &self,
+        held: &Held<T>,
+        now: Instant,
+        lease: MachineLease,
+        after: Duration,
+    ) -> Result<(), ExtendError> {
+        let shared = held.context();
+        let mut inner = self.inner.lock();
+        let disposition = inner.machine.release(now, lease.key, lease.lease, after);
+        self.announce(shared, &inner);
+        drop(inner);
+        self.dispose(held, disposition, after)
+    }
+
+    fn dispose<T: Send + Sync + 'static>(
+        &self,
+        held: &Held<T>,
+        disposition: Result<Disposition<u64>, ChangeError>,
+        after: Duration,
+    ) -> Result<(), ExtendError> {
+        let shared = held.context();
+        match disposition {
+            Ok(Disposition::InFlight { .. }) => Ok(()),
+            Ok(Disposition::Visible { wakes }) => {
+                if wakes {
+                    shared.arrivals.notify_one();
+                }
+                Ok(())
+            }
+            Ok(Disposition::DeadLetter(letter)) => {
+                // The caller's own pin makes the value shared, so that it is buried when that goes.
+                let pin = held.pin();
+                let _ = pin.remove_with(true, |shared, _, stored| match stored {
+                    Ok(stored) => {
+                        shared.bury(stored, DeadLetterReason::MaxReceives, shared.clock.now());
+                    }
+                    Err(stored) => stored.set_fate(Fate::MaxReceives),
+                });
+                if letter.wakes {
+                    shared.arrivals.notify_one();
+                }
+                Ok(())
+            }
+            Err(ChangeError::Stale) => Err(ExtendError::Stale(Stale)),
+            Err(_) => Err(ExtendError::TooLong {
+                value: after,
+                limit: shared.config.limits.visibility,
+            }),
+        }
+    }
+
+    pub(crate) fn purge<T: Send + Sync + 'static>(&self, slots: &Slots<T>, now: Instant) -> u64 {
+        let shared = slots.context();
+        let mut ended = Ended::new();
+        let mut inner = self.inner.lock();
+        let Inner { machine, effects, .. } = &mut *inner;
+        machine.purge(now, effects);
+        collect(slots, effects, &mut ended);
+        self.announce(shared, &inner);
+        drop(inner);
+        let purged = ended.purged;
+        settle(shared, now, ended);
+        shared.space.notify_all();
+        purged
+    }
+
+    pub(crate) fn set_visibility_timeout(&self, timeout: Duration) -> Result<(), ConfigError> {
+        Ok(self.inner.lock().machine.set_visibility_timeout(timeout)?)
+    }
+
+    pub(crate) fn set_delay<T: Send + Sync + 'static>(&self, shared: &Shared<T>, delay: Duration) {
+        let mut inner = self.inner.lock();
+        inner.machine.set_delay(delay);
+        self.announce(shared, &inner);
+    }
+
+    pub(crate) fn set_max_receives<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        max: Option<u32>,
+    ) -> Result<(), ConfigError> {
+        let shared = slots.context();
+        let mut ended = Ended::new();
+        let mut inner = self.inner.lock();
+        let Inner { machine, effects, .. } = &mut *inner;
+        let result = machine.set_max_receives(now, max, effects);
+        collect(slots, effects, &mut ended);
+        self.announce(shared, &inner);
+        drop(inner);
+        settle(shared, now, ended);
+        Ok(result?)
+    }
+
+    /// Waits until every send that saw the queue open has ended.
+    pub(crate) fn close(&self) {
+        drop(self.inner.lock());
+    }
+
+    pub(crate) fn stats(&self, now: Instant) -> Stats {
+        self.inner.lock().machine.stats(now)
+    }
+
+    pub(crate) fn remaining(&self) -> u64 {
+        self.inner.lock().machine.len() as u64
+    }
+}
+
+/// Takes the payloads of messages that the machine let go.
+fn collect<T: Send + Sync + 'static>(
+    slots: &Slots<T>,
+    effects: &mut Vec<Effect<u64>>,
+    ended: &mut Ended<T>,
+) {
+    for effect in effects.drain(..) {
+        match effect {
+            Effect::BecameVisible { wakes, .. } => ended.wakes |= wakes,
+            Effect::Expired { m, wakes, .. } => {
+                ended.wakes |= wakes;
+                ended.expired += 1;
+                ended.dropped.extend(take_slot(slots, m, Fate::Drop));
+            }
+            Effect::Purged { m, .. } => {
+                ended.purged += 1;
+                ended.dropped.extend(take_slot(slots, m, Fate::Drop));
+            }
+            Effect::DeadLetter(letter) => {
+                ended.wakes |= letter.wakes;
+                ended.letters.extend(take_slot(slots, letter.m, Fate::MaxReceives));
+            }
+        }
+    }
+    effects.shrink_to(64);
+}
+
+/// Takes a message out of its slot; where a delivery still looks at it, leaves it to its fate.
+fn take_slot<T: Send + Sync + 'static>(
+    slots: &Slots<T>,
+    low: u64,
+    fate: Fate,
+) -> Option<Stored<T>> {
+    let held = slots.pin_low(low)?;
+    held.remove_with(true, |_, _, stored| match stored {
+        Ok(stored) => Some(stored),
+        Err(stored) => {
+            stored.set_fate(fate);
+            None
+        }
+    })
+    .ok()
+    .flatten()
+}
+
+/// Runs what must not run under the lock.
+fn settle<T: Send + Sync + 'static>(shared: &Shared<T>, now: Instant, ended: Ended<T>) {
+    if ended.wakes {
+        shared.arrivals.notify_one();
+    }
+    if ended.expired + ended.purged > 0 {
+        shared.space.notify_one();
+    }
+    drop(ended.dropped);
+    if ended.expired > 0 {
+        shared.gone(count::EXPIRED, ended.expired);
+    }
+    if ended.purged > 0 {
+        shared.gone(count::PURGED, ended.purged);
+    }
+    for stored in ended.letters {
+        shared.bury(stored, DeadLetterReason::MaxReceives, now);
+    }
+    if shared.redrive_at.load(Ordering::SeqCst) <= now.as_nanos() {
+        shared.redeliver_letters(now);
+    }
+}
+
+fn refusal(why: NotStored, limit: usize) -> Refusal {
+    match why {
+        NotStored::DedupWindowFull => Refusal::DeduplicationWindowFull { limit },
+        NotStored::MissingGroup => Refusal::MissingGroup,
+        NotStored::MissingDeduplication => Refusal::MissingDeduplicationId,
+        NotStored::DelayNotAllowed => Refusal::DelayOnFifo,
+        NotStored::DeduplicationNotAllowed => Refusal::UnexpectedDeduplicationId,
+        NotStored::Full | NotStored::Duplicate(_) => Refusal::Full,
+    }
+}
+
+/// A content key that no payload has but by chance: for what the queue itself puts in.
+fn internal_key(namespace: u64, number: u64) -> [u8; 32] {
+    let mut key = *b"sim-queue internal message\0\0\0\0\0\0";
+    for (place, byte) in key[16..24].iter_mut().zip(namespace.to_le_bytes()) {
+        *place = byte;
+    }
+    for (place, byte) in key[24..].iter_mut().zip(number.to_le_bytes()) {
+        *place = byte;
+    }
+    key
+}

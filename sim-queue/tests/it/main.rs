@@ -1,0 +1,3 @@
+//! The integration tests of the queue, a file for each topic.
+
+mod standard;
