@@ -175,7 +175,8 @@ fn siblings(tree: &Tree) -> impl Iterator<Item = Member> {
 
 /// Whether the file is shipped code of a crate: not a test, a bench or an example.
 fn is_source(path: &str) -> bool {
-    path.split('/').nth(1) == Some("src") && !path.starts_with("benches/")
+    let is_test = path.contains("/tests/") || path.ends_with("/tests.rs");
+    path.split('/').nth(1) == Some("src") && !path.starts_with("benches/") && !is_test
 }
 
 fn is_core(path: &str) -> bool {
@@ -375,9 +376,8 @@ fn machines_are_pure(tree: &Tree) -> Vec<String> {
         ),
     ];
     let mut found = Vec::new();
-    for (path, source) in
-        tree.rust(|path| path.ends_with("/src/machine.rs") || path.contains("/src/machine/"))
-    {
+    let is_machine = |path: &str| path.ends_with("/machine.rs") || path.contains("/machine/");
+    for (path, source) in tree.rust(|path| is_source(path) && is_machine(path)) {
         found.extend(identifiers(&source.shipped).filter_map(|(line, word)| {
             let (_, reason) = IMPURE.iter().find(|(impure, _)| *impure == word)?;
             // `std::cmp::Ordering` is no atomic's.

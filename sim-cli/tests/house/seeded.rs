@@ -51,6 +51,10 @@ fn clean() -> Tree {
             "sim-queue/src/machine.rs",
             "use std::cmp::Ordering;\nfn f(now: Instant) {}\n",
         ),
+        (
+            "sim-queue/src/machine/tests/model.rs",
+            "use std::thread;\nfn f(o: Ordering::SeqCst, c: Clock) {}\n",
+        ),
         ("sim-queue/src/message.rs", ""),
         ("sim-queue/src/stats.rs", ""),
         ("sim-queue/tests/it/main.rs", "use std::thread;\n"),
