@@ -26,7 +26,7 @@ use self::timeline::{Ticket, Timeline};
 use crate::sync::Arc;
 use crate::time::{Instant, Timestamp};
 
-pub(crate) use self::park::thread_waker;
+pub(crate) use self::park::Parker;
 pub use self::timeline::VirtualClock;
 
 /// A source of time: cheap to clone, the same type whether time is real or made up.
@@ -132,7 +132,6 @@ impl Clock {
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it; its timer goes with it.
-    #[must_use]
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         Sleep {
             clock: self.clone(),
@@ -146,8 +145,12 @@ impl Clock {
     /// A virtual clock must be advanced by another thread. [`Clock::tokio`] is followed in real time; a
     /// thread that blocks keeps a paused runtime from moving.
     pub fn sleep_until_blocking(&self, deadline: Instant) {
+        if self.now() >= deadline {
+            return;
+        }
+        let parker = Parker::new();
         while self.now() < deadline {
-            self.park_until(deadline);
+            parker.park_until(self, deadline);
         }
     }
 }

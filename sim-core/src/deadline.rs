@@ -51,7 +51,6 @@
 //! An entry that is moved out is in its new place before `front` moves on: who asks the ring first and the new
 //! place second overlooks none.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -62,8 +61,8 @@ use crate::time::Instant;
 
 /// How many entries may stand in a ring beside twice the live ones before it counts as long.
 ///
-/// Twice a batch: what is staged fits in it.
-pub const SLACK: usize = 2 * BATCH;
+/// Twice a batch: what is staged fits in it. (Under loom no more than that, so that one entry is long.)
+pub const SLACK: usize = if cfg!(loom) { BATCH } else { 2 * BATCH };
 /// After how many pushes a ring should be tended, with a budget of twice as many.
 pub const TEND_EVERY: u64 = 32;
 
@@ -114,13 +113,21 @@ pub struct LeaseRing {
 struct Leaving {
     /// The first deadline in `staged`, [`NOTHING`] or [`MOVING`]. Written under the lock only.
     front: AtomicU64,
-    /// Entries taken out of the ring and not yet due, in its order. Invariant: at most [`BATCH`]; all of
-    /// them were pushed before all that stand in the ring.
-    staged: Mutex<VecDeque<Staged>>,
+    /// Entries taken out of the ring and not yet due, in its order. Invariant: all of them were pushed before
+    /// all that stand in the ring.
+    staged: Mutex<Staged>,
 }
 
-#[derive(Clone, Copy)]
+/// At most [`BATCH`] entries that leave in order, and are only added to when none is left.
 struct Staged {
+    /// Allocated at the first use. Invariant: those in `start..end` are there.
+    entries: Box<[Leaver]>,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Leaver {
     deadline: u64,
     low: u64,
 }
@@ -133,7 +140,11 @@ impl LeaseRing {
             ring: Unbounded::new(),
             leaving: CachePadded::new(Leaving {
                 front: AtomicU64::new(NOTHING),
-                staged: Mutex::new(VecDeque::new()),
+                staged: Mutex::new(Staged {
+                    entries: Box::default(),
+                    start: 0,
+                    end: 0,
+                }),
             }),
         }
     }
@@ -202,7 +213,7 @@ impl LeaseRing {
             && let Some(entry) = leaving.first()
             && !is_live(Instant::from_nanos(entry.deadline), entry.low)
         {
-            leaving.staged.pop_front();
+            leaving.staged.start += 1;
             dropped += 1;
         }
         dropped
@@ -242,7 +253,7 @@ impl LeaseRing {
                 move_out(deadline, entry.low);
             }
             // Only now: a panic above leaves the entry here, and `front` moves on after it has its new place.
-            leaving.staged.pop_front();
+            leaving.staged.start += 1;
             taken += 1;
         }
         taken
@@ -266,7 +277,7 @@ impl LeaseRing {
     #[must_use]
     pub fn len(&self) -> usize {
         let staged = self.leaving.staged.lock();
-        self.ring.len() + staged.len()
+        self.ring.len() + (staged.end - staged.start)
     }
 
     /// Whether there are none.
@@ -310,11 +321,11 @@ impl LeaseRing {
         if entry.deadline > now.as_nanos() {
             return None;
         }
-        leaving.staged.pop_front();
+        leaving.staged.start += 1;
         Some((Instant::from_nanos(entry.deadline), entry.low))
     }
 
-    fn leave<'a>(&'a self, staged: &'a mut VecDeque<Staged>) -> Session<'a> {
+    fn leave<'a>(&'a self, staged: &'a mut Staged) -> Session<'a> {
         Session {
             ring: &self.ring,
             front: &self.leaving.front,
@@ -347,31 +358,54 @@ enum Front {
 struct Session<'a> {
     ring: &'a Unbounded<u64, u64>,
     front: &'a AtomicU64,
-    staged: &'a mut VecDeque<Staged>,
+    staged: &'a mut Staged,
 }
 
 impl Session<'_> {
     /// The entry at the front, after taking a batch out of the ring if need be.
-    fn first(&mut self) -> Option<Staged> {
-        if self.staged.is_empty() && !self.ring.is_empty() {
-            // Before the entries leave the ring; see the module's `# Ordering`.
-            self.front.store(MOVING, Ordering::Relaxed);
-            self.staged.reserve(BATCH);
-            let staged = &mut *self.staged;
-            self.ring.pop_batch(BATCH, |entry| {
-                staged.push_back(Staged {
-                    deadline: entry.key,
-                    low: entry.value,
-                });
-            });
+    #[inline]
+    fn first(&mut self) -> Option<Leaver> {
+        if self.staged.start == self.staged.end {
+            self.fill();
         }
-        self.staged.front().copied()
+        self.staged.first()
+    }
+
+    fn fill(&mut self) {
+        let Staged {
+            entries,
+            start,
+            end,
+        } = &mut *self.staged;
+        (*start, *end) = (0, 0);
+        if self.ring.is_empty() {
+            return;
+        }
+        if entries.is_empty() {
+            *entries = vec![Leaver::default(); BATCH].into();
+        }
+        // Before the entries leave the ring; see the module's `# Ordering`.
+        self.front.store(MOVING, Ordering::Relaxed);
+        self.ring.pop_batch(entries.len(), |entry| {
+            entries[*end] = Leaver {
+                deadline: entry.key,
+                low: entry.value,
+            };
+            *end += 1;
+        });
+    }
+}
+
+impl Staged {
+    #[inline]
+    fn first(&self) -> Option<Leaver> {
+        self.entries[..self.end].get(self.start).copied()
     }
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let front = self.staged.front().map_or(NOTHING, |entry| entry.deadline);
+        let front = self.staged.first().map_or(NOTHING, |entry| entry.deadline);
         // A store only when something changed: all who take leases read this line.
         if self.front.load(Ordering::Relaxed) != front {
             self.front.store(front, Ordering::Relaxed);

@@ -77,8 +77,8 @@ const NIL: u32 = u32::MAX;
 
 /// Who waits for a condition; see the [module](self).
 ///
-/// Idle, it is one flag and one empty list: 72 bytes, no allocation. Each waiter takes 32 bytes more, given
-/// back as waiters leave.
+/// Idle, it is one flag and one empty list: 72 bytes, no allocation. Each waiter takes 32 bytes more; they are
+/// given back when all that came to stand behind them in memory have left too.
 ///
 /// ```
 /// use sim_core::clock::Clock;
@@ -531,7 +531,7 @@ impl Waiters {
         }
         let capacity = self.entries.capacity();
         if capacity > 64 && self.entries.len() < capacity / 4 {
-            self.entries.shrink_to(capacity / 2);
+            self.entries.shrink_to((self.entries.len() * 2).max(32));
         }
     }
 
@@ -586,5 +586,155 @@ impl Waiters {
             self.armed = false;
             self.retimed = false;
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    impl Waiters {
+        /// The FIFO, front first, after a check of every link and count.
+        fn fifo(&self) -> Vec<u32> {
+            let mut fifo = Vec::new();
+            let (mut prev, mut index) = (NIL, self.head);
+            while index != NIL {
+                let entry = &self.entries[index as usize];
+                assert_eq!((entry.prev, entry.state), (prev, State::Listed));
+                fifo.push(index);
+                (prev, index) = (index, entry.next);
+            }
+            assert_eq!(self.tail, prev);
+            assert_eq!(self.listed as usize, fifo.len());
+            let with = |state| {
+                self.entries
+                    .iter()
+                    .filter(|entry| entry.state == state)
+                    .count()
+            };
+            assert_eq!(with(State::Listed), fifo.len());
+            assert_eq!(with(State::Notified), self.notified as usize);
+            let (mut free, mut index) = (0, self.free);
+            while index != NIL {
+                assert_eq!(self.entries[index as usize].state, State::Free);
+                (free, index) = (free + 1, self.entries[index as usize].next);
+            }
+            assert_eq!(with(State::Free), free);
+            assert!(self.keeper == NIL || fifo.contains(&self.keeper));
+            assert_eq!(self.mirrored, self.flags());
+            fifo
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Register { timed: bool },
+        NotifyOne,
+        NotifyAll,
+        Retime,
+        Begin(prop::sample::Index),
+        Leave(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<bool>().prop_map(|timed| Step::Register { timed }),
+            3 => Just(Step::NotifyOne),
+            1 => Just(Step::NotifyAll),
+            1 => Just(Step::Retime),
+            3 => any::<prop::sample::Index>().prop_map(Step::Begin),
+            2 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_list_is_a_fifo_with_one_baton_and_one_keeper(
+            steps in prop::collection::vec(step(), 0..200),
+        ) {
+            let event = Event::new();
+            let mut listed = VecDeque::new();
+            let mut notified = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Register { timed } => {
+                        let (key, _) = event.register(Waker::noop().clone(), Place::Back, timed);
+                        listed.push_back(key);
+                    }
+                    Step::NotifyOne => {
+                        event.notify_one();
+                        if notified.is_empty() {
+                            notified.extend(listed.pop_front());
+                        }
+                    }
+                    Step::NotifyAll => {
+                        event.notify_all();
+                        notified.extend(listed.drain(..));
+                    }
+                    Step::Retime => event.retime(),
+                    Step::Begin(which) => {
+                        let count = listed.len() + notified.len();
+                        if count == 0 {
+                            continue;
+                        }
+                        let which = which.index(count);
+                        if which < listed.len() {
+                            let begun = event.begin(listed[which], Waker::noop());
+                            let outside = matches!(begun, Begun::Notified { .. });
+                            prop_assert!(!outside);
+                        } else {
+                            let key = notified.swap_remove(which - listed.len());
+                            let begun = event.begin(key, Waker::noop());
+                            let Begun::Notified { vacant } = begun else {
+                                return Err(TestCaseError::fail("told that nobody woke it"));
+                            };
+                            if vacant {
+                                event.settle();
+                            }
+                        }
+                    }
+                    Step::Leave(which) => {
+                        let count = listed.len() + notified.len();
+                        if count == 0 {
+                            continue;
+                        }
+                        let which = which.index(count);
+                        if which < listed.len() {
+                            let key = listed.remove(which);
+                            key.into_iter().for_each(|key| event.leave(key));
+                        } else {
+                            event.leave(notified.swap_remove(which - listed.len()));
+                            if notified.is_empty() {
+                                notified.extend(listed.pop_front());
+                            }
+                        }
+                    }
+                }
+                let waiters = event.waiters.lock();
+                let fifo: Vec<_> = waiters.fifo().into_iter().map(Key).collect();
+                prop_assert_eq!(&fifo, listed.make_contiguous());
+                prop_assert_eq!(waiters.notified as usize, notified.len());
+                let settled = waiters.keeper != NIL || waiters.notified > 0 || waiters.head == NIL;
+                prop_assert!(settled, "nobody keeps the time, and nobody owes to");
+                prop_assert_eq!(event.flags.load(Ordering::SeqCst), waiters.flags());
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_as_waiters_leave() {
+        let event = Event::new();
+        let keys: Vec<_> = (0..10_000)
+            .map(|_| event.register(Waker::noop().clone(), Place::Back, false).0)
+            .collect();
+        assert!(event.waiters.lock().entries.capacity() >= 10_000);
+        for key in keys.into_iter().skip(10) {
+            event.leave(key);
+        }
+        assert!(event.waiters.lock().entries.capacity() <= 64);
+        assert_eq!(event.waiting(), 10);
+        assert_eq!(size_of::<Entry>(), 32);
     }
 }

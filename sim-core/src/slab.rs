@@ -74,6 +74,7 @@ mod held;
 mod low;
 mod stamp;
 mod store;
+mod witness;
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -247,6 +248,12 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     #[must_use]
     pub fn occupied(&self) -> usize {
         self.header().occupied()
+    }
+
+    /// Slots that have memory, in use or not.
+    #[must_use]
+    pub fn allocated(&self) -> usize {
+        self.header().allocated()
     }
 
     /// Gives back the chunks that are wholly free, save those kept for good.
@@ -462,7 +469,9 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     #[inline]
     fn header(&self) -> &Header<C, V> {
         // SAFETY: this owner keeps the slab.
-        unsafe { self.header.as_ref() }
+        let header = unsafe { self.header.as_ref() };
+        header.witness.accessed();
+        header
     }
 }
 

@@ -182,6 +182,10 @@ pub use parking_lot::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub use self::loom_mutex::{Mutex, MutexGuard};
 
+/// A condition variable, for models alone: threads park on their own token.
+#[cfg(loom)]
+pub use loom::sync::Condvar;
+
 #[cfg(loom)]
 mod loom_mutex {
     pub use loom::sync::MutexGuard;
@@ -297,5 +301,46 @@ pub mod stripe {
     #[cfg(loom)]
     pub fn current() -> usize {
         0
+    }
+}
+
+/// Tells loom how long a piece of manually managed memory lives: nothing at all otherwise.
+///
+/// loom knows nothing of memory that is given back by hand. With one of these in it, loom checks that every access
+/// happens before the end, and none comes after it.
+#[derive(Debug, Default)]
+pub struct Life {
+    #[cfg(loom)]
+    accesses: loom::cell::UnsafeCell<()>,
+    // Not loom's: only the order in which loom runs the threads counts here.
+    #[cfg(loom)]
+    ended: std::sync::atomic::AtomicBool,
+}
+
+impl Life {
+    /// Notes that the calling thread accesses the memory.
+    #[inline(always)]
+    pub fn access(&self) {
+        #[cfg(loom)]
+        {
+            assert!(
+                !self.ended.load(std::sync::atomic::Ordering::Relaxed),
+                "used after its end"
+            );
+            self.accesses.with(|_| ());
+        }
+    }
+
+    /// Notes that the calling thread gives the memory back.
+    #[inline(always)]
+    pub fn end(&self) {
+        #[cfg(loom)]
+        {
+            assert!(
+                !self.ended.swap(true, std::sync::atomic::Ordering::Relaxed),
+                "ended twice"
+            );
+            self.accesses.with_mut(|_| ());
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::clock::{Clock, Sleep, thread_waker};
+use crate::clock::{Clock, Parker, Sleep};
 use crate::event::{Begun, Event, Key, Place, Role};
 use crate::sync::thread;
 use crate::time::Instant;
@@ -68,7 +68,8 @@ const ATTEMPTS_BEFORE_YIELD: u32 = 8;
 ///
 /// # Cancel safety
 /// `attempt` is called in polls only, and its value is returned by the same poll: dropping the future loses
-/// nothing, and passes a wake-up on that it had been given. A future that is leaked (`mem::forget`) keeps it.
+/// nothing, and passes a wake-up on that it had been given. A future that was woken and is then neither polled
+/// nor dropped (leaked, or pinned aside in a loop that has gone on to something else) keeps it, and others wait.
 pub fn until<'a, R, F>(
     event: &'a Event,
     clock: &'a Clock,
@@ -104,13 +105,14 @@ pub fn until_blocking<R>(
         First::Ready(result) => return result,
         First::Pending { wake_at } => wake_at,
     };
-    let waker = thread_waker();
+    let parker = Parker::new();
+    let waker = parker.waker();
     let mut entered = Entered {
         event,
         waiter: Waiter::new(),
     };
     let waiter = &mut entered.waiter;
-    let mut step = waiter.enter(&waker, event, clock, deadline, wake_at, &mut attempt);
+    let mut step = waiter.enter(waker, event, clock, deadline, wake_at, &mut attempt);
     let mut attempts = 0;
     loop {
         match step {
@@ -120,7 +122,7 @@ pub fn until_blocking<R>(
         let mut due = waiter.is_due(clock);
         if !due {
             attempts = 0;
-            clock.park_until(waiter.target);
+            parker.park_until(clock, waiter.target);
             due = waiter.is_due(clock);
         } else {
             attempts += 1;
@@ -128,7 +130,7 @@ pub fn until_blocking<R>(
                 thread::yield_now();
             }
         }
-        step = waiter.resume(&waker, event, clock, deadline, due, &mut attempt);
+        step = waiter.resume(waker, event, clock, deadline, due, &mut attempt);
     }
 }
 

@@ -77,7 +77,7 @@ mod payloads {
             Payload::from(String::from("abc")),
             Payload::from(vec![b'a', b'b', b'c']),
             Payload::from(b"abc"),
-            Payload::copy_from(&[b'a', b'b', b'c']),
+            Payload::copy_from("abc".as_bytes()),
         ];
         for form in &forms {
             assert_eq!(form, &forms[0]);

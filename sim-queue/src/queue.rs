@@ -34,6 +34,8 @@ use crate::shared::{Engine, Shared, Slots, closed, count};
 use crate::standard::{Nothing, Standard};
 use crate::stats::Stats;
 
+/// How long a send waits until it looks again at a de-duplication window that is full.
+const WINDOW_RETRY: Duration = Duration::from_secs(1);
 /// Slots of one queue: indices have 32 bits.
 const SLOT_LIMIT: usize = u32::MAX as usize;
 /// Slots whose memory an idle queue keeps: one chunk for each of up to two stripes.
@@ -461,7 +463,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
             let outcome = until(&shared.space, &shared.clock, Instant::NEVER, || {
                 match self.try_send_values(values) {
                     Err(reason) if reason.is_temporary() => {
-                        Attempt::Pending { wake_at: self.room_at() }
+                        Attempt::Pending { wake_at: self.room_at(&reason) }
                     }
                     outcome => Attempt::Done { value: outcome, more: true },
                 }
@@ -484,16 +486,18 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Ok(sent) => Attempt::Done { value: Ok(sent), more: !self.is_full() },
             Err(error) if error.reason.is_temporary() => {
                 *slot = Some(*error.message);
-                Attempt::Pending { wake_at: self.room_at() }
+                Attempt::Pending { wake_at: self.room_at(&error.reason) }
             }
             Err(error) => Attempt::Done { value: Err(SendError::Refused(error)), more: true },
         }
     }
 
     /// When there may be room without anybody receiving: when messages get too old, or a window moves on.
-    fn room_at(&self) -> Instant {
+    fn room_at(&self, reason: &Refusal) -> Instant {
         let shared = self.shared();
         match (&shared.engine, shared.config.retention) {
+            // Nobody is told when a window moves on: it is looked at again each second.
+            _ if *reason != Refusal::Full => shared.clock.now() + WINDOW_RETRY,
             (Engine::Standard(_), None) => Instant::NEVER,
             _ => shared.wake_at(),
         }

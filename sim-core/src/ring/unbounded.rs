@@ -50,13 +50,15 @@
 //! - keys: as in [`bounded`](super::Bounded): stored `Release`, loaded `Acquire`, stamp looked at again.
 //! - claims, and the loads that answer "empty", are `SeqCst` for the sake of waiters only, as in the bounded ring.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+#[cfg(not(loom))]
+use std::alloc::dealloc;
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::fmt;
 use std::ptr;
 
 use super::{Cell, Entry, Key};
 use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use crate::sync::{Backoff, CachePadded, Stamp};
+use crate::sync::{Backoff, CachePadded, Life, Stamp};
 
 /// The cell holds an element.
 const FULL: u64 = 1;
@@ -87,6 +89,8 @@ struct Segment<T, K: Key> {
     /// The index of the first cell. Set by who links the segment, before it is linked; looked at by who
     /// retires it. [`EMPTIED`] when nothing stands in it and nobody moves values any more.
     first: AtomicU64,
+    /// For loom: no cell is accessed once the segment is freed.
+    life: Life,
     cells: [Cell<T, K>; 0],
 }
 
@@ -179,14 +183,14 @@ impl<T, K: Key> Segment<T, K> {
         }
         #[cfg(loom)]
         {
+            let header = Self {
+                next: AtomicPtr::new(ptr::null_mut()),
+                first: AtomicU64::new(0),
+                life: Life::default(),
+                cells: [],
+            };
             // SAFETY: the header lies in the allocation, which is this function's own.
-            let next = unsafe { &raw mut (*segment).next };
-            // SAFETY: as above.
-            unsafe { next.write(AtomicPtr::new(ptr::null_mut())) };
-            // SAFETY: as above.
-            let first = unsafe { &raw mut (*segment).first };
-            // SAFETY: as above.
-            unsafe { first.write(AtomicU64::new(0)) };
+            unsafe { segment.write(header) };
             for offset in 0..Self::CELLS {
                 // SAFETY: the offset is below CELLS.
                 let cell = unsafe { Self::cell_ptr(segment, offset) };
@@ -202,19 +206,14 @@ impl<T, K: Key> Segment<T, K> {
     /// # Safety
     /// The segment came from `allocate`, and nobody accesses it any more.
     unsafe fn free(segment: *mut Self) {
-        #[cfg(loom)]
-        {
-            for offset in 0..Self::CELLS {
-                // SAFETY: the offset is below CELLS.
-                let cell = unsafe { Self::cell_ptr(segment, offset) };
-                // SAFETY: made by `allocate`, dropped once.
-                unsafe { cell.drop_in_place() };
-            }
-            // SAFETY: made by `allocate`, dropped once; the cells are not part of the header's type.
-            unsafe { segment.drop_in_place() };
-        }
+        // SAFETY: passed on.
+        unsafe { Self::header(segment) }.life.end();
+        // Leaked under loom, so that a use after this is loom's to find.
+        #[cfg(not(loom))]
         // SAFETY: allocated with this layout; the caller promises the rest.
-        unsafe { dealloc(segment.cast(), Self::layout()) };
+        unsafe {
+            dealloc(segment.cast(), Self::layout());
+        }
     }
 
     /// # Safety
@@ -231,6 +230,8 @@ impl<T, K: Key> Segment<T, K> {
     /// The segment stays allocated for `'a`, and `offset` is below `CELLS`.
     #[inline(always)]
     unsafe fn cell<'a>(segment: *mut Self, offset: u64) -> &'a Cell<T, K> {
+        // SAFETY: passed on.
+        unsafe { Self::header(segment) }.life.access();
         // SAFETY: passed on.
         let cell = unsafe { Self::cell_ptr(segment, offset) };
         // SAFETY: inside the allocation and valid from `allocate` on (zeroed memory is a valid cell).

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use super::stamp::{Life, Word};
 use super::store::Header;
+use super::witness::Witness;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Stamp, UnsafeCell};
 
@@ -77,6 +78,7 @@ pub(super) struct Chunk<C, V> {
     pub(super) header: NonNull<Header<C, V>>,
     /// The chunk's entry in the directory; lives as long as the slab.
     pub(super) entry: NonNull<Entry<C, V>>,
+    witness: Witness,
     slots: [Slot<V>; SLOTS],
 }
 
@@ -98,6 +100,10 @@ impl<C, V> Chunk<C, V> {
         let entry_place = unsafe { &raw mut (*chunk).entry };
         // SAFETY: valid for writes, as above.
         unsafe { entry_place.write(entry) };
+        // SAFETY: freshly allocated for this type.
+        let witness_place = unsafe { &raw mut (*chunk).witness };
+        // SAFETY: valid for writes, as above.
+        unsafe { witness_place.write(Witness::new()) };
         // SAFETY: freshly allocated for this type.
         let slots = unsafe { &raw mut (*chunk).slots }.cast::<Slot<V>>();
         for index in 0..SLOTS {
@@ -121,12 +127,16 @@ impl<C, V> Chunk<C, V> {
     /// The chunk comes from [`allocate`](Self::allocate) and nobody uses it afterwards.
     pub(super) unsafe fn free(chunk: NonNull<Self>) {
         // SAFETY: allocated as a Box of this type; the caller vouches for the rest.
-        drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+        let chunk = unsafe { Box::from_raw(chunk.as_ptr()) };
+        chunk.witness.freed();
+        #[cfg(loom)]
+        Box::leak(chunk);
     }
 
     /// The slot of an index.
     #[inline]
     pub(super) fn slot(&self, index: u32) -> &Slot<V> {
+        self.witness.accessed();
         &self.slots[index as usize % SLOTS]
     }
 
@@ -155,12 +165,16 @@ pub(super) struct Entry<C, V> {
     pub(super) chunk: AtomicPtr<Chunk<C, V>>,
     /// The highest generation used by any chunk that stood here. Under the store's lock.
     pub(super) generation: AtomicU64,
-    /// The next vacant entry plus one. Under the store's lock.
-    pub(super) next_vacant: AtomicU32,
+    /// The next entry plus one, in the list of vacant entries or in that of chunks with room: an entry is
+    /// in one of them at most. Under the store's lock.
+    pub(super) next: AtomicU32,
+    /// The entry before this one plus one, in the list of chunks with room. Under the store's lock.
+    pub(super) previous: AtomicU32,
     /// Whether the entry is in the store's list of chunks with room. Under the store's lock.
     pub(super) listed: AtomicBool,
     /// Whether the entry is among the store's spares. Under the store's lock.
     pub(super) spare: AtomicBool,
+    pub(super) witness: Witness,
     /// The entry's place in the directory.
     pub(super) number: u32,
     /// The bitmap of a chunk that is wholly free.
@@ -176,9 +190,11 @@ impl<C, V> Entry<C, V> {
             guard: Stamp::new(VACANT),
             chunk: AtomicPtr::new(std::ptr::null_mut()),
             generation: AtomicU64::new(0),
-            next_vacant: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            previous: AtomicU32::new(0),
             listed: AtomicBool::new(false),
             spare: AtomicBool::new(false),
+            witness: Witness::new(),
             number,
             full,
             retirable: if kept { 0 } else { full },
@@ -194,6 +210,7 @@ impl<C, V> Entry<C, V> {
     /// Claims the lowest free slot.
     #[inline]
     pub(super) fn claim(&self) -> Option<(NonNull<Chunk<C, V>>, u32)> {
+        self.witness.accessed();
         let mut free = self.bitmap.load(Ordering::Relaxed);
         while free != 0 {
             let rest = free & (free - 1);

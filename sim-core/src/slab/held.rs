@@ -75,7 +75,9 @@ impl<C: Vacate<V>, V> Held<C, V> {
         // SAFETY: the held slot keeps its chunk.
         let header = unsafe { self.chunk.as_ref() }.header;
         // SAFETY: the held slot keeps the slab.
-        &unsafe { header.as_ref() }.context
+        let header = unsafe { header.as_ref() };
+        header.witness.accessed();
+        &header.context
     }
 
     /// Whether the slot is still leased under this handle's generation.

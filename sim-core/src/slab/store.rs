@@ -1,10 +1,10 @@
 //! The slab's one allocation: context, directory, stripes, and the lock for what happens once in a chunk.
 
-use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 use super::chunk::{Chunk, Entry, LOOKUP, SLOTS, Slot, VACANT};
 use super::stamp::{Life, ORPHAN, Word};
+use super::witness::Witness;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{CachePadded, Mutex};
 
@@ -28,7 +28,7 @@ const STRIPES: usize = 1;
 
 /// Wholly free chunks, beyond those kept for good, that wait for their next use before they are freed.
 #[cfg(not(loom))]
-const SPARES: usize = 4;
+const SPARES: usize = 8;
 #[cfg(loom)]
 const SPARES: usize = 0;
 
@@ -43,12 +43,16 @@ pub(super) struct Stripe<C, V> {
 
 /// What the lock protects.
 struct Store {
-    /// Chunks with room that are no stripe's current one, the longest listed first. May name chunks that
-    /// have been emptied or freed since: whoever takes one looks at its bitmap.
-    roomy: VecDeque<u32>,
-    /// Retirable chunks that became wholly free, the longest waiting first; they may be in use again.
-    spares: VecDeque<u32>,
-    /// The first vacant entry plus one; the rest hangs on [`Entry::next_vacant`].
+    /// Chunks with room that are no stripe's current one, in a list through [`Entry::next`] and
+    /// [`Entry::previous`]: the longest listed, the latest, each plus one, and how many. They may have been
+    /// exhausted since: whoever takes one looks at its bitmap.
+    first_roomy: u32,
+    last_roomy: u32,
+    roomy: u32,
+    /// Retirable chunks that became wholly free; they may be in use again. More than [`SPARES`] only by
+    /// those that lookups kept from being freed.
+    spares: Vec<u32>,
+    /// The first vacant entry plus one; the rest hangs on [`Entry::next`].
     vacant: u32,
     /// Entries used so far.
     entries: u32,
@@ -75,13 +79,16 @@ pub(super) struct Header<C, V> {
     /// one for each thread that has freed a slot and still works on the store.
     pins: CachePadded<AtomicU64>,
     store: CachePadded<Mutex<Store>>,
+    pub(super) witness: Witness,
 }
 
 impl<C, V> Header<C, V> {
     pub(super) fn allocate(context: C, limit: u32, kept_slots: usize) -> NonNull<Self> {
         let store = Store {
-            roomy: VecDeque::new(),
-            spares: VecDeque::new(),
+            first_roomy: 0,
+            last_roomy: 0,
+            roomy: 0,
+            spares: Vec::with_capacity(SPARES + 1),
             vacant: 0,
             entries: 0,
             chunks: 0,
@@ -101,6 +108,7 @@ impl<C, V> Header<C, V> {
             owners: CachePadded::new(AtomicUsize::new(1)),
             pins: CachePadded::new(AtomicU64::new(OWNERS_PIN)),
             store: CachePadded::new(Mutex::new(store)),
+            witness: Witness::new(),
         });
         NonNull::from(Box::leak(header))
     }
@@ -161,12 +169,12 @@ impl<C, V> Header<C, V> {
     /// a queue that drains its oldest chunk while it fills its newest would list and exhaust the oldest
     /// with every slot.
     fn find_room(&self, store: &mut Store) -> Option<&Entry<C, V>> {
-        if store.roomy.len() < 2 && store.entries < self.kept.min(self.chunk_limit()) {
+        if store.roomy < 2 && store.entries < self.kept.min(self.chunk_limit()) {
             return self.install(store);
         }
-        while let Some(number) = store.roomy.pop_front() {
+        while let Some(number) = store.first_roomy.checked_sub(1) {
             let entry = self.entry(number)?;
-            entry.listed.store(false, Ordering::Relaxed);
+            self.unlist(store, entry);
             if has_room(entry) {
                 return Some(entry);
             }
@@ -184,7 +192,7 @@ impl<C, V> Header<C, V> {
     fn install(&self, store: &mut Store) -> Option<&Entry<C, V>> {
         let entry = if let Some(number) = store.vacant.checked_sub(1) {
             let entry = self.entry(number)?;
-            store.vacant = entry.next_vacant.load(Ordering::Relaxed);
+            store.vacant = entry.next.load(Ordering::Relaxed);
             entry
         } else if store.entries < self.chunk_limit() {
             let entry = self.entry_or_bucket(store.entries);
@@ -208,9 +216,42 @@ impl<C, V> Header<C, V> {
 
     /// Puts a chunk on the list of those with room, unless it is there or some stripe uses it.
     fn list(&self, store: &mut Store, entry: &Entry<C, V>) {
-        if !self.is_current(entry) && !entry.listed.swap(true, Ordering::Relaxed) {
-            store.roomy.push_back(entry.number);
+        if self.is_current(entry) || entry.listed.swap(true, Ordering::Relaxed) {
+            return;
         }
+        entry.next.store(0, Ordering::Relaxed);
+        entry.previous.store(store.last_roomy, Ordering::Relaxed);
+        match store
+            .last_roomy
+            .checked_sub(1)
+            .and_then(|last| self.entry(last))
+        {
+            Some(last) => last.next.store(entry.number + 1, Ordering::Relaxed),
+            None => store.first_roomy = entry.number + 1,
+        }
+        store.last_roomy = entry.number + 1;
+        store.roomy += 1;
+    }
+
+    /// Takes a chunk off that list, if it is there.
+    fn unlist(&self, store: &mut Store, entry: &Entry<C, V>) {
+        if !entry.listed.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let next = entry.next.load(Ordering::Relaxed);
+        let previous = entry.previous.load(Ordering::Relaxed);
+        match previous
+            .checked_sub(1)
+            .and_then(|previous| self.entry(previous))
+        {
+            Some(before) => before.next.store(next, Ordering::Relaxed),
+            None => store.first_roomy = next,
+        }
+        match next.checked_sub(1).and_then(|next| self.entry(next)) {
+            Some(after) => after.previous.store(previous, Ordering::Relaxed),
+            None => store.last_roomy = previous,
+        }
+        store.roomy -= 1;
     }
 
     fn is_current(&self, entry: &Entry<C, V>) -> bool {
@@ -239,6 +280,7 @@ impl<C, V> Header<C, V> {
         let entry_pointer = entry;
         // SAFETY: the slot keeps the slab until its bit is set.
         let entry = unsafe { entry.as_ref() };
+        entry.witness.accessed();
         let retirable = entry.retirable;
         let bit = 1 << (index as usize % SLOTS);
         let mut free = entry.bitmap.load(Ordering::Relaxed);
@@ -308,31 +350,38 @@ impl<C, V> Header<C, V> {
         if store.closed {
             return;
         }
-        if roomy {
+        // It may have been exhausted or freed meanwhile; a vacant entry is in another list.
+        if roomy && has_room(entry) {
             self.list(&mut store, entry);
         }
         if wholly && !entry.spare.swap(true, Ordering::Relaxed) {
-            store.spares.push_back(entry.number);
-            for _ in SPARES..store.spares.len() {
-                self.retire_oldest_spare(&mut store);
+            store.spares.push(entry.number);
+            if store.spares.len() > SPARES {
+                self.retire_spare(&mut store);
             }
         }
     }
 
-    /// Frees the chunk that has been a spare for longest, if it still is one.
-    fn retire_oldest_spare(&self, store: &mut Store) {
-        let Some(entry) = store
-            .spares
-            .pop_front()
-            .and_then(|number| self.entry(number))
-        else {
-            return;
-        };
-        if self.is_current(entry) || !self.retire(store, entry) && is_whole(entry) {
-            // In use by a stripe, or looked at: stays a spare.
-            store.spares.push_back(entry.number);
-        } else {
-            entry.spare.store(false, Ordering::Relaxed);
+    /// Frees a spare chunk: the one with the highest number that can be.
+    ///
+    /// Low numbers are the older memory: an allocator that gives back the end of its heap is not kept from
+    /// it by the spares of a slab that was large for a while.
+    fn retire_spare(&self, store: &mut Store) {
+        store.spares.sort_unstable();
+        for position in (0..store.spares.len()).rev() {
+            let Some(entry) = store
+                .spares
+                .get(position)
+                .and_then(|&number| self.entry(number))
+            else {
+                return;
+            };
+            if self.retire(store, entry) || !is_whole(entry) {
+                // Freed, or in use again: then it comes back when it is wholly free once more.
+                store.spares.remove(position);
+                entry.spare.store(false, Ordering::Relaxed);
+                return;
+            }
         }
     }
 
@@ -365,26 +414,11 @@ impl<C, V> Header<C, V> {
         entry.generation.store(generation, Ordering::Relaxed);
         // SAFETY: every slot is claimed and empty, and the guard keeps lookups out.
         unsafe { Chunk::free(chunk) };
-        entry.next_vacant.store(store.vacant, Ordering::Relaxed);
+        self.unlist(store, entry);
+        entry.next.store(store.vacant, Ordering::Relaxed);
         store.vacant = entry.number + 1;
         store.chunks -= 1;
-        self.prune(store);
         true
-    }
-
-    /// Forgets listed chunks that have no room any more, when there may be many of them.
-    fn prune(&self, store: &mut Store) {
-        if store.roomy.len() <= 2 * store.chunks as usize + 64 {
-            return;
-        }
-        store.roomy.retain(|&number| {
-            self.entry(number).is_some_and(|entry| {
-                let roomy = has_room(entry);
-                entry.listed.store(roomy, Ordering::Relaxed);
-                roomy
-            })
-        });
-        store.roomy.shrink_to_fit();
     }
 
     /// Frees every chunk that is wholly free, save those kept for good.
@@ -406,6 +440,12 @@ impl<C, V> Header<C, V> {
             .filter(|entry| !entry.chunk.load(Ordering::Relaxed).is_null())
             .map(|entry| (entry.full & !entry.bitmap.load(Ordering::Relaxed)).count_ones() as usize)
             .sum()
+    }
+
+    /// Slots of the chunks that are there.
+    pub(super) fn allocated(&self) -> usize {
+        let chunks = self.store.lock().chunks as usize;
+        (chunks * SLOTS).min(self.limit as usize)
     }
 
     /// Looks up any index, be it stale or made up.
@@ -452,7 +492,9 @@ impl<C, V> Header<C, V> {
         // SAFETY: place_of keeps the offset below the bucket's length.
         let entry = unsafe { bucket.add(offset) };
         // SAFETY: buckets live as long as the slab and are only shared.
-        Some(unsafe { entry.as_ref() })
+        let entry = unsafe { entry.as_ref() };
+        entry.witness.accessed();
+        Some(entry)
     }
 
     /// The entry of a chunk number, whose bucket is allocated if need be. Under the store's lock.
@@ -514,6 +556,7 @@ impl<C, V> Header<C, V> {
     unsafe fn unpin(header: NonNull<Self>, pins: u64) {
         // SAFETY: the caller's pins keep the slab.
         let this = unsafe { header.as_ref() };
+        this.witness.accessed();
         // Ordering: releases what this thread did to the slab to the last one, which acquires it all.
         if this.pins.fetch_sub(pins, Ordering::AcqRel) == pins {
             // SAFETY: nobody else is left.
@@ -537,12 +580,19 @@ impl<C, V> Header<C, V> {
             // SAFETY: made from a boxed slice of that length.
             let entries = unsafe { Box::from_raw(entries.as_ptr()) };
             for entry in &entries {
+                entry.witness.freed();
                 if let Some(chunk) = NonNull::new(entry.chunk.load(Ordering::Relaxed)) {
                     // SAFETY: no slot is in use any more.
                     unsafe { Chunk::free(chunk) };
                 }
             }
+            #[cfg(loom)]
+            Box::leak(entries);
         }
+        header.witness.freed();
+        #[cfg(loom)]
+        // SAFETY: the rest of the box is leaked, and the context is not used afterwards.
+        drop(unsafe { ptr::read(&raw const Box::leak(header).context) });
     }
 
     /// Called by the last owner: drops what nobody holds and leaves the rest to its holders.

@@ -1,0 +1,418 @@
+//! The rings under loom.
+//!
+//! The main thread only spawns and joins, and the storing thread is spawned first; every test asserts a floor on
+//! the executions explored. Under `cfg(loom)` a segment has three cells, or one when `T` is larger than eight
+//! bytes, so that few steps change segments.
+#![cfg(loom)]
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use loom::sync::Arc;
+use loom::thread;
+use sim_core::ring::{Bounded, Unbounded};
+
+/// A value that takes one cell of one-cell segments, and that loom tracks: it is freed exactly once.
+type Large = (Box<u64>, u64);
+
+fn large(value: u64) -> Large {
+    (Box::new(value), value)
+}
+
+/// Explores `model` and asserts that at least `floor` executions were seen.
+fn explore(preemptions: usize, floor: usize, model: impl Fn() + Send + Sync + 'static) {
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        seen.fetch_add(1, Relaxed);
+        model();
+    });
+    let count = count.load(Relaxed);
+    eprintln!("executions: {count}");
+    assert!(
+        count >= floor,
+        "only {count} executions explored, expected {floor}"
+    );
+}
+
+#[test]
+fn a_bounded_cell_is_written_before_it_is_read_and_read_before_it_is_written_again() {
+    explore(3, 100, || {
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(1));
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                assert_eq!(ring.push(Box::new(1)), Ok(0));
+                ring.push(Box::new(2)).is_ok()
+            })
+        };
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || [ring.pop(), ring.pop()])
+        };
+        let second = producer.join().unwrap();
+        let taken: Vec<_> = consumer
+            .join()
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .map(|v| *v)
+            .collect();
+        assert!([vec![], vec![1], vec![1, 2]].contains(&taken));
+        assert!(second || taken.len() < 2);
+    });
+}
+
+#[test]
+fn bounded_producers_and_consumers_share_nothing_and_lose_nothing() {
+    explore(2, 500, || {
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(2));
+        let producers: Vec<_> = (0..2)
+            .map(|number| {
+                let ring = ring.clone();
+                thread::spawn(move || ring.push(Box::new(number)).unwrap())
+            })
+            .collect();
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || [ring.pop_entry(), ring.pop_entry()])
+        };
+        let positions: Vec<_> = producers.into_iter().map(|p| p.join().unwrap()).collect();
+        assert_eq!(positions[0] + positions[1], 1);
+        let taken = consumer.join().unwrap();
+        for entry in taken.iter().flatten() {
+            assert_eq!(positions[*entry.value as usize], entry.position);
+        }
+        assert_eq!(ring.len(), 2 - taken.iter().flatten().count());
+    });
+}
+
+#[test]
+fn two_bounded_consumers_never_take_the_same_value() {
+    explore(1, 50, || {
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(2));
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || [1, 2].map(|number| ring.push(Box::new(number)).is_ok()))
+        };
+        let consumers: Vec<_> = (0..2)
+            .map(|_| {
+                let ring = ring.clone();
+                thread::spawn(move || ring.pop())
+            })
+            .collect();
+        let pushed = producer.join().unwrap();
+        let taken: Vec<_> = consumers
+            .into_iter()
+            .filter_map(|c| c.join().unwrap())
+            .collect();
+        let pushed = pushed.into_iter().filter(|pushed| *pushed).count();
+        assert_eq!(taken.len() + ring.len(), pushed);
+        assert!(taken.len() < 2 || taken[0] != taken[1]);
+    });
+}
+
+#[test]
+fn bounded_batches_are_claimed_whole() {
+    explore(2, 100, || {
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(3));
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut first = [1, 2].map(Box::new).into_iter();
+                assert_eq!(ring.push_batch(&mut first), (0, 2));
+                let mut second = [3, 4].map(Box::new).into_iter();
+                ring.push_batch(&mut second).1
+            })
+        };
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut taken = Vec::new();
+                for _ in 0..2 {
+                    ring.pop_batch(2, |entry| {
+                        assert_eq!(entry.position + 1, *entry.value);
+                        taken.push(*entry.value);
+                    });
+                }
+                taken
+            })
+        };
+        let pushed = 2 + producer.join().unwrap();
+        let taken = consumer.join().unwrap();
+        assert!(taken.iter().copied().eq(1..=taken.len() as u64));
+        assert_eq!(taken.len() + ring.len(), pushed);
+    });
+}
+
+#[test]
+fn a_bounded_front_belongs_to_its_position() {
+    explore(4, 100, || {
+        let ring = Arc::new(Bounded::<u64, u64>::with_capacity(1));
+        let owner = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for position in 0..2 {
+                    assert_eq!(ring.push_keyed(10 + position, position), Ok(position));
+                    let taken = ring.pop_if(|key| key == 10 + position);
+                    assert_eq!(taken.unwrap().value, position);
+                }
+            })
+        };
+        let peeker = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                if let Some((position, key)) = ring.front() {
+                    assert_eq!(key, position + 10);
+                }
+            })
+        };
+        owner.join().unwrap();
+        peeker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_bounded_pop_is_never_empty_handed_while_something_stands() {
+    explore(3, 20, || {
+        let ring = Arc::new(Bounded::<u64>::with_capacity(2));
+        let threads: Vec<_> = (0..2)
+            .map(|number| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    ring.push(number).unwrap();
+                    // Two were pushed at most, and this thread's own is not taken by more pops than pushes.
+                    assert!(!ring.is_empty() || number > 1);
+                    if number == 1 {
+                        assert!(ring.pop().is_some());
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_unbounded_ring_links_its_first_segment_once() {
+    explore(2, 100, || {
+        let ring = Arc::new(Unbounded::<Box<u64>>::new());
+        let producers: Vec<_> = (0..2)
+            .map(|number| {
+                let ring = ring.clone();
+                thread::spawn(move || ring.push(Box::new(number)))
+            })
+            .collect();
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || ring.pop_entry())
+        };
+        let positions: Vec<_> = producers.into_iter().map(|p| p.join().unwrap()).collect();
+        assert_eq!(positions[0] + positions[1], 1);
+        if let Some(entry) = consumer.join().unwrap() {
+            assert_eq!((entry.position, positions[*entry.value as usize]), (0, 0));
+        }
+    });
+}
+
+#[test]
+fn unbounded_segments_are_linked_before_they_are_entered() {
+    explore(3, 100, || {
+        let ring = Arc::new(Unbounded::<Large>::new());
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for number in 0..3 {
+                    assert_eq!(ring.push(large(number)), number);
+                }
+            })
+        };
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let taken: Vec<_> = (0..3).filter_map(|_| ring.pop_entry()).collect();
+                for (position, entry) in (0..).zip(&taken) {
+                    assert_eq!((entry.position, *entry.value.0), (position, position));
+                }
+                taken.len()
+            })
+        };
+        producer.join().unwrap();
+        let taken = consumer.join().unwrap();
+        assert_eq!(ring.len(), 3 - taken);
+    });
+}
+
+#[test]
+fn unbounded_producers_cross_segments_together() {
+    explore(3, 100, || {
+        let ring = Arc::new(Unbounded::<Large>::new());
+        let producers: Vec<_> = (0..2)
+            .map(|number| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    let batch = [large(number * 2), large(number * 2 + 1)];
+                    let (first, count) = ring.push_batch(&mut batch.into_iter());
+                    assert_eq!(count, 2);
+                    first
+                })
+            })
+            .collect();
+        let first: Vec<_> = producers.into_iter().map(|p| p.join().unwrap()).collect();
+        assert_eq!(first[0] + first[1], 2);
+        let mut seen = 0;
+        ring.pop_batch(10, |entry| {
+            let number = *entry.value.0;
+            assert_eq!(entry.position, first[(number / 2) as usize] + number % 2);
+            seen += 1;
+        });
+        assert_eq!(seen, 4);
+    });
+}
+
+/// Fills a ring in a thread of its own, so that the consumers' models stay small.
+fn filled(count: u64) -> Arc<Unbounded<Box<u64>>> {
+    let ring = Arc::new(Unbounded::new());
+    let producer = {
+        let ring = ring.clone();
+        thread::spawn(move || (0..count).for_each(|number| _ = ring.push(Box::new(number))))
+    };
+    producer.join().unwrap();
+    ring
+}
+
+#[test]
+fn an_unbounded_segment_is_freed_after_its_last_value_was_moved_out() {
+    explore(3, 500, || {
+        let ring = filled(7);
+        let consumers: Vec<_> = [3, 4]
+            .into_iter()
+            .map(|count| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    let taken = (0..count).map(|_| ring.pop().expect("there is one for each"));
+                    taken.fold(0, |sum, value| sum + *value)
+                })
+            })
+            .collect();
+        let sum: u64 = consumers.into_iter().map(|c| c.join().unwrap()).sum();
+        assert_eq!(sum, (0..7).sum());
+        assert!(ring.is_empty());
+    });
+}
+
+#[test]
+fn an_unbounded_segment_is_used_again_after_its_last_value_was_moved_out() {
+    explore(2, 500, || {
+        let ring = filled(3);
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || (3..8).for_each(|number| _ = ring.push(Box::new(number))))
+        };
+        let consumers: Vec<_> = [2, 1]
+            .into_iter()
+            .map(|count| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    (0..count).for_each(|_| drop(ring.pop().expect("there is one for each")));
+                })
+            })
+            .collect();
+        producer.join().unwrap();
+        consumers.into_iter().for_each(|c| c.join().unwrap());
+        assert_eq!(ring.len(), 5);
+    });
+}
+
+#[test]
+fn an_unbounded_segment_is_not_freed_while_somebody_peeks() {
+    explore(3, 100, || {
+        let ring = Arc::new(Unbounded::<[u64; 2], u64>::new());
+        let filler = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for position in 0..3 {
+                    ring.push_keyed(position + 10, [position; 2]);
+                }
+            })
+        };
+        filler.join().unwrap();
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for position in 0..3 {
+                    assert_eq!(ring.pop(), Some([position; 2]));
+                }
+            })
+        };
+        let peeker = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                if let Some((position, key)) = ring.front() {
+                    assert_eq!(key, position + 10);
+                }
+            })
+        };
+        consumer.join().unwrap();
+        peeker.join().unwrap();
+    });
+}
+
+#[test]
+fn an_unbounded_front_belongs_to_its_position_when_segments_are_used_again() {
+    explore(3, 100, || {
+        let ring = Arc::new(Unbounded::<[u64; 2], u64>::new());
+        let owner = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for position in 0..4 {
+                    assert_eq!(ring.push_keyed(position + 10, [position; 2]), position);
+                    assert_eq!(ring.pop(), Some([position; 2]));
+                }
+            })
+        };
+        let peeker = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                if let Some((position, key)) = ring.front() {
+                    assert_eq!(key, position + 10);
+                }
+            })
+        };
+        owner.join().unwrap();
+        peeker.join().unwrap();
+    });
+}
+
+#[test]
+fn unbounded_conditional_pops_take_each_element_once() {
+    explore(1, 500, || {
+        let ring = Arc::new(Unbounded::<[u64; 2], u64>::new());
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                for position in 0..2 {
+                    ring.push_keyed(position, [position; 2]);
+                }
+            })
+        };
+        let consumers: Vec<_> = (0..2)
+            .map(|_| {
+                let ring = ring.clone();
+                thread::spawn(move || ring.pop_if(|key| key < 10))
+            })
+            .collect();
+        producer.join().unwrap();
+        let taken: Vec<_> = consumers
+            .into_iter()
+            .filter_map(|c| c.join().unwrap())
+            .collect();
+        assert_eq!(taken.len() + ring.len(), 2);
+        assert!(taken.iter().all(|entry| entry.value == [entry.position; 2]));
+        assert!(taken.len() < 2 || taken[0].position != taken[1].position);
+    });
+}
