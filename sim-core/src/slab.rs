@@ -55,9 +55,9 @@
 //!   next user. `retire` (Acquire) takes all bits at once: every user's accesses come before the free.
 //! - *stamp, insert*: stored with Release after the value was written; whoever turns or pins the stamp does
 //!   so with Acquire and sees the value.
-//! - *stamp, transitions*: AcqRel: what one holder did to the value is seen by the next, and by
-//!   whoever takes or drops it. `touch` in particular releases the changed deadline, and the pin
-//!   of `unlease_if` acquires it.
+//! - *stamp, holders*: release, touch, removal and drop are AcqRel, lease, pin and `remove_idle` Acquire: what
+//!   one holder did to the value is seen by the next, and by whoever takes or drops it. `touch`
+//!   in particular releases the changed deadline, and `unlease_if` acquires it before it asks again.
 //! - *guard*: installation opens it (Release), a lookup adds to it (Acquire): the chunk's pointer and
 //!   stamps are seen. A lookup leaves it (Release), `retire` closes it (Acquire): the lookup's reads come
 //!   before the free.
@@ -72,6 +72,7 @@
 mod chunk;
 mod held;
 mod low;
+mod note;
 mod stamp;
 mod store;
 mod witness;
@@ -80,6 +81,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 pub use self::held::Held;
+pub use self::note::{Due, NO_NOTE, Noted};
 use self::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
 use self::store::{Header, Located};
 use crate::sync::Backoff;
@@ -269,7 +271,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert(&self, value: V) -> Result<Key, V> {
-        let (_, key) = self.occupy(value, 0, Life::Idle)?;
+        let (_, key) = self.occupy(value, 0, 0, Life::Idle)?;
         Ok(key)
     }
 
@@ -279,7 +281,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert_leased(&self, value: V) -> Result<Held<C, V>, V> {
-        let (chunk, key) = self.occupy(value, 1, Life::Leased)?;
+        let (chunk, key) = self.occupy(value, 0, 1, Life::Leased)?;
         // SAFETY: the stamp was stored with one holder.
         Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
     }
@@ -288,6 +290,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     fn occupy(
         &self,
         value: V,
+        note: u64,
         holders: u64,
         life: Life,
     ) -> Result<(NonNull<chunk::Chunk<C, V>>, Key), V> {
@@ -300,7 +303,8 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let word = Word::new(free.generation().wrapping_add(1), holders, life);
         // SAFETY: the slot's bit was just claimed.
         unsafe { slot.write(value) };
-        // Ordering: releases the value to whoever turns or pins the stamp. A plain store: while the life
+        slot.note.store(note, Ordering::Relaxed);
+        // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.
         slot.stamp.store(word.0, Ordering::Release);
         Ok((
@@ -343,8 +347,13 @@ impl<C: Vacate<V>, V> Slab<C, V> {
                 return Err(LeaseError::Saturated);
             }
             let leased = word.turned(Life::Leased).pinned();
-            match stamp.compare_exchange_weak(word.0, leased.0, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            // Ordering: acquires the value, and what its former holders did to it.
+            match stamp.compare_exchange_weak(
+                word.0,
+                leased.0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => {
                     // SAFETY: the exchange has counted a holder of a slot with a value.
                     return Ok(unsafe { Held::adopt(located.chunk, index, leased.generation()) });
@@ -386,6 +395,8 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let mut word = Word(stamp.load(Ordering::Relaxed));
         while word.is_leased(key.generation) {
             let idle = word.turned(Life::Idle);
+            // Ordering: nothing of the slab needs it; it orders what the caller did before for who leases
+            // the slot next, as a release does.
             match stamp.compare_exchange_weak(word.0, idle.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(found) => word = Word(found),
@@ -444,10 +455,11 @@ impl<C: Vacate<V>, V> Slab<C, V> {
             let alone = word.holders() == 0;
             let life = if alone { Life::Free } else { Life::Gone };
             let next = word.with_life(life);
+            // Ordering: acquires the value, and what its former holders did to it.
             match slot.stamp.compare_exchange_weak(
                 word.0,
                 next.0,
-                Ordering::AcqRel,
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) if alone => {

@@ -2,6 +2,35 @@
 //!
 //! A lost wake-up shows as a deadlock: loom fails a model in which a parked thread is never unparked. The
 //! main thread only spawns and joins, and the thread that stores is spawned first.
+//!
+//! # Mutations
+//! Each was made by hand and the named test seen to fail: a model below, or, where it says `wait.rs`, a test in
+//! `tests/wait.rs`. Up to three models are named; others may fail too.
+//!
+//! | in | mutation | seen by |
+//! | --- | --- | --- |
+//! | `Event::flags` | no fence before the load of the flag | `a_waiter_never_sleeps_through_a_notification`, `the_keeper_never_sleeps_through_an_earlier_deadline`, `a_stolen_item_leaves_the_waiter_ready_for_the_next` |
+//! | `Event::locked` | no fence between the flag and the attempt | the same |
+//! | `Waiters::begin` | a wake-up is not over when the waiter begins | `a_stolen_item_leaves_the_waiter_ready_for_the_next`, `a_dropped_waiter_takes_no_wake_up_along`, `one_notification_of_two_items_serves_two_waiters` |
+//! | `Waiter::enter` | no attempt after registering | `a_waiter_never_sleeps_through_a_notification`, `the_keeper_never_sleeps_through_an_earlier_deadline`, `a_stolen_item_leaves_the_waiter_ready_for_the_next` |
+//! | `Waiter::resume` | no attempt after going back to the front | `a_stolen_item_leaves_the_waiter_ready_for_the_next`, `a_dropped_waiter_takes_no_wake_up_along`, `two_notifications_serve_two_waiters` |
+//! | `Waiters::leave` | who leaves notified keeps the baton | `a_dropped_waiter_takes_no_wake_up_along`, `two_notifications_serve_two_waiters`, `two_notifiers_serve_two_waiters` |
+//! | `Waiter::leave_outside` | `more` is not passed on | `one_notification_of_two_items_serves_two_waiters`, `two_notifications_serve_two_waiters`, `two_notifiers_serve_two_waiters` |
+//! | `Waiters::settle` | a vacant role stays vacant | `a_keeper_that_gives_up_hands_the_time_over`, `whoever_is_left_learns_of_the_deadline` |
+//! | `Waiters::settle` | a successor is not told of a `retime` that the keeper did not look at | the same |
+//! | `Waiters::retime` | a `retime` in a vacancy is forgotten | wait.rs: `a_deadline_that_comes_while_the_keeper_is_served_is_not_forgotten` |
+//! | `Waiters::register` | `retimed` is cleared, and not kept as `armed` | wait.rs: `a_newcomer_that_takes_the_role_unaware_of_a_deadline_hands_it_on` |
+//! | `Waiters::begin` | the same for an appointed keeper | wait.rs: `a_keeper_told_of_a_deadline_and_then_served_hands_it_on` |
+//! | `Waiter::attempt_listed` | the keeper does not report a deadline | wait.rs: `a_deadline_that_only_the_keepers_second_attempt_saw_is_handed_on` |
+//! | `Waiter::leave_outside` | a waiter that owes to settle does not | wait.rs: `whoever_is_left_has_the_time` |
+//! | `Timeline::move_to` | `Relaxed` store of the time | `who_reads_a_virtual_time_sees_what_came_before_it` |
+//! | `Timeline::now` | `Relaxed` load of the time | the same |
+//! | `Timeline::register` | the deadline is not compared under the lock | `a_thread_never_sleeps_through_its_virtual_deadline` |
+//!
+//! Not seen by any model: the load of the flags and their store made `Relaxed`. loom knows no single order of
+//! `SeqCst` accesses, and the fences that stand in for it (first two rows) order the weakened accesses as well.
+//! That without the fences the two must be `SeqCst`, and need be no more, is argued in `event.rs` under
+//! "Ordering": it is the store-load pair.
 #![cfg(loom)]
 
 use std::future::Future;

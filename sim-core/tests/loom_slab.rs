@@ -9,8 +9,6 @@ use sim_core::sync::{Arc, UnsafeCell, thread};
 
 /// Runs a model and asserts that it explored at least so many interleavings.
 fn explore(preemptions: Option<usize>, floor: usize, model: impl Fn() + Send + Sync + 'static) {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let _ = &NEXT;
     let explored: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -238,6 +236,30 @@ fn a_lease_sees_what_the_former_one_did() {
     });
 }
 
+/// What the one that releases a slot did to the value is seen by the one that removes it.
+#[test]
+fn a_removal_sees_what_the_former_lease_did() {
+    explore(None, 2, || {
+        let (slab, counts) = slab(2, 2);
+        let index = put(&slab, &counts);
+        let held = slab.lease(index).expect("idle");
+        let releasing = thread::spawn(move || {
+            held.write(1);
+            held.release().expect("current")
+        });
+        let other = slab.clone();
+        let removing = thread::spawn(move || {
+            if let Some(Removed::Value(value)) = other.remove_idle(index) {
+                assert_eq!(value.read(), 1);
+            }
+        });
+        releasing.join().unwrap();
+        removing.join().unwrap();
+        drop(slab);
+        assert_eq!(counts.get(), (1, 0, 1));
+    });
+}
+
 /// One removes, the other holds and leaves: the value goes to exactly one of them.
 #[test]
 fn a_removed_value_goes_to_the_remover_or_to_the_context() {
@@ -301,28 +323,48 @@ fn a_lookup_holds_or_misses() {
     });
 }
 
-/// A chunk is freed while somebody looks into it, by index and by key.
+/// A chunk becomes wholly free and is freed while somebody looks into it.
 #[test]
 fn a_chunk_is_not_freed_under_a_lookup() {
-    explore(Some(4), 10, || {
+    explore(None, 100, || {
         let (slab, counts) = slab(4, 0);
         let held = slab.insert_leased(Value::new(&counts)).ok().expect("room");
         let key = held.key();
-        drop(held.remove());
-        let shrinking = {
-            let slab = slab.clone();
-            thread::spawn(move || slab.shrink())
-        };
+        let removing = thread::spawn(move || {
+            held.write(1);
+            drop(held.remove());
+        });
         let looking = {
             let slab = slab.clone();
-            thread::spawn(move || {
-                assert!(slab.held(key).is_none());
-            })
+            thread::spawn(move || drop(slab.held(key)))
         };
-        shrinking.join().unwrap();
+        removing.join().unwrap();
         looking.join().unwrap();
         slab.shrink();
         assert_eq!(slab.allocated(), 0);
+        assert_eq!(counts.get().0, 1);
+    });
+}
+
+/// The same while the lookup is for an index, of which nothing is known.
+#[test]
+fn a_chunk_is_not_freed_under_a_lease() {
+    explore(None, 100, || {
+        let (slab, counts) = slab(4, 0);
+        let index = put(&slab, &counts);
+        let removing = {
+            let slab = slab.clone();
+            thread::spawn(move || drop(slab.remove_idle(index)))
+        };
+        let leasing = {
+            let slab = slab.clone();
+            thread::spawn(move || slab.lease(index).is_none_or(|held| held.remove().is_ok()))
+        };
+        removing.join().unwrap();
+        assert!(leasing.join().unwrap());
+        slab.shrink();
+        assert_eq!(slab.allocated(), 0);
+        assert_eq!(counts.get(), (1, 0, 0));
     });
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
-use sim_core::sync::atomic::Ordering;
 use sim_core::time::{Instant, Timestamp};
 
 use crate::config::OnDrop;
@@ -72,11 +71,6 @@ impl<T: Send + Sync + 'static> Delivery<T> {
             // Only verdicts take it, and they take the delivery too.
             None => unreachable!("a delivery holds its message until its verdict"),
         }
-    }
-
-    /// The packed key of the slot under this lease.
-    pub(crate) fn low(&self) -> u64 {
-        self.held().key().low()
     }
 
     fn shared(&self) -> &Shared<T> {
@@ -337,23 +331,18 @@ fn extend_standard<T: Send + Sync + 'static>(
     now: Instant,
     deadline: Instant,
 ) -> Result<(), ExtendError> {
-    let shared = held.context();
-    let current = held.deadline.load(Ordering::Relaxed);
+    let current = held.note();
     // A lease whose end has come is over, also before anybody has entered the queue to notice it.
     if !held.is_current() || current <= now.as_nanos() {
         return Err(Stale.into());
     }
-    // The deadline of this lease, read while it was current, cannot be that of a later lease: if one took
-    // over meanwhile it wrote its own, and the exchange fails.
-    held.deadline
-        .compare_exchange(current, deadline.as_nanos(), Ordering::Relaxed, Ordering::Relaxed)
-        .map_err(|_| Stale)?;
-    // A timer that read the former deadline fails now; one that was faster has ended the lease.
-    if !held.touch() {
+    let deadline = standard.within_retention(held.context(), deadline, held.sent_at);
+    if !held.change_note(current, deadline.as_nanos()) {
         return Err(Stale.into());
     }
+    // A longer lease needs nothing more: when the timer of its chunk fires, it is found to go on.
     if deadline.as_nanos() < current {
-        standard.log_odd(shared, deadline, held.key().low());
+        standard.arm_odd(held, deadline);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! way, but what else is due stays as it is until then. Times must not go backwards.
 //!
 //! # Files
-//! `rules` what a queue is told · `records` where messages stand · `timers` what time does ·
+//! `rules` what a queue is told · `admission`, `outcome` what goes in and comes out · `records` where messages stand · `timers` what time does ·
 //! `redrive` how leases end · `groups` order within groups · `fair` tenants · `dedup` repeated sends ·
 //! `attempts` repeated receives · `stats`.
 //!
@@ -37,10 +37,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod admission;
 mod attempts;
 mod dedup;
 mod fair;
 mod groups;
+mod outcome;
 mod recent;
 mod records;
 mod redrive;
@@ -58,7 +60,12 @@ use sim_core::time::Instant;
 
 use crate::group::{GroupId, ReceiveAttemptId, SequenceNumber};
 
+pub use admission::{Accepted, Admission, First, NotStored};
 pub use dedup::DedupKey;
+pub use outcome::{
+    Acknowledged, ChangeError, Content, DeadLetter, Disposition, Effect, Leased, MessageKey,
+    ReceiveError, ReleaseError, Stale,
+};
 pub use records::State;
 pub use rules::{
     Deduplication, DeduplicationScope, FairConfig, FifoConfig, Kind, MAX_LEASE, MessageDelay,
@@ -69,10 +76,10 @@ pub use stats::Stats;
 use attempts::Attempts;
 use dedup::Dedup;
 use fair::Work;
-use groups::{Groups, Ring, Tally};
-use records::{Hold, InLane, Link, List, NIL, Record, Table};
+use groups::{Groups, Tally};
+use records::{Hold, InLane, List, NIL, Record, Table};
 use stats::Counters;
-use timers::{Ages, Place, Timers, Usual};
+use timers::{Ages, Timers, Usual};
 
 /// The rules of one queue at work.
 ///
@@ -105,265 +112,6 @@ enum Order {
     Standard,
     Fair,
     Fifo,
-}
-
-/// Names a message in a machine; never reused, so an old key finds nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageKey {
-    sequence: u64,
-    index: u32,
-}
-
-impl MessageKey {
-    /// Puts a key together from its [parts](Self::parts).
-    #[must_use]
-    pub const fn from_parts(index: u32, sequence: u64) -> Self {
-        Self { sequence, index }
-    }
-
-    /// The key's parts, say for a receipt: its place in the machine, and its sequence number.
-    #[must_use]
-    pub const fn parts(self) -> (u32, u64) {
-        (self.index, self.sequence)
-    }
-}
-
-/// What a sender says about a message.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Admission<'a> {
-    /// A delay of its own instead of the queue's.
-    pub delay: Option<Duration>,
-    /// The message group of a FIFO queue, which must have one; the tenant on a fair queue. Standard
-    /// queues pay it no attention.
-    pub group: Option<&'a GroupId>,
-    /// What makes it a repetition of another send; only on FIFO queues.
-    pub dedup: Option<&'a DedupKey>,
-    /// The time of sending that it keeps, if it was sent before (a dead letter): age and retention
-    /// count from it. A later time than now counts as now.
-    pub sent_at: Option<Instant>,
-    /// The sender's name for the message, which a repetition gets back.
-    pub id: u128,
-}
-
-/// A message that a send stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted {
-    /// Its name.
-    pub key: MessageKey,
-    /// Its place in the queue's order.
-    pub sequence: SequenceNumber,
-    /// Whether it is visible at once, and not delayed.
-    pub visible_now: bool,
-    /// Whether a receiver that found nothing would find something now.
-    pub wakes: bool,
-}
-
-/// The first of several equal sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct First {
-    /// The id of [its admission](Admission::id).
-    pub id: u128,
-    /// Its sequence number.
-    pub sequence: SequenceNumber,
-}
-
-/// Why a send stored nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotStored {
-    /// It repeats an earlier send: for its sender, a success.
-    #[error("the message was sent before")]
-    Duplicate(First),
-    /// As many messages wait as the capacity allows.
-    #[error("the queue is full")]
-    Full,
-    /// As many sends are remembered as the configuration allows.
-    #[error("the table of de-duplication ids is full")]
-    DedupWindowFull,
-    /// A FIFO message has no group.
-    #[error("a message of a FIFO queue has no group")]
-    MissingGroup,
-    /// The queue requires an id or content hash.
-    #[error("the message has neither a de-duplication id nor a content hash")]
-    MissingDeduplication,
-    /// A message of this FIFO queue has a delay of its own.
-    #[error("a message of this FIFO queue has a delay of its own")]
-    DelayNotAllowed,
-    /// A message has a de-duplication id on a queue that is not FIFO.
-    #[error("only FIFO queues know de-duplication ids")]
-    DeduplicationNotAllowed,
-}
-
-/// A received message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leased<M> {
-    /// The payload's name.
-    pub m: M,
-    /// The message's name.
-    pub key: MessageKey,
-    /// The lease: with the key, the right to act on the message.
-    pub lease: u64,
-    /// How often it was received, this time included.
-    pub receive_count: u32,
-    /// When it was received first.
-    pub first_received: Instant,
-    /// When it was sent.
-    pub sent_at: Instant,
-    /// When the lease times out.
-    pub deadline: Instant,
-    /// Its place in the queue's order.
-    pub sequence: SequenceNumber,
-}
-
-/// Why a receive was refused. A receive that finds nothing is not refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReceiveError {
-    /// As many messages are in flight as may be. FIFO queues return nothing instead.
-    #[error("too many messages are in flight")]
-    OverLimit,
-    /// The visibility timeout is longer than any lease may be.
-    #[error("the visibility timeout is longer than {max:?}")]
-    TooLong {
-        /// The longest lease.
-        max: Duration,
-    },
-    /// The attempt was made before, and its messages were acted upon since.
-    #[error("messages of this receive attempt were deleted, returned or changed since")]
-    AttemptSpent,
-    /// As many attempts are remembered as the configuration allows.
-    #[error("the table of receive attempts is full")]
-    AttemptTableFull,
-    /// Only FIFO queues know receive attempts.
-    #[error("only FIFO queues know receive attempts")]
-    AttemptOutOfOrder,
-}
-
-/// The lease has no power over the message any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the lease is over")]
-pub struct Stale;
-
-/// Why a lease was not changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChangeError {
-    /// The lease is over.
-    #[error("the lease is over")]
-    Stale,
-    /// The lease would last too long in all.
-    #[error("the lease would last longer than a lease may")]
-    TooLong {
-        /// The latest end that it may have.
-        latest: Instant,
-    },
-}
-
-impl From<Stale> for ChangeError {
-    fn from(Stale: Stale) -> Self {
-        Self::Stale
-    }
-}
-
-/// Why a message was not released: for the same reasons.
-pub type ReleaseError = ChangeError;
-
-/// A deleted message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Acknowledged<M> {
-    /// The payload's name, free now.
-    pub m: M,
-    /// Whether a receiver that found nothing would find something now: the next message of a group,
-    /// or one that the bound on messages in flight held back.
-    pub wakes: bool,
-}
-
-/// Where a message is after its holder said what to do with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition<M> {
-    /// Still in flight.
-    InFlight {
-        /// The end of its lease.
-        deadline: Instant,
-    },
-    /// Back in the queue.
-    Visible {
-        /// Whether a receiver that found nothing would find something now.
-        wakes: bool,
-    },
-    /// Out of the queue.
-    DeadLetter(DeadLetter<M>),
-}
-
-/// A message that was received too often and has left the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeadLetter<M> {
-    /// The payload's name, free now.
-    pub m: M,
-    /// The name that the message had.
-    pub key: MessageKey,
-    /// How often it was received.
-    pub receive_count: u32,
-    /// When it was sent.
-    pub sent_at: Instant,
-    /// When it was received first.
-    pub first_received: Instant,
-    /// Whether a receiver that found nothing would find something now: the next of its group.
-    pub wakes: bool,
-}
-
-/// What happened to a message without anybody acting on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Effect<M> {
-    /// Its delay passed or its lease timed out.
-    BecameVisible {
-        /// The payload's name, still in use.
-        m: M,
-        /// The message's name.
-        key: MessageKey,
-        /// Whether a receiver that found nothing would find something now.
-        wakes: bool,
-    },
-    /// Its retention ended and it is deleted.
-    Expired {
-        /// The payload's name, free now.
-        m: M,
-        /// The name that the message had.
-        key: MessageKey,
-        /// Where it was: its holder, if any, finds its lease stale.
-        was: State,
-        /// Whether a receiver that found nothing would find something now: the next of its group.
-        wakes: bool,
-    },
-    /// It was received too often.
-    DeadLetter(DeadLetter<M>),
-    /// It was purged.
-    Purged {
-        /// The payload's name, free now.
-        m: M,
-        /// The name that the message had.
-        key: MessageKey,
-        /// Where it was: its holder, if any, finds its lease stale.
-        was: State,
-    },
-}
-
-/// One message in a machine, as [`Machine::contents`] shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Content<M> {
-    /// The payload's name.
-    pub m: M,
-    /// The message's name.
-    pub key: MessageKey,
-    /// Where it is.
-    pub state: State,
-    /// How often it was received.
-    pub receive_count: u32,
-    /// When it was sent.
-    pub sent_at: Instant,
-    /// The end of its lease or delay.
-    pub deadline: Option<Instant>,
 }
 
 struct Gone<M> {
@@ -463,30 +211,48 @@ impl<M: Copy> Machine<M> {
         } else {
             State::Delayed
         };
+        let sent_at = admission.sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let (age, in_age_order) = self.ages.back(sent_at);
+        let in_lane = state == State::Visible || self.order == Order::Fifo;
+        let lane = match self.order {
+            Order::Standard => &mut self.visible,
+            Order::Fair | Order::Fifo => {
+                let group = &mut self.groups.table[group];
+                *group.tally.of(state) += 1;
+                &mut group.lane
+            }
+        };
+        let first = lane.is_empty();
         let index = self.records.insert(Record {
             sequence,
-            sent_at: admission.sent_at.map_or(now, |sent_at| sent_at.min(now)),
-            age: Link::NONE,
-            lane: Link::NONE,
+            sent_at,
+            age,
+            lane: lane.back(),
             group,
             hold: NIL,
             m,
-            state: State::Delayed,
-            in_age_order: true,
+            state,
+            in_age_order,
         });
+        if in_lane {
+            lane.append(&mut self.records, index);
+        }
         self.ages.insert(&mut self.records, index);
+        if let Some(retention) = self.rules.retention {
+            self.timers.look_at(sent_at + retention);
+        }
         self.counters.sent += 1;
-        self.tally.delayed += 1;
-        if group != NIL {
-            self.groups.count_in(group, State::Delayed);
-        }
-        if self.order == Order::Fifo {
-            self.groups.table[group]
-                .lane
-                .push_back(&mut self.records, index);
-        }
+        *self.tally.of(state) += 1;
         let wakes = match state {
-            State::Visible => self.become_visible(index),
+            State::Visible => match self.order {
+                Order::Standard => true,
+                Order::Fair => {
+                    self.groups.settle_fair(group);
+                    true
+                }
+                // Behind other messages, it changes nothing for its group.
+                Order::Fifo => first && self.groups.settle_fifo(group, &self.records),
+            },
             _ => {
                 self.start_delay(now, index, delay, admission.delay.is_some());
                 false
@@ -528,21 +294,23 @@ impl<M: Copy> Machine<M> {
 
     fn start_delay(&mut self, now: Instant, index: u32, delay: Duration, own: bool) {
         let sequence = self.records[index].sequence;
+        let deadline = now + delay;
+        let usual = if own { Usual::No } else { Usual::Delay };
+        let (place, timer) = self.timers.place(deadline, usual);
         let hold = self.holds.insert(Hold {
-            deadline: Instant::NEVER,
+            deadline,
             received_at: now,
             first_received: now,
-            timer: Link::NONE,
+            timer,
             record: index,
             receive_count: 0,
-            place: Place::Nowhere,
+            place,
             lease_held: false,
             changed: own,
         });
         self.records[index].hold = hold;
-        let usual = if own { Usual::No } else { Usual::Delay };
         self.timers
-            .set(&mut self.holds, hold, now + delay, sequence, usual);
+            .enter(&mut self.holds, hold, deadline, sequence, place);
     }
 
     /// Receives up to `max` messages into `out` and returns how many.
@@ -597,15 +365,18 @@ impl<M: Copy> Machine<M> {
         let in_flight = self.tally.in_flight as usize;
         let room = max.min(self.rules.max_in_flight.saturating_sub(in_flight));
         let mut taken = 0;
-        while taken < room && !self.groups.ready.is_empty() {
-            let group = self.groups.ready.head;
-            self.groups.place(group, Ring::Out);
-            let mut index = self.groups.table[group].lane.head;
-            while taken < room && index != NIL && self.records[index].state == State::Visible {
-                let next = self.records[index].lane.next;
+        while taken < room {
+            let Some(mut index) = self.groups.next_ready() else {
+                break;
+            };
+            while taken < room && index != NIL {
+                let Record { state, lane, .. } = self.records[index];
+                if state != State::Visible {
+                    break;
+                }
                 out.push(self.lease(index, now, visibility));
                 taken += 1;
-                index = next;
+                index = lane.next;
             }
         }
         taken
@@ -640,84 +411,6 @@ impl<M: Copy> Machine<M> {
             });
         }
         self.groups.forget_idle();
-    }
-
-    /// Sets the visibility timeout of the receives to come.
-    ///
-    /// # Errors
-    /// [`RulesError::VisibilityTooLong`].
-    pub fn set_visibility_timeout(&mut self, timeout: Duration) -> Result<(), RulesError> {
-        self.change_rules(|rules| rules.visibility_timeout = timeout)
-    }
-
-    /// Sets the bound on waiting messages; those that wait already stay.
-    ///
-    /// # Errors
-    /// [`RulesError::Zero`].
-    pub fn set_capacity(&mut self, capacity: Option<usize>) -> Result<(), RulesError> {
-        self.change_rules(|rules| rules.capacity = capacity)
-    }
-
-    /// Sets the bound on messages in flight; those in flight already stay.
-    ///
-    /// # Errors
-    /// [`RulesError::Zero`].
-    pub fn set_max_in_flight(&mut self, max: usize) -> Result<(), RulesError> {
-        self.change_rules(|rules| rules.max_in_flight = max)
-    }
-
-    /// Sets the delay of the sends to come. On a FIFO queue, as on the field's services, also of the
-    /// messages that are delayed now by the queue's delay, counted from their sends; the next
-    /// [`advance`](Self::advance) serves those that are due by that.
-    pub fn set_delay(&mut self, delay: Duration) {
-        self.rules.delay = delay;
-        if self.order != Order::Fifo {
-            return;
-        }
-        let mut delayed: Vec<u32> = self
-            .timers
-            .iter(&self.holds)
-            .filter(|&hold| {
-                let Hold {
-                    record, changed, ..
-                } = self.holds[hold];
-                !changed && self.records[record].state == State::Delayed
-            })
-            .collect();
-        delayed.sort_unstable_by_key(|&hold| self.records[self.holds[hold].record].sequence);
-        for &hold in &delayed {
-            let sequence = self.records[self.holds[hold].record].sequence;
-            self.timers.clear(&mut self.holds, hold, sequence);
-        }
-        for hold in delayed {
-            let sequence = self.records[self.holds[hold].record].sequence;
-            let deadline = self.holds[hold].received_at + delay;
-            self.timers
-                .set(&mut self.holds, hold, deadline, sequence, Usual::Delay);
-        }
-    }
-
-    /// Sets how long messages are kept, those in the queue included: what is past it now is deleted.
-    ///
-    /// # Errors
-    /// [`RulesError::Zero`].
-    pub fn set_retention(
-        &mut self,
-        now: Instant,
-        retention: Option<Duration>,
-        effects: &mut Vec<Effect<M>>,
-    ) -> Result<(), RulesError> {
-        self.change_rules(|rules| rules.retention = retention)?;
-        self.advance(now, effects);
-        Ok(())
-    }
-
-    fn change_rules(&mut self, change: impl FnOnce(&mut Rules)) -> Result<(), RulesError> {
-        let mut rules = self.rules.clone();
-        change(&mut rules);
-        rules.check()?;
-        self.rules = rules;
-        Ok(())
     }
 
     /// All messages, oldest first.
@@ -802,57 +495,81 @@ impl<M: Copy> Machine<M> {
     /// A FIFO message's group has left the ready ring.
     #[inline]
     fn lease(&mut self, index: u32, now: Instant, visibility: Option<Duration>) -> Leased<M> {
-        let Record {
-            group,
-            sequence,
-            hold,
-            ..
-        } = self.records[index];
-        match self.order {
-            Order::Standard => self.visible.remove(&mut self.records, index),
-            Order::Fair => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-            Order::Fifo => {}
-        }
-        self.change_state(index, State::InFlight);
-        if self.order == Order::Fair {
-            self.groups.settle_fair(group);
-        }
-        let hold = if hold == NIL {
-            let hold = self.holds.insert(Hold {
-                deadline: Instant::NEVER,
-                received_at: now,
-                first_received: now,
-                timer: Link::NONE,
-                record: index,
-                receive_count: 0,
-                place: Place::Nowhere,
-                lease_held: false,
-                changed: false,
-            });
-            self.records[index].hold = hold;
-            hold
-        } else {
-            hold
-        };
-        let entry = &mut self.holds[hold];
-        entry.receive_count = entry.receive_count.saturating_add(1);
-        entry.received_at = now;
-        entry.lease_held = true;
-        entry.changed = false;
         let (deadline, usual) = match visibility {
             Some(visibility) => (now + visibility, Usual::No),
             None => (now + self.rules.visibility_timeout, Usual::Lease),
         };
+        let (place, timer) = self.timers.place(deadline, usual);
+        let record = &mut self.records[index];
+        record.state = State::InFlight;
+        let Record {
+            group,
+            sequence,
+            lane,
+            sent_at,
+            m,
+            ..
+        } = *record;
+        let (receive_count, first_received);
+        if record.hold == NIL {
+            (receive_count, first_received) = (1, now);
+            record.hold = self.holds.insert(Hold {
+                deadline,
+                received_at: now,
+                first_received,
+                timer,
+                record: index,
+                receive_count,
+                place,
+                lease_held: true,
+                changed: false,
+            });
+        } else {
+            let hold = &mut self.holds[record.hold];
+            receive_count = hold.receive_count.saturating_add(1);
+            first_received = hold.first_received;
+            *hold = Hold {
+                deadline,
+                received_at: now,
+                first_received,
+                timer,
+                record: index,
+                receive_count,
+                place,
+                lease_held: true,
+                changed: false,
+            };
+        }
         self.timers
-            .set(&mut self.holds, hold, deadline, sequence, usual);
+            .enter(&mut self.holds, record.hold, deadline, sequence, place);
         self.counters.received += 1;
-        self.leased(index)
+        self.tally.visible -= 1;
+        self.tally.in_flight += 1;
+        if group == NIL {
+            self.visible.unlink(&mut self.records, lane);
+        } else {
+            let entry = &mut self.groups.table[group];
+            entry.tally.visible -= 1;
+            entry.tally.in_flight += 1;
+            self.groups.in_flight += u32::from(entry.tally.in_flight == 1);
+            if self.order == Order::Fair {
+                entry.lane.unlink(&mut self.records, lane);
+                self.groups.settle_fair(group);
+            }
+        }
+        Leased {
+            m,
+            key: MessageKey { sequence, index },
+            lease: u64::from(receive_count),
+            receive_count,
+            first_received,
+            sent_at,
+            deadline,
+            sequence: SequenceNumber::new(sequence),
+        }
     }
 
-    /// What the holder of a message in flight gets.
-    #[inline]
+    /// What the holder of a message in flight got.
     fn leased(&self, index: u32) -> Leased<M> {
         let record = &self.records[index];
         let hold = &self.holds[record.hold];
@@ -874,39 +591,42 @@ impl<M: Copy> Machine<M> {
     /// Takes a message out of the machine, whatever its state.
     #[inline]
     fn take_out(&mut self, index: u32, now: Instant) -> Gone<M> {
+        let record = self.records[index];
         let Record {
-            sequence,
             group,
             hold,
             m,
             state,
             ..
-        } = self.records[index];
-        let was_full = self.in_flight_full();
-        match self.order {
-            Order::Fifo => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-            _ if state != State::Visible => {}
-            Order::Standard => self.visible.remove(&mut self.records, index),
-            Order::Fair => self.groups.table[group]
-                .lane
-                .remove(&mut self.records, index),
-        }
-        if hold != NIL {
-            self.timers.clear(&mut self.holds, hold, sequence);
-            if self.order == Order::Fair && state == State::InFlight {
-                self.count_work(group, self.holds[hold].received_at, now);
-            }
-            self.holds.vacate(hold);
-        }
-        self.ages.remove(&mut self.records, index);
-        self.records.vacate(index);
+        } = record;
+        let held_back = state == State::InFlight && self.in_flight_full();
         *self.tally.of(state) -= 1;
-        if group != NIL {
-            self.groups.count_out(group, state);
+        if hold != NIL {
+            let gone = self.holds[hold];
+            self.timers
+                .leave(&mut self.holds, hold, &gone, record.sequence);
+            self.holds.vacate(hold);
+            if self.order == Order::Fair && state == State::InFlight {
+                self.count_work(group, gone.received_at, now);
+            }
         }
-        let mut wakes = match self.order {
+        self.ages.remove(&mut self.records, index, &record);
+        let lane = if group == NIL {
+            &mut self.visible
+        } else {
+            let entry = &mut self.groups.table[group];
+            let count = entry.tally.of(state);
+            *count -= 1;
+            if state == State::InFlight && *count == 0 {
+                self.groups.in_flight -= 1;
+            }
+            &mut entry.lane
+        };
+        if state == State::Visible || self.order == Order::Fifo {
+            lane.unlink(&mut self.records, record.lane);
+        }
+        self.records.vacate(index);
+        let wakes = match self.order {
             Order::Standard => false,
             Order::Fair => {
                 self.groups.settle_fair(group);
@@ -914,8 +634,10 @@ impl<M: Copy> Machine<M> {
             }
             Order::Fifo => self.groups.settle_fifo(group, &self.records),
         };
-        wakes |= state == State::InFlight && was_full && self.something_ready();
-        Gone { m, wakes }
+        Gone {
+            m,
+            wakes: wakes || (held_back && self.something_ready()),
+        }
     }
 }
 

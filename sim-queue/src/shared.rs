@@ -37,8 +37,6 @@ pub(crate) struct Stored<T> {
     pub(crate) sent_at: Instant,
     /// When it was first received, in nanoseconds; 0 as long as it was not.
     pub(crate) first_received: AtomicU64,
-    /// When the present lease ends, in nanoseconds. Written by the holder of the lease alone.
-    pub(crate) deadline: AtomicU64,
     /// How often it was received.
     pub(crate) receives: AtomicU32,
     /// What becomes of it when the last delivery that holds it goes: a [`Fate`].
@@ -88,7 +86,6 @@ impl<T> Stored<T> {
             number,
             sent_at,
             first_received: AtomicU64::new(0),
-            deadline: AtomicU64::new(0),
             receives: AtomicU32::new(0),
             fate: AtomicU8::new(Fate::Drop as u8),
         }
@@ -108,14 +105,16 @@ pub(crate) mod count {
     pub(crate) const MOVED: usize = 4;
     /// Sent straight into a slot: delayed, or put back by a move task.
     pub(crate) const SLOT_SENT: usize = 5;
-    /// Received with a lease that does not stand in the lease ring.
-    pub(crate) const ODD_RECEIVED: usize = 6;
+    /// Received out of a slot: again, or after a delay.
+    pub(crate) const RECEIVED_AGAIN: usize = 6;
     pub(crate) const EMPTY: usize = 7;
     /// Leases that ran out.
     pub(crate) const LAPSED: usize = 8;
     /// Leases that their holder gave back.
     pub(crate) const RELEASED: usize = 9;
-    pub(crate) const LEN: usize = 10;
+    /// Left the ring without being received: too old, or purged.
+    pub(crate) const UNRECEIVED: usize = 10;
+    pub(crate) const LEN: usize = 11;
 }
 
 /// How far a queue is closed.

@@ -2,25 +2,28 @@
 //!
 //! # How a message travels
 //! A plain message stands by value in `fresh`, a ring keyed by the time of sending. A receive takes it out
-//! of the ring and puts it, leased, into a slot of the slab; the slot's key and the lease's end go into
-//! `leases`, the plain ring of the queue's own visibility timeout. Acknowledging is one compare-and-swap
-//! on the slot. Nothing on this way takes a lock.
+//! of the ring and puts it, leased, into a slot of the slab; the end of the lease stands in the slot's note.
+//! Acknowledging is one compare-and-swap on the slot. Nothing on this way takes a lock.
 //!
-//! What is out of the ordinary (a delayed message, a lease of another length, a message that came back)
-//! stands in its slot, idle, and is found by its key: in the timer wheel behind `control` until it is due,
-//! then in `returned`, which receivers look into first because what stands there is older.
+//! What is out of the ordinary (a delayed message, a message that came back) stands in its slot, idle,
+//! and is found by its key: in the timer wheel behind `control` until it is due, then in `returned`, which
+//! receivers look into first because what stands there is older.
 //!
 //! # Deadlines
+//! One timer serves the leases of a chunk of 64 slots: it stands at the earliest of their ends, in `leases`
+//! (a plain ring: timers of the queue's own visibility timeout are set in the order in which they end) or
+//! in the wheel. When it fires, the leases that are over end, and the next timer is set for the earliest
+//! that goes on; see [`sim_core::slab::Noted`]. So a message that is acknowledged in time, as nearly all are,
+//! costs no timer, and lengthening a lease touches neither ring nor wheel.
+//!
 //! [`Shared::next_due`] is a lower bound of all deadlines. Who enters the queue later than that serves
-//! what is due, under the control lock and deadline by deadline. An entry whose slot has moved on since is
-//! recognised by its generation and dropped. A lease that was lengthened is recognised by the slot's own
-//! deadline and set anew: lengthening a lease touches neither ring nor wheel.
+//! what is due, under the control lock and deadline by deadline.
 
 use std::time::Duration;
 
 use sim_core::deadline::LeaseRing;
 use sim_core::ring::{Bounded, Entry, Unbounded};
-use sim_core::slab::{Key, Removed};
+use sim_core::slab::{Due, NO_NOTE, Noted, Removed};
 use sim_core::sync::Mutex;
 use sim_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sim_core::time::Instant;
@@ -33,8 +36,10 @@ use crate::shared::{Fate, Held, REDRIVE_RETRY, Shared, Slots, Stored, count};
 
 /// Caps up to this one are kept exactly, at the price of a shared counter.
 const EXACT_CAP: usize = 1024;
-/// Every so many leases the lease ring is swept of those that ended.
-const SWEEP_EVERY: u64 = 64;
+/// When a chunk is walked again in which a lease was just being taken.
+const SOON: Duration = Duration::from_millis(1);
+/// Timers that the wheel may hold beyond one for each chunk before it is searched for those that are void.
+const SLACK: usize = 1024;
 /// Set in the numbers of messages that did not pass `fresh`, so that they differ from its positions.
 const SLOT_NUMBER: u64 = 1 << 61;
 
@@ -50,11 +55,11 @@ pub(crate) enum Fresh<T> {
     Unbounded(Unbounded<Waiting<T>, u64>),
 }
 
-/// What the wheel keeps: slots by their low key.
+/// What the wheel keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
-    /// The lease of this slot ends.
-    Lease(u64),
+    /// A lease in this chunk may end.
+    Chunk(u32),
     /// This idle slot becomes visible.
     Visible(u64),
 }
@@ -62,6 +67,8 @@ enum Timer {
 /// The part behind the lock.
 struct Control {
     wheel: Wheel<Timer>,
+    /// Timers beyond which the wheel is searched for void ones.
+    bound: usize,
 }
 
 /// The lock-free engine.
@@ -78,9 +85,10 @@ pub(crate) struct Standard<T> {
     delayed: AtomicUsize,
     /// Entries of `returned` whose message was acknowledged late.
     dangling: AtomicUsize,
-    /// Leases that stand in the wheel, an upper bound.
-    odd: AtomicUsize,
-    /// Leases under an exact cap; unused under an approximate one.
+    /// Under an approximate cap: the position of `fresh` up to which messages may be received before those
+    /// in flight are counted again.
+    granted: AtomicU64,
+    /// Under an exact cap: the leases.
     exact: AtomicUsize,
     numbers: AtomicU64,
     /// The configured cap is small enough to be exact.
@@ -106,10 +114,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
             leases: LeaseRing::new(),
             lease_nanos: AtomicU64::new(nanos(config.visibility_timeout)),
             delay_nanos: AtomicU64::new(nanos(config.delay)),
-            control: Mutex::new(Control { wheel: Wheel::new() }),
+            control: Mutex::new(Control { wheel: Wheel::new(), bound: SLACK }),
             delayed: AtomicUsize::new(0),
             dangling: AtomicUsize::new(0),
-            odd: AtomicUsize::new(0),
+            granted: AtomicU64::new(config.max_in_flight as u64),
             exact: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             is_exact: config.max_in_flight <= EXACT_CAP,
@@ -243,7 +251,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ) -> Result<Delivery<T>, Nothing> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
-        self.reserve(slots, now, 1)?;
+        self.reserve(shared, 1)?;
         let lease = self.lease_end(now, visibility);
         while !self.returned.is_empty() {
             let Some(entry) = self.returned.pop_entry() else { break };
@@ -261,12 +269,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
             let sent_at = Instant::from_nanos(entry.key);
             if shared.is_expired(sent_at, now) {
                 drop(entry.value);
+                shared.counters.add(count::UNRECEIVED, 1);
                 shared.gone(count::EXPIRED, 1);
                 continue;
             }
-            let lease = lease.within(shared.config.retention, sent_at);
             let held = self.place(slots, now, lease, entry.position, sent_at, entry.value);
-            self.log_lease(slots, lease, held.key().low());
             return Ok(Delivery::new(held, Lease::fresh(now)));
         }
     }
@@ -282,7 +289,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ) -> Result<usize, Nothing> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
-        let max = self.reserve(slots, now, max)?;
+        let max = self.reserve(shared, max)?;
         let lease = self.lease_end(now, visibility);
         let before = out.len();
         let mut found = 0;
@@ -293,9 +300,6 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 found += 1;
             }
         }
-        // Without a retention all these leases end together: one claim in the ring logs them.
-        let together = lease.own.filter(|_| shared.config.retention.is_none());
-        let first = out.len();
         while found < max {
             let mut expired = 0;
             let taken = self.fresh.pop_batch(max - found, |position, key, waiting| {
@@ -304,23 +308,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
                     expired += 1;
                     return;
                 }
-                let lease = lease.within(shared.config.retention, sent_at);
                 let held = self.place(slots, now, lease, position, sent_at, waiting);
-                if together.is_none() {
-                    self.log_lease(slots, lease, held.key().low());
-                }
                 out.push(Delivery::new(held, Lease::fresh(now)));
                 found += 1;
             });
             if expired > 0 {
+                shared.counters.add(count::UNRECEIVED, expired);
                 shared.gone(count::EXPIRED, expired);
             }
             if taken == 0 {
                 break;
             }
-        }
-        if let Some(own) = together {
-            self.log_leases(slots, lease.at, own, &out[first..]);
         }
         let taken = out.len() - before;
         self.unreserve(max - taken);
@@ -341,13 +339,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
         sent_at: Instant,
         waiting: Waiting<T>,
     ) -> Held<T> {
+        let lease = lease.within(slots.context(), sent_at);
         let mut stored = Stored::new(waiting.value, waiting.headers, position, sent_at);
         stored.first_received = AtomicU64::new(now.as_nanos().max(1));
-        stored.deadline = AtomicU64::new(lease.at.as_nanos());
         stored.receives = sim_core::sync::atomic::AtomicU32::new(1);
         loop {
-            match slots.insert_leased(stored) {
-                Ok(held) => return held,
+            match slots.insert_leased_noted(stored, lease.at.as_nanos()) {
+                Ok(held) => {
+                    self.arm(&held, lease);
+                    return held;
+                }
                 // Two to the 32nd slots are taken: their holders must go first.
                 Err(back) => {
                     stored = back;
@@ -366,26 +367,37 @@ impl<T: Send + Sync + 'static> Standard<T> {
         low: u64,
     ) -> Option<Delivery<T>> {
         let shared = slots.context();
-        let Some(held) = slots.lease_low(low) else {
+        let Some(sent_at) = slots.with_low(low, |stored| stored.sent_at) else {
             self.not_leased(slots, now, low);
             return None;
         };
-        if shared.is_expired(held.sent_at, now) {
-            let removed = held.remove_with(false, |_, _, stored| drop(stored));
-            if removed.is_ok() {
-                shared.gone(count::EXPIRED, 1);
+        if shared.is_expired(sent_at, now) {
+            match slots.remove_idle_low(low) {
+                Some(removed) => {
+                    drop(removed);
+                    shared.gone(count::EXPIRED, 1);
+                }
+                None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
             return None;
         }
-        let lease = lease.within(shared.config.retention, held.sent_at);
+        let lease = lease.within(shared, sent_at);
+        let Some(held) = slots.lease_low_noted(low, lease.at.as_nanos()) else {
+            self.not_leased(slots, now, low);
+            return None;
+        };
         let receives = held.receives.load(Ordering::Relaxed).saturating_add(1);
         held.receives.store(receives, Ordering::Relaxed);
-        held.deadline.store(lease.at.as_nanos(), Ordering::Relaxed);
         if receives == 1 {
             held.first_received.store(now.as_nanos().max(1), Ordering::Relaxed);
         }
         let first = Instant::from_nanos(held.first_received.load(Ordering::Relaxed));
-        self.log_lease(slots, lease, held.key().low());
+        self.arm(&held, lease);
+        shared.counters.add(count::RECEIVED_AGAIN, 1);
+        if !self.is_exact {
+            // It does not pass `fresh`, where those under an approximate cap are counted.
+            self.granted.fetch_sub(1, Ordering::Relaxed);
+        }
         Some(Delivery::new(held, Lease::again(now, first, receives)))
     }
 
@@ -421,59 +433,69 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
-    /// Makes the end of a lease findable.
-    fn log_lease(&self, slots: &Slots<T>, lease: LeaseEnd, low: u64) {
-        let shared = slots.context();
+    /// Sees to it that a timer of the slot's chunk fires when the lease ends, or before.
+    #[inline]
+    fn arm(&self, held: &Held<T>, lease: LeaseEnd) {
+        // SeqCst: after the slot was claimed; see `sim_core::slab::Noted`.
+        if lease.at.as_nanos() < held.chunk_note().load(Ordering::SeqCst) {
+            self.set_timer(held, lease);
+        }
+    }
+
+    #[cold]
+    fn set_timer(&self, held: &Held<T>, lease: LeaseEnd) {
+        let at = lease.at.as_nanos();
+        if held.chunk_note().fetch_min(at, Ordering::SeqCst) <= at {
+            return;
+        }
+        let shared = held.context();
+        let chunk = held.chunk_number();
         match lease.own {
             Some(own) => {
-                let position = self.leases.push(lease.at, low);
-                shared.announce(lease.at);
+                self.leases.push(lease.at, u64::from(chunk));
                 if self.lease_nanos.load(Ordering::SeqCst) != own {
                     self.spill_leases();
                 }
-                if position % SWEEP_EVERY == SWEEP_EVERY - 1 {
-                    self.sweep(slots);
-                }
             }
             None => {
-                self.log_odd(shared, lease.at, low);
-                shared.counters.add(count::ODD_RECEIVED, 1);
+                let mut control = self.control.lock();
+                control.wheel.insert(lease.at, Timer::Chunk(chunk));
+                // Timers that an earlier one has overtaken are void; they are few unless leases get
+                // shorter all the time.
+                if control.wheel.len() > control.bound {
+                    control.wheel.retain(|at, timer| match timer {
+                        Timer::Chunk(chunk) => held
+                            .slab_chunk_note(*chunk)
+                            .is_some_and(|note| note.load(Ordering::SeqCst) == at.as_nanos()),
+                        Timer::Visible(_) => true,
+                    });
+                    control.bound = 2 * control.wheel.len() + SLACK;
+                }
             }
         }
+        shared.announce(lease.at);
     }
 
-    /// Makes the ends of many leases of the queue's own length findable, with one claim.
-    fn log_leases(&self, slots: &Slots<T>, at: Instant, own: u64, deliveries: &[Delivery<T>]) {
-        if deliveries.is_empty() {
-            return;
-        }
-        let shared = slots.context();
-        let first = self.leases.push_batch(at, deliveries.iter().map(Delivery::low));
-        shared.announce(at);
-        if self.lease_nanos.load(Ordering::SeqCst) != own {
-            self.spill_leases();
-        }
-        if first / SWEEP_EVERY != (first + deliveries.len() as u64) / SWEEP_EVERY {
-            self.sweep(slots);
-        }
+    /// Sees to it that a timer fires when a lease ends that was shortened.
+    pub(crate) fn arm_odd(&self, held: &Held<T>, at: Instant) {
+        self.arm(held, LeaseEnd { at, own: None });
     }
 
-    /// Puts the end of a lease into the wheel.
-    pub(crate) fn log_odd(&self, shared: &Shared<T>, at: Instant, low: u64) {
-        {
-            let mut control = self.control.lock();
-            control.wheel.insert(at, Timer::Lease(low));
-            self.odd.fetch_add(1, Ordering::SeqCst);
-        }
-        shared.announce(at);
+    /// No lease outlasts its message's retention.
+    pub(crate) fn within_retention(
+        &self,
+        shared: &Shared<T>,
+        deadline: Instant,
+        sent_at: Instant,
+    ) -> Instant {
+        LeaseEnd { at: deadline, own: None }.within(shared, sent_at).at
     }
 
     // ---- the cap on leases ---------------------------------------------------------------------------
 
     /// Reserves up to `max` leases under the cap; returns how many.
     #[inline]
-    fn reserve(&self, slots: &Slots<T>, now: Instant, max: usize) -> Result<usize, Nothing> {
-        let shared = slots.context();
+    fn reserve(&self, shared: &Shared<T>, max: usize) -> Result<usize, Nothing> {
         let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
         let cap = shared.config.max_in_flight.saturating_sub(usize::try_from(undelivered).unwrap_or(0));
         if self.is_exact {
@@ -494,15 +516,14 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 }
             }
         }
-        // Every lease stands in the ring or in the wheel, so their lengths bound the number in flight.
-        let bound = self.leases.len_bound() + self.odd.load(Ordering::Relaxed);
-        if bound + max <= cap {
+        let received = self.fresh.popped();
+        if received + max as u64 <= self.granted.load(Ordering::Relaxed) {
             return Ok(max);
         }
-        let _ = now;
         let in_flight = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        let granted = max.min(cap.saturating_sub(in_flight));
-        if granted == 0 { Err(Nothing::OverLimit) } else { Ok(granted) }
+        let room = cap.saturating_sub(in_flight);
+        self.granted.store(received + room as u64, Ordering::Relaxed);
+        if room == 0 { Err(Nothing::OverLimit) } else { Ok(max.min(room)) }
     }
 
     #[inline]
@@ -602,14 +623,14 @@ impl<T: Send + Sync + 'static> Standard<T> {
         letters: &mut Vec<Stored<T>>,
     ) {
         let shared = slots.context();
-        if let Some((at, low)) = self.leases.pop_due(due) {
-            self.end_lease(slots, control, at, low, dropped, letters);
+        if let Some((at, chunk)) = self.leases.pop_due(due) {
+            // Pushed as 32 bits.
+            self.end_leases(slots, control, at, chunk as u32, dropped, letters);
             return;
         }
         match control.wheel.pop_due(due) {
-            Some((at, Timer::Lease(low))) => {
-                self.odd.fetch_sub(1, Ordering::SeqCst);
-                self.end_lease(slots, control, at, low, dropped, letters);
+            Some((at, Timer::Chunk(chunk))) => {
+                self.end_leases(slots, control, at, chunk, dropped, letters);
                 return;
             }
             Some((_, Timer::Visible(low))) => {
@@ -625,6 +646,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let Some(retention) = shared.config.retention else { return };
         let is_old = |key: u64| Instant::from_nanos(key) + retention <= now;
         if let Some(waiting) = self.fresh.pop_if(is_old) {
+            shared.counters.add(count::UNRECEIVED, 1);
             dropped.push(waiting);
         } else if let Some(entry) = self.returned.pop_if(is_old) {
             match slots.remove_idle_low(entry.value) {
@@ -637,85 +659,93 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
-    /// The deadline of a lease has come: the message returns or dies, unless it was dealt with before.
-    fn end_lease(
+    /// The timer of a chunk fires: its leases that are over end, and the next timer is set.
+    fn end_leases(
         &self,
         slots: &Slots<T>,
         control: &mut Control,
-        due: Instant,
+        at: Instant,
+        chunk: u32,
+        dropped: &mut Vec<Waiting<T>>,
+        letters: &mut Vec<Stored<T>>,
+    ) {
+        let Some(note) = slots.chunk_note(chunk) else { return };
+        let due = at.as_nanos();
+        if note.load(Ordering::SeqCst) != due {
+            // An earlier timer has seen to the chunk, and has set the next one.
+            return;
+        }
+        note.swap(NO_NOTE, Ordering::SeqCst);
+        let mut next = NO_NOTE;
+        slots.leased_in(chunk, |noted| match noted {
+            Noted::Leased { note, .. } if note > due => next = next.min(note),
+            Noted::Leased { low, .. } => match slots.unlease_due(low, due) {
+                Due::Ended(low) => self.lease_over(slots, at, low, dropped, letters),
+                Due::Later(note) => next = next.min(note),
+                Due::Over => {}
+            },
+            Noted::Unknown => next = next.min((at + SOON).as_nanos()),
+        });
+        if next != NO_NOTE && note.fetch_min(next, Ordering::SeqCst) > next {
+            control.wheel.insert(Instant::from_nanos(next), Timer::Chunk(chunk));
+        }
+    }
+
+    /// A lease has run out: its message returns, or dies.
+    fn lease_over(
+        &self,
+        slots: &Slots<T>,
+        at: Instant,
         low: u64,
         dropped: &mut Vec<Waiting<T>>,
         letters: &mut Vec<Stored<T>>,
     ) {
         let shared = slots.context();
-        let mut later = None;
-        let mut seen = (Instant::ORIGIN, 0);
-        let ended = slots.unlease_if(low, |stored| {
-            let deadline = Instant::from_nanos(stored.deadline.load(Ordering::Relaxed));
-            seen = (stored.sent_at, stored.receives.load(Ordering::Relaxed));
-            later = (deadline > due).then_some(deadline);
-            later.is_none()
-        });
-        if ended.is_none() {
-            if let Some(later) = later {
-                control.wheel.insert(later, Timer::Lease(low));
-                self.odd.fetch_add(1, Ordering::SeqCst);
-            }
-            return;
-        }
-        let (sent_at, receives) = seen;
-        let low = Key::low_after_lease(low);
         shared.counters.add(count::LAPSED, 1);
-        if shared.is_expired(sent_at, due) {
-            match slots.remove_idle_low(low) {
-                Some(Removed::Value(stored)) => {
-                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
-                }
-                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
-                None => {}
-            }
-            self.lease_ended();
-            return;
-        }
-        if shared.max_receives().is_some_and(|max| receives >= max) {
-            if let Some(held) = slots.lease_low(low) {
-                let removed = held.remove_with(false, |_, _, stored| match stored {
-                    Ok(stored) => Some(stored),
-                    Err(stored) => {
-                        stored.set_fate(Fate::MaxReceives);
-                        None
-                    }
-                });
-                letters.extend(removed.ok().flatten());
-            }
-            self.lease_ended();
-            return;
-        }
-        self.put_back(shared, sent_at, low);
-    }
-
-    /// Keeps the lease ring no longer than about twice what is in flight.
-    fn sweep(&self, slots: &Slots<T>) {
-        let shared = slots.context();
-        let live = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        if !self.leases.is_long(live) {
-            return;
-        }
-        let Some(mut control) = self.control.try_lock() else { return };
-        let is_live = |_, low| slots.is_leased_low(low);
-        self.leases.overflow(live, is_live, usize::MAX, |at, low| {
-            control.wheel.insert(at, Timer::Lease(low));
-            self.odd.fetch_add(1, Ordering::SeqCst);
+        let seen = slots.with_low(low, |stored| {
+            (stored.sent_at, stored.receives.load(Ordering::Relaxed))
         });
+        let Some((sent_at, receives)) = seen else {
+            // Acknowledged in this very moment; there is no entry in `returned` to lead nowhere.
+            self.dangling.fetch_sub(1, Ordering::SeqCst);
+            self.lease_ended();
+            return;
+        };
+        let is_dead = shared.max_receives().is_some_and(|max| receives >= max);
+        let is_old = shared.is_expired(sent_at, at);
+        if !is_dead && !is_old {
+            self.put_back(shared, sent_at, low);
+            return;
+        }
+        let fate = if is_old { Fate::Drop } else { Fate::MaxReceives };
+        let removed = slots.pin_low(low).and_then(|held| {
+            held.remove_with(true, |_, _, stored| match stored {
+                Ok(stored) => Some(stored),
+                Err(stored) => {
+                    stored.set_fate(fate);
+                    None
+                }
+            })
+            .ok()
+        });
+        self.lease_ended();
+        match removed {
+            Some(Some(stored)) if is_old => {
+                dropped.push(Waiting { value: stored.value, headers: stored.headers });
+            }
+            Some(Some(stored)) => letters.push(stored),
+            Some(None) if is_old => shared.gone(count::EXPIRED, 1),
+            Some(None) => {}
+            None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
+        }
     }
 
-    /// Moves every lease from the ring to the wheel: the ring's order is broken, since the queue's own
+    /// Moves every timer from the ring to the wheel: the ring's order is broken, since the queue's own
     /// timeout changed.
     fn spill_leases(&self) {
         let mut control = self.control.lock();
-        while let Some((at, low)) = self.leases.pop_due(Instant::NEVER) {
-            control.wheel.insert(at, Timer::Lease(low));
-            self.odd.fetch_add(1, Ordering::SeqCst);
+        while let Some((at, chunk)) = self.leases.pop_due(Instant::NEVER) {
+            control.wheel.insert(at, Timer::Chunk(chunk as u32));
         }
     }
 
@@ -738,34 +768,34 @@ impl<T: Send + Sync + 'static> Standard<T> {
         {
             let mut control = self.control.lock();
             let mut lows = Vec::new();
-            while let Some((_, low)) = self.leases.pop_due(Instant::NEVER) {
-                lows.push(low);
-            }
-            while let Some((_, timer)) = control.wheel.pop_due(Instant::NEVER) {
-                match timer {
-                    Timer::Lease(low) => {
-                        self.odd.fetch_sub(1, Ordering::SeqCst);
-                        lows.push(low);
-                    }
-                    Timer::Visible(low) => {
-                        self.delayed.fetch_sub(1, Ordering::SeqCst);
-                        lows.push(low);
-                    }
+            // The timers of leases stay: they find nothing when they fire, or later leases.
+            control.wheel.retain(|_, timer| match timer {
+                Timer::Visible(low) => {
+                    self.delayed.fetch_sub(1, Ordering::SeqCst);
+                    lows.push(*low);
+                    false
                 }
+                Timer::Chunk(_) => true,
+            });
+            for chunk in (0..).take_while(|&chunk| slots.chunk_note(chunk).is_some()) {
+                slots.leased_in(chunk, |noted| {
+                    if let Noted::Leased { low, .. } = noted
+                        && let Due::Ended(low) = slots.unlease_due(low, u64::MAX)
+                    {
+                        self.lease_ended();
+                        lows.push(low);
+                    }
+                });
             }
             for low in lows {
-                let ended = slots.unlease_if(low, |_| true).is_some();
-                if ended {
-                    self.lease_ended();
-                }
-                let low = if ended { Key::low_after_lease(low) } else { low };
                 match slots.remove_idle_low(low) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
                         dropped.push(Waiting { value: stored.value, headers: stored.headers });
                     }
                     Some(Removed::Shared) => gone += 1,
-                    None => {}
+                    // Acknowledged in this very moment.
+                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
             }
             // Only as many as stand there now: concurrent senders go on.
@@ -785,6 +815,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         for _ in 0..self.fresh.len() {
             let Some(entry) = self.fresh.pop() else { break };
             drop(entry.value);
+            shared.counters.add(count::UNRECEIVED, 1);
             gone += 1;
         }
         shared.gone(count::PURGED, gone);
@@ -816,7 +847,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     pub(crate) fn received(&self, shared: &Shared<T>) -> u64 {
-        self.leases.pushed() + shared.counters.sum(count::ODD_RECEIVED)
+        let counts = shared.counters.sums();
+        (self.fresh.popped() + counts[count::RECEIVED_AGAIN])
+            .saturating_sub(counts[count::UNRECEIVED])
     }
 
     /// Messages that were taken in and did not end yet.
@@ -853,8 +886,8 @@ struct LeaseEnd {
 impl LeaseEnd {
     /// No lease outlasts its message's retention.
     #[inline]
-    fn within(self, retention: Option<Duration>, sent_at: Instant) -> Self {
-        match retention.map(|retention| sent_at + retention) {
+    fn within<T: Send + Sync + 'static>(self, shared: &Shared<T>, sent_at: Instant) -> Self {
+        match shared.config.retention.map(|retention| sent_at + retention) {
             Some(end) if end < self.at => Self { at: end, own: None },
             _ => self,
         }
@@ -931,6 +964,14 @@ impl<T> Fresh<T> {
         match self {
             Self::Bounded(ring) => ring.is_empty(),
             Self::Unbounded(ring) => ring.is_empty(),
+        }
+    }
+
+    #[inline]
+    fn popped(&self) -> u64 {
+        match self {
+            Self::Bounded(ring) => ring.popped(),
+            Self::Unbounded(ring) => ring.popped(),
         }
     }
 

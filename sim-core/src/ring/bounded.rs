@@ -470,6 +470,13 @@ impl<T, K: Key> Bounded<T, K> {
         self.producers.tail.load(Ordering::SeqCst) == head
     }
 
+    /// How many elements were ever popped: the claimed head.
+    #[inline]
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        self.head.load(Ordering::SeqCst)
+    }
+
     /// How many elements were ever pushed: the claimed tail.
     #[inline]
     #[must_use]

@@ -746,6 +746,13 @@ impl<T, K: Key> Unbounded<T, K> {
         }
     }
 
+    /// How many elements were ever popped: the claimed head.
+    #[inline]
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        Self::position(self.head.end.index.load(Ordering::SeqCst))
+    }
+
     /// How many elements were ever pushed: the claimed tail.
     #[inline]
     #[must_use]

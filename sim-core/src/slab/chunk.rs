@@ -24,6 +24,8 @@ pub(super) const LOOKUP: u64 = 2;
 /// A place for one value.
 pub(super) struct Slot<V> {
     pub(super) stamp: Stamp,
+    /// A word of the owner's, readable without holding the slot.
+    pub(super) note: AtomicU64,
     /// Invariant: initialised while the stamp says Idle, Leased or Gone, up to the moment at which the
     /// thread that emptied the slot takes it. Shared while anybody holds the slot; exclusive to the thread
     /// that claimed the slot's bit, to the one that left it last, or to the sweep.
@@ -112,6 +114,7 @@ impl<C, V> Chunk<C, V> {
             let stamp = Stamp::new(Word::new(generation, 0, Life::Free).0);
             let empty = Slot {
                 stamp,
+                note: AtomicU64::new(0),
                 value: UnsafeCell::new(MaybeUninit::uninit()),
             };
             // SAFETY: valid for writes, as above.
@@ -163,6 +166,8 @@ pub(super) struct Entry<C, V> {
     /// The chunk. Valid while a slot of it is in use, while a lookup is registered in a guard that is not
     /// vacant, and under the store's lock; always, for the entries that keep their chunks.
     pub(super) chunk: AtomicPtr<Chunk<C, V>>,
+    /// A word of the owner's for the whole chunk; [`NO_NOTE`](super::NO_NOTE) at first.
+    pub(super) note: AtomicU64,
     /// The highest generation used by any chunk that stood here. Under the store's lock.
     pub(super) generation: AtomicU64,
     /// The next entry plus one, in the list of vacant entries or in that of chunks with room: an entry is
@@ -190,6 +195,7 @@ impl<C, V> Entry<C, V> {
             guard: Stamp::new(VACANT),
             chunk: AtomicPtr::new(std::ptr::null_mut()),
             generation: AtomicU64::new(0),
+            note: AtomicU64::new(super::NO_NOTE),
             next: AtomicU32::new(0),
             previous: AtomicU32::new(0),
             listed: AtomicBool::new(false),
@@ -215,11 +221,11 @@ impl<C, V> Entry<C, V> {
         while free != 0 {
             let rest = free & (free - 1);
             // Ordering: acquires what the slot's last user wrote before it set the bit, and what the
-            // installation of the chunk wrote before it set all bits.
+            // installation of the chunk wrote before it set all bits. SeqCst for the notes: see `note`.
             match self.bitmap.compare_exchange_weak(
                 free,
                 rest,
-                Ordering::Acquire,
+                Ordering::SeqCst,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use super::chunk::{Chunk, Slot};
+use super::chunk::{Chunk, Entry, Slot};
 use super::stamp::{HOLDER, Life, Word};
 use super::store::Header;
 use super::{Key, Stale, Vacate};
@@ -195,6 +195,21 @@ impl<C: Vacate<V>, V> Held<C, V> {
         }
     }
 
+    pub(super) fn header(&self) -> &Header<C, V> {
+        // SAFETY: the held slot keeps its chunk.
+        let header = unsafe { self.chunk.as_ref() }.header;
+        // SAFETY: the held slot keeps the slab.
+        unsafe { &*header.as_ptr() }
+    }
+
+    #[inline]
+    pub(super) fn entry(&self) -> &Entry<C, V> {
+        // SAFETY: the held slot keeps its chunk.
+        let entry = unsafe { self.chunk.as_ref() }.entry;
+        // SAFETY: entries live as long as the slab, which the held slot keeps.
+        unsafe { &*entry.as_ptr() }
+    }
+
     #[inline]
     pub(super) fn slot(&self) -> &Slot<V> {
         // SAFETY: the held slot keeps its chunk.
@@ -288,5 +303,69 @@ impl<C: Vacate<V>, V: fmt::Debug> fmt::Debug for Held<C, V> {
             .field("key", &self.key())
             .field("value", &**self)
             .finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::Slab;
+    use super::super::stamp::LAST_GENERATION;
+    use super::*;
+
+    /// Sets the generation of a slot, as if it had been used so often.
+    fn age(held: &mut Held<(), Box<u32>>, generation: u64) {
+        let old = Word::new(generation, 1, Life::Leased);
+        held.slot().stamp.store(old.0, Ordering::Relaxed);
+        held.generation = generation;
+    }
+
+    #[test]
+    fn a_slot_without_generations_is_left_out_for_good() {
+        for drop_the_owner in [false, true] {
+            let slab: Slab<(), Box<u32>> = Slab::with_kept((), 2, 0);
+            let mut first = slab.insert_leased(Box::new(1)).unwrap();
+            let second = slab.insert_leased(Box::new(2)).unwrap();
+            age(&mut first, LAST_GENERATION);
+            let key = first.key();
+            let slab = if drop_the_owner {
+                drop(slab);
+                None
+            } else {
+                Some(slab)
+            };
+            assert_eq!(first.remove(), Ok(Some(Box::new(1))));
+            if let Some(slab) = slab {
+                assert!(slab.insert(Box::new(3)).is_err());
+                assert!(slab.held(key).is_none());
+                drop(second.remove());
+                let key = slab.insert(Box::new(4)).unwrap();
+                assert_eq!(key.index(), 1);
+                slab.shrink();
+                assert_eq!(slab.allocated(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn generations_go_on_where_a_chunk_stood_before() {
+        let slab: Slab<(), Box<u32>> = Slab::with_kept((), 64, 0);
+        let mut held = slab.insert_leased(Box::new(1)).unwrap();
+        age(&mut held, 1000);
+        drop(held.remove());
+        slab.shrink();
+        assert_eq!(slab.allocated(), 0);
+        let held = slab.insert_leased(Box::new(2)).unwrap();
+        assert_eq!(held.key(), Key::from_parts(0, 1001));
+    }
+
+    #[test]
+    fn a_lease_without_a_next_generation_wraps() {
+        let slab: Slab<(), Box<u32>> = Slab::with_kept((), 64, 0);
+        let mut held = slab.insert_leased(Box::new(1)).unwrap();
+        age(&mut held, (1 << 40) - 2);
+        let index = held.release().unwrap();
+        let held = slab.lease(index).unwrap();
+        assert_eq!(held.key().generation(), 0);
+        assert_eq!(held.release(), Ok(index));
     }
 }

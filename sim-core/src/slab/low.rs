@@ -19,7 +19,7 @@ impl Key {
 
 /// Whether a stamp's generation is that of a packed key.
 #[inline]
-const fn matches(word: Word, low: u64) -> bool {
+pub(super) const fn matches(word: Word, low: u64) -> bool {
     word.generation() & 0xFFFF_FFFF == low >> 32
 }
 

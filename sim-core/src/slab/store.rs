@@ -485,7 +485,7 @@ impl<C, V> Header<C, V> {
 
     /// The entry of a chunk number, if its bucket is there.
     #[inline]
-    fn entry(&self, number: u32) -> Option<&Entry<C, V>> {
+    pub(super) fn entry(&self, number: u32) -> Option<&Entry<C, V>> {
         let (bucket, offset) = place_of(number);
         // Ordering: acquires the bucket's entries.
         let bucket = NonNull::new(self.buckets.get(bucket)?.load(Ordering::Acquire))?;

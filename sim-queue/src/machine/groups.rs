@@ -1,5 +1,15 @@
 //! Message groups: found by id, kept in order, scheduled round robin.
 //!
+//! # Rules
+//! - While any message of a group is in flight, no message of the group is received: neither the
+//!   later ones, also where a batch's first message was given a longer visibility and the others'
+//!   timeouts ended, nor earlier ones that came back. So two receivers never work on one group.
+//! - A message that came back keeps its place: it comes again before what was sent after it.
+//! - A delayed message lets the earlier ones of its group pass and keeps the later ones back, since
+//!   the order within a group is what such a queue promises. Other groups are not concerned.
+//! - A message that leaves for another reason (dead letter, retention) frees its group like one that
+//!   was acknowledged. A send never does.
+//!
 //! # Algorithm
 //! Groups are not locked but scheduled. A FIFO group stands in the ready ring once, exactly while
 //! its first message is visible and none of its messages is in flight; a receive takes the group in
@@ -7,8 +17,10 @@
 //! when the last of them left its lease. So each operation is O(1) whatever the number of groups,
 //! and no group waits longer than one round.
 //!
-//! A group without messages goes to the idle ring, from whose front the table forgets groups when
-//! more than a configured number are idle.
+//! Groups without messages stay in the table for a while, since most come back. When they are more
+//! than a configured number and more than those with messages, a hand that goes round the table (as
+//! in the clock algorithm of page replacement) forgets the next one: at least every second group
+//! that it looks at can go, so that this too is O(1), amortised.
 
 use hashbrown::HashTable;
 
@@ -94,9 +106,10 @@ pub(super) struct Groups {
     seed: u64,
     pub(super) ready: List<InRing>,
     pub(super) noisy: List<InRing>,
-    idle: List<InRing>,
-    idle_len: usize,
+    idle: usize,
     idle_limit: usize,
+    /// Where to look for the next group to forget.
+    hand: u32,
     /// Groups with a message in flight.
     pub(super) in_flight: u32,
     /// The group of messages without one, or [`NIL`].
@@ -111,9 +124,9 @@ impl Groups {
             seed,
             ready: List::new(),
             noisy: List::new(),
-            idle: List::new(),
-            idle_len: 0,
+            idle: 0,
             idle_limit,
+            hand: 0,
             in_flight: 0,
             nameless: NIL,
         }
@@ -121,7 +134,7 @@ impl Groups {
 
     /// Groups with messages.
     pub(super) const fn occupied(&self) -> usize {
-        self.table.len() - self.idle_len
+        self.table.len() - self.idle
     }
 
     /// Whether no further group fits; idle ones would make room.
@@ -131,6 +144,7 @@ impl Groups {
 
     /// The group of this name, for a message that comes in right after: the one hash lookup of a
     /// message's life.
+    #[inline]
     pub(super) fn enter(&mut self, id: Option<&GroupId>) -> u32 {
         let found = match id {
             None => (self.nameless != NIL).then_some(self.nameless),
@@ -142,7 +156,11 @@ impl Groups {
             }
         };
         let at = found.unwrap_or_else(|| self.create(id));
-        self.leave_ring_if(at, Ring::Idle);
+        let group = &mut self.table[at];
+        if group.ring_of == Ring::Idle {
+            group.ring_of = Ring::Out;
+            self.idle -= 1;
+        }
         at
     }
 
@@ -173,33 +191,21 @@ impl Groups {
         self.table[at].ring.next
     }
 
-    /// Puts the group at the end of `ring`, out of the one where it stood.
+    /// Puts the group, which has messages, at the end of `ring`, out of the one where it stood.
+    #[inline]
     pub(super) fn place(&mut self, at: u32, ring: Ring) {
-        let old = self.table[at].ring_of;
+        let group = &self.table[at];
+        let (old, link) = (group.ring_of, group.ring);
         match old {
-            Ring::Out => {}
-            Ring::Ready => self.ready.remove(&mut self.table, at),
-            Ring::Noisy => self.noisy.remove(&mut self.table, at),
-            Ring::Idle => {
-                self.idle.remove(&mut self.table, at);
-                self.idle_len -= 1;
-            }
+            Ring::Out | Ring::Idle => {}
+            Ring::Ready => self.ready.unlink(&mut self.table, link),
+            Ring::Noisy => self.noisy.unlink(&mut self.table, link),
         }
         self.table[at].ring_of = ring;
         match ring {
-            Ring::Out => {}
+            Ring::Out | Ring::Idle => {}
             Ring::Ready => self.ready.push_back(&mut self.table, at),
             Ring::Noisy => self.noisy.push_back(&mut self.table, at),
-            Ring::Idle => {
-                self.idle.push_back(&mut self.table, at);
-                self.idle_len += 1;
-            }
-        }
-    }
-
-    fn leave_ring_if(&mut self, at: u32, ring: Ring) {
-        if self.table[at].ring_of == ring {
-            self.place(at, Ring::Out);
         }
     }
 
@@ -222,8 +228,9 @@ impl Groups {
     }
 
     /// Puts a FIFO group into the ring where it belongs after a change; whether it became ready.
+    #[inline]
     pub(super) fn settle_fifo<M>(&mut self, at: u32, records: &Table<Record<M>>) -> bool {
-        let group = &self.table[at];
+        let group = &mut self.table[at];
         let head = group.lane.head;
         if head == NIL {
             self.retire(at);
@@ -233,7 +240,9 @@ impl Groups {
         match (ready, group.ring_of) {
             (true, Ring::Ready) | (false, Ring::Out) => false,
             (true, _) => {
-                self.place(at, Ring::Ready);
+                group.ring_of = Ring::Ready;
+                group.ring = self.ready.back();
+                self.ready.append(&mut self.table, at);
                 true
             }
             (false, _) => {
@@ -243,31 +252,65 @@ impl Groups {
         }
     }
 
+    /// Takes the FIFO group whose turn it is out of the ready ring; its first message.
+    #[inline]
+    pub(super) fn next_ready(&mut self) -> Option<u32> {
+        let at = self.ready.head;
+        if at == NIL {
+            return None;
+        }
+        let group = &mut self.table[at];
+        group.ring_of = Ring::Out;
+        let (link, first) = (group.ring, group.lane.head);
+        self.ready.unlink(&mut self.table, link);
+        Some(first)
+    }
+
     /// Puts a fair queue's tenant into the ring where it belongs after a change.
     pub(super) fn settle_fair(&mut self, at: u32) {
         let Group { tally, ring_of, .. } = self.table[at];
         if tally.is_empty() {
             self.retire(at);
         } else if tally.visible == 0 {
-            self.leave_ring_if(at, Ring::Ready);
-            self.leave_ring_if(at, Ring::Noisy);
+            if ring_of != Ring::Out {
+                self.place(at, Ring::Out);
+            }
         } else if ring_of == Ring::Out {
             // Whether it is noisy is found out when its turn comes.
             self.place(at, Ring::Ready);
         }
     }
 
+    /// Marks a group without messages.
+    #[inline]
     fn retire(&mut self, at: u32) {
-        if self.table[at].ring_of != Ring::Idle {
-            self.place(at, Ring::Idle);
+        if self.table[at].ring_of != Ring::Out {
+            self.place(at, Ring::Out);
         }
-        while self.idle_len > self.idle_limit {
-            self.forget(self.idle.head);
+        self.table[at].ring_of = Ring::Idle;
+        self.idle += 1;
+        if self.idle > self.idle_limit {
+            self.forget_surplus();
+        }
+    }
+
+    #[cold]
+    fn forget_surplus(&mut self) {
+        while self.idle > self.idle_limit.max(self.occupied()) {
+            match self.table.next_present(self.hand) {
+                None => self.hand = 0,
+                Some(at) => {
+                    self.hand = at + 1;
+                    if self.table[at].ring_of == Ring::Idle {
+                        self.forget(at);
+                    }
+                }
+            }
         }
     }
 
     fn forget(&mut self, at: u32) {
-        self.place(at, Ring::Out);
+        self.idle -= 1;
         if at == self.nameless {
             self.nameless = NIL;
         } else if let Ok(found) = self
@@ -285,10 +328,14 @@ impl Groups {
         }
     }
 
-    /// Forgets every idle group.
+    /// Forgets every group without messages.
     pub(super) fn forget_idle(&mut self) {
-        while !self.idle.is_empty() {
-            self.forget(self.idle.head);
+        let mut from = 0;
+        while let Some(at) = self.table.next_present(from) {
+            if self.table[at].ring_of == Ring::Idle {
+                self.forget(at);
+            }
+            from = at + 1;
         }
         if self.index.is_empty() {
             self.index = HashTable::new();

@@ -61,6 +61,7 @@ impl<T> Table<T> {
         self.len >= LIMIT
     }
 
+    #[inline]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
         let chunk = self.chunks.get(index as usize / CHUNK)?;
         if chunk.used & bit(index) == 0 {
@@ -70,6 +71,20 @@ impl<T> Table<T> {
             .slots
             .as_ref()
             .map(|slots| &slots[index as usize % CHUNK])
+    }
+
+    /// The first entry at `from` or behind it, in order of index.
+    pub(super) fn next_present(&self, from: u32) -> Option<u32> {
+        let first = from as usize / CHUNK;
+        let mut mask = u64::MAX << (from as usize % CHUNK);
+        for (at, chunk) in self.chunks.iter().enumerate().skip(first) {
+            let used = chunk.used & mask;
+            if used != 0 {
+                return Some((at * CHUNK) as u32 + used.trailing_zeros());
+            }
+            mask = u64::MAX;
+        }
+        None
     }
 
     /// Entries with their indices, in order of index.
@@ -117,6 +132,7 @@ impl<T> Table<T> {
     /// Takes entry `index` out of the table.
     ///
     /// The entry must be present: indices come from links, which never outlive their entries.
+    #[inline]
     pub(super) fn vacate(&mut self, index: u32) {
         let at = index / CHUNK as u32;
         let chunk = &mut self.chunks[at as usize];
@@ -167,6 +183,7 @@ impl<T: Entry> Table<T> {
     ///
     /// # Panics
     /// When the table [is full](Self::is_full).
+    #[inline]
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         if self.partial == NIL {
             self.grow(&entry);
@@ -292,14 +309,31 @@ impl<C> List<C> {
         self.head == NIL
     }
 
+    #[inline]
     pub(super) fn push_back<T>(&mut self, table: &mut Table<T>, index: u32)
     where
         C: Chain<T>,
     {
-        *C::link_mut(&mut table[index]) = Link {
+        *C::link_mut(&mut table[index]) = self.back();
+        self.append(table, index);
+    }
+
+    /// The link that an entry must have to be [appended](Self::append): an entry under construction
+    /// takes it along.
+    #[inline]
+    pub(super) const fn back(&self) -> Link {
+        Link {
             prev: self.tail,
             next: NIL,
-        };
+        }
+    }
+
+    /// Puts an entry at the end that was made with the [link](Self::back) for it.
+    #[inline]
+    pub(super) fn append<T>(&mut self, table: &mut Table<T>, index: u32)
+    where
+        C: Chain<T>,
+    {
         match self.tail {
             NIL => self.head = index,
             tail => C::link_mut(&mut table[tail]).next = index,
@@ -307,11 +341,13 @@ impl<C> List<C> {
         self.tail = index;
     }
 
-    pub(super) fn remove<T>(&mut self, table: &mut Table<T>, index: u32)
+    /// Takes out the entry that has this link.
+    #[inline]
+    pub(super) fn unlink<T>(&mut self, table: &mut Table<T>, link: Link)
     where
         C: Chain<T>,
     {
-        let Link { prev, next } = *C::link(&table[index]);
+        let Link { prev, next } = link;
         match prev {
             NIL => self.head = next,
             prev => C::link_mut(&mut table[prev]).next = next,

@@ -22,6 +22,20 @@ use super::{
     ReleaseError, Stale,
 };
 
+/// A message whose latest lease was shown.
+struct Held {
+    state: State,
+    deadline: Instant,
+}
+
+impl Held {
+    /// Whether the lease has not timed out.
+    #[inline]
+    fn runs(&self, now: Instant) -> bool {
+        self.state == State::InFlight && now < self.deadline
+    }
+}
+
 impl<M: Copy> Machine<M> {
     /// Deletes a received message and hands its payload back.
     ///
@@ -35,12 +49,12 @@ impl<M: Copy> Machine<M> {
         key: MessageKey,
         lease: u64,
     ) -> Result<Acknowledged<M>, Stale> {
-        let index = self.holder(key, lease)?;
-        if self.order == Order::Fifo && !self.runs(index, now) {
+        let held = self.holder(key, lease)?;
+        if self.order == Order::Fifo && !held.runs(now) {
             return Err(Stale);
         }
         self.counters.deleted += 1;
-        let gone = self.take_out(index, now);
+        let gone = self.take_out(key.index, now);
         Ok(Acknowledged {
             m: gone.m,
             wakes: gone.wakes,
@@ -59,11 +73,10 @@ impl<M: Copy> Machine<M> {
         lease: u64,
         after: Duration,
     ) -> Result<Disposition<M>, ChangeError> {
-        let index = self.holder(key, lease)?;
-        if !self.runs(index, now) {
+        if !self.holder(key, lease)?.runs(now) {
             return Err(ChangeError::Stale);
         }
-        self.end_after(now, index, after)
+        self.end_after(now, key.index, after)
     }
 
     /// Gives the message back: to the queue at once, or after a while during which it stays in
@@ -111,25 +124,21 @@ impl<M: Copy> Machine<M> {
         Ok(Disposition::InFlight { deadline })
     }
 
-    /// The message if `lease` is its latest and was not released.
-    fn holder(&self, key: MessageKey, lease: u64) -> Result<u32, Stale> {
-        let index = self.find(key).ok_or(Stale)?;
-        let record = &self.records[index];
-        if record.hold == NIL {
+    /// The message's state if `lease` is its latest and was not released.
+    #[inline]
+    fn holder(&self, key: MessageKey, lease: u64) -> Result<Held, Stale> {
+        let record = self.records.get(key.index).ok_or(Stale)?;
+        if record.sequence != key.sequence || record.hold == NIL {
             return Err(Stale);
         }
         let hold = &self.holds[record.hold];
-        if u64::from(hold.receive_count) == lease && hold.lease_held {
-            Ok(index)
-        } else {
-            Err(Stale)
+        if u64::from(hold.receive_count) != lease || !hold.lease_held {
+            return Err(Stale);
         }
-    }
-
-    /// Whether the message is in flight and its lease has not timed out.
-    fn runs(&self, index: u32, now: Instant) -> bool {
-        let record = &self.records[index];
-        record.state == State::InFlight && now < self.holds[record.hold].deadline
+        Ok(Held {
+            state: record.state,
+            deadline: hold.deadline,
+        })
     }
 
     /// Ends the lease of a message in flight.

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use sim_core::time::Instant;
+
+use super::records::{Hold, State};
+use super::timers::Usual;
+use super::{Effect, Machine, Order};
+
 /// The longest lease, counted from the receive: 12 hours, as the field's services have it.
 pub const MAX_LEASE: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -28,8 +34,8 @@ pub struct Rules {
     /// The longest lease, counted from the receive. Default [`MAX_LEASE`].
     pub max_lease: Duration,
     /// Groups that are remembered after their last message went, so that a group which comes and
-    /// goes costs no table entry each time, and a tenant's recent share is not forgotten.
-    /// Default 1,024.
+    /// goes costs no table entry each time, and a tenant's recent share is not forgotten. As many
+    /// as there are groups with messages are remembered in any case. Default 1,024.
     pub idle_groups: usize,
     /// Seeds the hash tables' hash function. Nothing that the machine returns depends on it.
     pub hash_seed: u64,
@@ -272,4 +278,88 @@ pub enum RulesError {
         /// Its value.
         share: u8,
     },
+}
+
+impl<M: Copy> Machine<M> {
+    /// Sets the visibility timeout of the receives to come.
+    ///
+    /// # Errors
+    /// [`RulesError::VisibilityTooLong`].
+    pub fn set_visibility_timeout(&mut self, timeout: Duration) -> Result<(), RulesError> {
+        self.change_rules(|rules| rules.visibility_timeout = timeout)
+    }
+
+    /// Sets the bound on waiting messages; those that wait already stay.
+    ///
+    /// # Errors
+    /// [`RulesError::Zero`].
+    pub fn set_capacity(&mut self, capacity: Option<usize>) -> Result<(), RulesError> {
+        self.change_rules(|rules| rules.capacity = capacity)
+    }
+
+    /// Sets the bound on messages in flight; those in flight already stay.
+    ///
+    /// # Errors
+    /// [`RulesError::Zero`].
+    pub fn set_max_in_flight(&mut self, max: usize) -> Result<(), RulesError> {
+        self.change_rules(|rules| rules.max_in_flight = max)
+    }
+
+    /// Sets the delay of the sends to come. On a FIFO queue, as on the field's services, also of the
+    /// messages that are delayed now by the queue's delay, counted from their sends; the next
+    /// [`advance`](Self::advance) serves those that are due by that.
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.rules.delay = delay;
+        if self.order != Order::Fifo {
+            return;
+        }
+        let mut delayed: Vec<u32> = self
+            .timers
+            .iter(&self.holds)
+            .filter(|&hold| {
+                let Hold {
+                    record, changed, ..
+                } = self.holds[hold];
+                !changed && self.records[record].state == State::Delayed
+            })
+            .collect();
+        delayed.sort_unstable_by_key(|&hold| self.records[self.holds[hold].record].sequence);
+        for &hold in &delayed {
+            let sequence = self.records[self.holds[hold].record].sequence;
+            self.timers.clear(&mut self.holds, hold, sequence);
+        }
+        for hold in delayed {
+            let sequence = self.records[self.holds[hold].record].sequence;
+            let deadline = self.holds[hold].received_at + delay;
+            self.timers
+                .set(&mut self.holds, hold, deadline, sequence, Usual::Delay);
+        }
+    }
+
+    /// Sets how long messages are kept, those in the queue included: what is past it now is deleted.
+    ///
+    /// # Errors
+    /// [`RulesError::Zero`].
+    pub fn set_retention(
+        &mut self,
+        now: Instant,
+        retention: Option<Duration>,
+        effects: &mut Vec<Effect<M>>,
+    ) -> Result<(), RulesError> {
+        self.change_rules(|rules| rules.retention = retention)?;
+        self.timers.look_at(now);
+        self.advance(now, effects);
+        Ok(())
+    }
+
+    pub(super) fn change_rules(
+        &mut self,
+        change: impl FnOnce(&mut Rules),
+    ) -> Result<(), RulesError> {
+        let mut rules = self.rules.clone();
+        change(&mut rules);
+        rules.check()?;
+        self.rules = rules;
+        Ok(())
+    }
 }

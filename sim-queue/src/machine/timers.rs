@@ -1,5 +1,12 @@
 //! Time: which lease, delay or retention ends next, and what happens when it does.
 //!
+//! # Rules
+//! - Retention counts from the time of sending, that which a dead letter kept included, and ends a
+//!   message in any state: visible, delayed, or in flight, whose holder then finds the lease stale.
+//! - A lease, delay or retention is over at its deadline, not after it.
+//! - A delayed message's visibility begins with the end of its delay, and its receive count with its
+//!   first receive.
+//!
 //! # Algorithm
 //! Leases that last the queue's visibility timeout end in the order in which they were taken, and
 //! delays of the queue's length in the order of sending. Each of the two is a list through the
@@ -12,7 +19,7 @@ use std::collections::BTreeSet;
 
 use sim_core::time::Instant;
 
-use super::records::{ByAge, ByDeadline, Hold, List, NIL, Record, State, Table};
+use super::records::{ByAge, ByDeadline, Hold, Link, List, NIL, Record, State, Table};
 use super::{Disposition, Effect, Machine};
 
 /// Where a hold's timer stands.
@@ -36,19 +43,77 @@ pub(super) enum Usual {
 }
 
 pub(super) struct Timers {
-    leases: List<ByDeadline>,
-    delays: List<ByDeadline>,
+    leases: InOrder,
+    delays: InOrder,
     /// Deadline, sequence number for ties, hold.
     odd: BTreeSet<(Instant, u64, u32)>,
+    /// Nothing ends before this, be it a timer or a retention: until then nobody need look.
+    next_look: Instant,
+}
+
+/// Timers in the order of their deadlines.
+struct InOrder {
+    list: List<ByDeadline>,
+    /// No deadline in the list is later.
+    latest: Instant,
+}
+
+impl InOrder {
+    const fn new() -> Self {
+        Self {
+            list: List::new(),
+            latest: Instant::ORIGIN,
+        }
+    }
 }
 
 impl Timers {
     pub(super) const fn new() -> Self {
         Self {
-            leases: List::new(),
-            delays: List::new(),
+            leases: InOrder::new(),
+            delays: InOrder::new(),
             odd: BTreeSet::new(),
+            next_look: Instant::NEVER,
         }
+    }
+
+    /// Where a new deadline goes, and the link that its hold must have.
+    #[inline]
+    pub(super) fn place(&self, deadline: Instant, usual: Usual) -> (Place, Link) {
+        let (in_order, place) = match usual {
+            Usual::Lease => (&self.leases, Place::Leases),
+            Usual::Delay => (&self.delays, Place::Delays),
+            Usual::No => return (Place::Odd, Link::NONE),
+        };
+        // The queue's timeout may have been shortened since the last one was set.
+        if deadline < in_order.latest && !in_order.list.is_empty() {
+            return (Place::Odd, Link::NONE);
+        }
+        (place, in_order.list.back())
+    }
+
+    /// Sets the timer of a hold that was given its deadline, [place and link](Self::place).
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        holds: &mut Table<Hold>,
+        hold: u32,
+        deadline: Instant,
+        sequence: u64,
+        place: Place,
+    ) {
+        self.look_at(deadline);
+        let in_order = match place {
+            Place::Nowhere => return,
+            Place::Leases => &mut self.leases,
+            Place::Delays => &mut self.delays,
+            Place::Odd => {
+                self.odd.insert((deadline, sequence, hold));
+                return;
+            }
+        };
+        in_order.latest = deadline;
+        in_order.list.append(holds, hold);
     }
 
     /// Sets the timer of a hold that has none.
@@ -60,43 +125,51 @@ impl Timers {
         sequence: u64,
         usual: Usual,
     ) {
-        debug_assert!(holds[hold].place == Place::Nowhere, "the timer was cleared");
-        holds[hold].deadline = deadline;
-        let (list, place) = match usual {
-            Usual::Lease => (&mut self.leases, Place::Leases),
-            Usual::Delay => (&mut self.delays, Place::Delays),
-            Usual::No => {
-                holds[hold].place = Place::Odd;
-                self.odd.insert((deadline, sequence, hold));
-                return;
-            }
-        };
-        // The queue's timeout may have been shortened since the last one was set.
-        if list.is_empty() || holds[list.tail].deadline <= deadline {
-            list.push_back(holds, hold);
-            holds[hold].place = place;
-        } else {
-            holds[hold].place = Place::Odd;
-            self.odd.insert((deadline, sequence, hold));
-        }
+        let (place, timer) = self.place(deadline, usual);
+        let entry = &mut holds[hold];
+        debug_assert!(entry.place == Place::Nowhere, "the timer was cleared");
+        entry.deadline = deadline;
+        entry.place = place;
+        entry.timer = timer;
+        self.enter(holds, hold, deadline, sequence, place);
     }
 
     pub(super) fn clear(&mut self, holds: &mut Table<Hold>, hold: u32, sequence: u64) {
-        match holds[hold].place {
-            Place::Nowhere => return,
-            Place::Leases => self.leases.remove(holds, hold),
-            Place::Delays => self.delays.remove(holds, hold),
+        let entry = holds[hold];
+        holds[hold].place = Place::Nowhere;
+        self.leave(holds, hold, &entry, sequence);
+    }
+
+    /// Clears the timer of a hold, given by a copy, that is about to go.
+    #[inline]
+    pub(super) fn leave(
+        &mut self,
+        holds: &mut Table<Hold>,
+        hold: u32,
+        entry: &Hold,
+        sequence: u64,
+    ) {
+        match entry.place {
+            Place::Nowhere => {}
+            Place::Leases => self.leases.list.unlink(holds, entry.timer),
+            Place::Delays => self.delays.list.unlink(holds, entry.timer),
             Place::Odd => {
-                self.odd.remove(&(holds[hold].deadline, sequence, hold));
+                self.odd.remove(&(entry.deadline, sequence, hold));
             }
         }
-        holds[hold].place = Place::Nowhere;
+    }
+
+    /// Makes sure that the next look at the deadlines is no later than this one.
+    #[inline]
+    pub(super) fn look_at(&mut self, deadline: Instant) {
+        self.next_look = self.next_look.min(deadline);
     }
 
     /// The earliest deadline and its hold; of equal ones leases first, then delays.
+    #[inline]
     pub(super) fn next(&self, holds: &Table<Hold>) -> Option<(Instant, u32)> {
         let mut next = None;
-        for head in [self.leases.head, self.delays.head] {
+        for head in [self.leases.list.head, self.delays.list.head] {
             if head != NIL {
                 let deadline = holds[head].deadline;
                 if next.is_none_or(|(earliest, _)| deadline < earliest) {
@@ -116,8 +189,9 @@ impl Timers {
     pub(super) fn iter<'a>(&'a self, holds: &'a Table<Hold>) -> impl Iterator<Item = u32> + 'a {
         let odd = self.odd.iter().map(|&(_, _, hold)| hold);
         self.leases
+            .list
             .iter(holds)
-            .chain(self.delays.iter(holds))
+            .chain(self.delays.list.iter(holds))
             .chain(odd)
     }
 }
@@ -125,6 +199,8 @@ impl Timers {
 /// All messages by the time of sending.
 pub(super) struct Ages {
     in_order: List<ByAge>,
+    /// No time of sending in the list is later.
+    latest: Instant,
     odd: BTreeSet<(Instant, u64, u32)>,
 }
 
@@ -132,36 +208,57 @@ impl Ages {
     pub(super) const fn new() -> Self {
         Self {
             in_order: List::new(),
+            latest: Instant::ORIGIN,
             odd: BTreeSet::new(),
         }
     }
 
+    /// The link of a message that is about to be inserted, and whether it goes into the list.
+    #[inline]
+    pub(super) fn back(&self, sent_at: Instant) -> (Link, bool) {
+        (
+            self.in_order.back(),
+            sent_at >= self.latest || self.in_order.is_empty(),
+        )
+    }
+
+    /// Inserts a message that was made with the [link](Self::back) for it.
     #[inline]
     pub(super) fn insert<M: Copy>(&mut self, records: &mut Table<Record<M>>, index: u32) {
         let Record {
-            sent_at, sequence, ..
+            sent_at,
+            sequence,
+            in_age_order,
+            ..
         } = records[index];
-        let tail = self.in_order.tail;
-        let in_order = tail == NIL || records[tail].sent_at <= sent_at;
-        records[index].in_age_order = in_order;
-        if in_order {
-            self.in_order.push_back(records, index);
+        if in_age_order {
+            self.latest = sent_at;
+            self.in_order.append(records, index);
         } else {
             self.odd.insert((sent_at, sequence, index));
         }
     }
 
+    /// Takes out a message, given by a copy of its record.
     #[inline]
-    pub(super) fn remove<M: Copy>(&mut self, records: &mut Table<Record<M>>, index: u32) {
-        let record = &records[index];
+    pub(super) fn remove<M: Copy>(
+        &mut self,
+        records: &mut Table<Record<M>>,
+        index: u32,
+        record: &Record<M>,
+    ) {
         if record.in_age_order {
-            self.in_order.remove(records, index);
+            self.in_order.unlink(records, record.age);
         } else {
             self.odd.remove(&(record.sent_at, record.sequence, index));
         }
     }
 
     pub(super) fn oldest<M: Copy>(&self, records: &Table<Record<M>>) -> Option<u32> {
+        if self.odd.is_empty() {
+            let head = self.in_order.head;
+            return (head != NIL).then_some(head);
+        }
         self.iter(records).next()
     }
 
@@ -206,7 +303,15 @@ impl<M: Copy> Machine<M> {
     /// is past its retention, and turns what was received often enough into dead letters.
     ///
     /// A message whose retention and lease end at the same instant is deleted.
+    #[inline]
     pub fn advance(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
+        if self.timers.next_look <= now {
+            self.serve(now, effects);
+            self.timers.next_look = self.next_deadline().unwrap_or(Instant::NEVER);
+        }
+    }
+
+    fn serve(&mut self, now: Instant, effects: &mut Vec<Effect<M>>) {
         loop {
             let timer = self
                 .timers
