@@ -96,6 +96,27 @@ impl<T> Stored<T> {
         }
     }
 
+    /// A message that is received for the first time.
+    #[inline(always)]
+    pub(crate) fn received(
+        value: T,
+        headers: Option<Box<Headers<T>>>,
+        number: u64,
+        sent_at: Instant,
+        first_received: u64,
+    ) -> Self {
+        Self {
+            value,
+            headers,
+            number,
+            sent_at,
+            first_received: AtomicU64::new(first_received),
+            receives: AtomicU32::new(1),
+            index: AtomicU32::new(0),
+            fate: AtomicU8::new(Fate::Drop as u8),
+        }
+    }
+
     pub(crate) fn set_fate(&self, fate: Fate) {
         self.fate.store(fate as u8, Ordering::Relaxed);
     }

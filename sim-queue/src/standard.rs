@@ -373,18 +373,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         waiting: Waiting<T>,
     ) -> Held<T> {
         let lease = lease.within(slots.context(), sent_at);
-        let mut stored = Stored::new(waiting.value, waiting.headers, position, sent_at);
-        stored.first_received = AtomicU64::new(now.as_nanos().max(1));
-        stored.receives = sim_core::sync::atomic::AtomicU32::new(1);
+        let Waiting { value, headers } = waiting;
+        let first_received = now.as_nanos().max(1);
+        let mut make = move || Stored::received(value, headers, position, sent_at, first_received);
         loop {
-            match slots.insert_leased_noted(stored, lease.at.as_nanos()) {
+            match slots.insert_leased_noted(lease.at.as_nanos(), make) {
                 Ok(held) => {
                     self.arm(&held, lease);
                     return held;
                 }
                 // Two to the 32nd slots are taken: their holders must go first.
                 Err(back) => {
-                    stored = back;
+                    make = back;
                     sim_core::sync::thread::yield_now();
                 }
             }
