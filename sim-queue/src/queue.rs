@@ -961,10 +961,17 @@ impl<T: Send + Sync + 'static> Queue<T> {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
-        let removed = self.slots.remove_idle_low(low).ok_or(Stale)?;
-        standard.removed_late();
-        shared.gone(count::DELETED, 1);
-        Ok(removed.value().map(|stored| stored.value))
+        let held = self.slots.pin_low(low).ok_or(Stale)?;
+        // The slot may be another message's by now: that one was not received yet.
+        if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
+            return Err(Stale);
+        }
+        held.remove_with(true, |shared, _, stored| {
+            standard.removed_late();
+            shared.gone(count::DELETED, 1);
+            stored.ok().map(|stored| stored.value)
+        })
+        .map_err(|_| Stale)
     }
 
     /// Changes a lease by receipt: see [`Delivery::extend`]. Zero returns the message at once.
