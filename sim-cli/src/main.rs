@@ -1,4 +1,38 @@
-//! The `sim` command.
+//! The `sim` command: what the sim family does, shown on real input.
+//!
+//! Reading order: [`demo`] (the command), [`flights`] (its input), [`world`] (the simulation), [`events`] (its
+//! log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod calendar;
+mod chart;
+mod demo;
+mod events;
+mod flights;
+mod report;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Queues inside one process, in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "sim", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay a year of flights through a queue in seconds, and account for every row.
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
+use sim_core::sync::atomic::Ordering;
 use sim_core::time::{Instant, Timestamp};
 
 use crate::config::OnDrop;
 use crate::dead_letter::Origin;
 use crate::error::{ExtendError, Stale};
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
-use crate::machine::MessageKey;
+use crate::machine::{Kind, MessageKey};
 use crate::receipt::Receipt;
 use crate::shared::{Engine, Fate, Held, Shared, Stored, count};
 use crate::standard::Standard;
@@ -32,39 +33,44 @@ pub struct Delivery<T: Send + Sync + 'static> {
     lease: Lease,
 }
 
-/// What the delivery remembers of its receive.
+/// What the delivery remembers of its receive. Small, since deliveries are moved about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) received_at: Instant,
-    pub(crate) first_received_at: Instant,
     pub(crate) receives: u32,
-    /// The machine's names for the message and the lease, on queues that run on it.
-    pub(crate) machine: Option<MachineLease>,
+    /// What dropping does, instead of what the configuration says.
     pub(crate) on_drop: Option<OnDrop>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The machine's names for a message and its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MachineLease {
     pub(crate) key: MessageKey,
     pub(crate) lease: u64,
-    pub(crate) sequence: u64,
 }
 
 impl Lease {
-    pub(crate) const fn fresh(now: Instant) -> Self {
-        Self { received_at: now, first_received_at: now, receives: 1, machine: None, on_drop: None }
+    #[inline]
+    pub(crate) const fn new(received_at: Instant, receives: u32) -> Self {
+        Self { received_at, receives, on_drop: None }
     }
 
-    pub(crate) const fn again(now: Instant, first: Instant, receives: u32) -> Self {
-        Self { received_at: now, first_received_at: first, receives, machine: None, on_drop: None }
+    /// What the machine calls this lease of a message: its receives number the leases.
+    fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
+        MachineLease {
+            key: MessageKey::from_parts(stored.index.load(Ordering::Relaxed), stored.number),
+            lease: u64::from(self.receives),
+        }
     }
 }
 
 impl<T: Send + Sync + 'static> Delivery<T> {
+    #[inline]
     pub(crate) fn new(held: Held<T>, lease: Lease) -> Self {
         Self { held: Some(held), lease }
     }
 
+    #[inline]
     fn held(&self) -> &Held<T> {
         match &self.held {
             Some(held) => held,
@@ -83,6 +89,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// # Errors
     /// [`Stale`] when the lease ended (on a standard queue: and the message was received again), or the
     /// message was purged. Nothing changed.
+    #[inline]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
             Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
@@ -158,7 +165,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
         match &shared.engine {
             Engine::Scheduled(scheduled) => {
-                let machine = self.lease.machine.ok_or(Stale)?;
+                let machine = self.lease.machine(held);
                 scheduled.change_visibility(held, now, machine, timeout)
             }
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
@@ -186,7 +193,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// When the message was first received.
     #[must_use]
     pub fn first_received_at(&self) -> Timestamp {
-        self.shared().clock.timestamp(self.lease.first_received_at)
+        let first = self.held().first_received.load(Ordering::Relaxed);
+        self.shared().clock.timestamp(Instant::from_nanos(first))
     }
 
     /// When this delivery was received, on the queue's clock.
@@ -216,7 +224,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// The message's place in the order of a FIFO queue.
     #[must_use]
     pub fn sequence(&self) -> Option<SequenceNumber> {
-        self.lease.machine.map(|machine| SequenceNumber::new(machine.sequence))
+        let is_fifo = matches!(self.shared().config.kind, Kind::Fifo(_));
+        is_fifo.then(|| SequenceNumber::new(self.held().number))
     }
 
     /// The message's attributes; empty when it has none.
@@ -254,6 +263,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
 }
 
 /// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
+#[inline]
 fn finish<T: Send + Sync + 'static>(
     held: Held<T>,
     lease: &Lease,
@@ -261,7 +271,7 @@ fn finish<T: Send + Sync + 'static>(
 ) -> Result<Option<Stored<T>>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
-        let machine = lease.machine.ok_or(Stale)?;
+        let machine = lease.machine(&held);
         scheduled.acknowledge(shared, shared.clock.now(), machine)?;
     }
     // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
@@ -295,7 +305,7 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
             Ok(())
         }
         Engine::Scheduled(scheduled) => {
-            let machine = lease.machine.ok_or(Stale)?;
+            let machine = lease.machine(&held);
             scheduled
                 .release(&held, shared.clock.now(), machine, Duration::ZERO)
                 .map_err(|_| Stale)?;
@@ -308,7 +318,7 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
 /// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
 fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> Result<(), Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
-        let machine = lease.machine.ok_or(Stale)?;
+        let machine = lease.machine(&held);
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.now(), machine)?;
     }

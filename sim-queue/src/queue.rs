@@ -240,6 +240,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Errors
     /// [`TrySendError`] with the message and the [`Refusal`]. Nothing changed.
+    #[inline]
     pub fn try_send(&self, message: impl Into<Message<T>>) -> Result<Sent, TrySendError<T>> {
         self.send_now(message.into())
     }
@@ -520,6 +521,22 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     #[inline]
     fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        let shared = self.shared();
+        if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
+            && shared.size.is_none()
+        {
+            let now = shared.clock.now();
+            standard.serve_if_due(&self.slots, now);
+            return match standard.send_plain(shared, now, message.value) {
+                Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
+                Err(value) => self.send_with_headers(Message::new(value)),
+            };
+        }
+        self.send_with_headers(message)
+    }
+
+    #[inline(never)]
+    fn send_with_headers(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
         let shared = self.shared();
         if let Err(reason) = self.check(&message) {
             return Err(TrySendError::new(message, reason));
@@ -893,7 +910,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Scheduled(_) => self
                 .slots
                 .pin_low(receipt.key().low())
-                .filter(|held| held.key() == receipt.key() && receipt.lease().machine.is_some()),
+                .filter(|held| held.key() == receipt.key()),
         };
         Ok(Delivery::new(held.ok_or(Stale)?, receipt.lease()))
     }
@@ -1194,7 +1211,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
 fn sent<T: Send + Sync + 'static>(shared: &Shared<T>, admitted: &Admitted) -> Sent {
     match admitted {
         Admitted::New { number, sequence } => {
-            Sent { id: shared.id(*number), sequence: Some(*sequence), duplicate: false }
+            let is_fifo = matches!(shared.config.kind, Kind::Fifo(_));
+            let sequence = is_fifo.then_some(*sequence);
+            Sent { id: shared.id(*number), sequence, duplicate: false }
         }
         Admitted::Duplicate(first) => Sent {
             id: sim_core::id::Id::from_u128(first.id),

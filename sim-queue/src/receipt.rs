@@ -6,8 +6,8 @@ use std::str::FromStr;
 use sim_core::slab::Key;
 use sim_core::time::Instant;
 
-use crate::delivery::{Lease, MachineLease};
-use crate::machine::MessageKey;
+use crate::config::OnDrop;
+use crate::delivery::Lease;
 
 /// Names one lease of one message of one queue: SQS's `ReceiptHandle`.
 ///
@@ -19,9 +19,7 @@ pub struct Receipt {
     slot: u32,
     generation: u64,
     received_at: u64,
-    first_received_at: u64,
     receives: u32,
-    machine: Option<MachineLease>,
 }
 
 impl Receipt {
@@ -31,9 +29,7 @@ impl Receipt {
             slot: key.index(),
             generation: key.generation(),
             received_at: lease.received_at.as_nanos(),
-            first_received_at: lease.first_received_at.as_nanos(),
             receives: lease.receives,
-            machine: lease.machine,
         }
     }
 
@@ -46,13 +42,9 @@ impl Receipt {
     }
 
     pub(crate) const fn lease(&self) -> Lease {
-        Lease {
-            received_at: Instant::from_nanos(self.received_at),
-            first_received_at: Instant::from_nanos(self.first_received_at),
-            receives: self.receives,
-            machine: self.machine,
-            on_drop: Some(crate::OnDrop::Expire),
-        }
+        let mut lease = Lease::new(Instant::from_nanos(self.received_at), self.receives);
+        lease.on_drop = Some(OnDrop::Expire);
+        lease
     }
 }
 
@@ -63,21 +55,8 @@ pub struct ParseReceiptError;
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:x}-{:x}-{:x}-{:x}-{:x}-{:x}",
-            self.queue,
-            self.slot,
-            self.generation,
-            self.received_at,
-            self.first_received_at,
-            self.receives
-        )?;
-        if let Some(machine) = &self.machine {
-            let (index, sequence) = machine.key.parts();
-            write!(f, "-{index:x}-{sequence:x}-{:x}", machine.lease)?;
-        }
-        Ok(())
+        let Self { queue, slot, generation, received_at, receives } = self;
+        write!(f, "{queue:x}-{slot:x}-{generation:x}-{received_at:x}-{receives:x}")
     }
 }
 
@@ -85,36 +64,23 @@ impl FromStr for Receipt {
     type Err = ParseReceiptError;
 
     fn from_str(text: &str) -> Result<Self, ParseReceiptError> {
-        let mut parts = [0_u64; 9];
-        let mut len = 0;
-        for part in text.split('-') {
-            let slot = parts.get_mut(len).ok_or(ParseReceiptError)?;
-            if part.is_empty() || part.len() > 16 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(ParseReceiptError);
-            }
-            *slot = u64::from_str_radix(part, 16).map_err(|_| ParseReceiptError)?;
-            len += 1;
-        }
-        let machine = match len {
-            6 => None,
-            9 => Some(MachineLease {
-                key: MessageKey::from_parts(
-                    u32::try_from(parts[6]).map_err(|_| ParseReceiptError)?,
-                    parts[7],
-                ),
-                lease: parts[8],
-                sequence: parts[7],
-            }),
-            _ => return Err(ParseReceiptError),
+        let mut parts = text.split('-').map(parse_hex);
+        let mut next = || parts.next().unwrap_or(Err(ParseReceiptError));
+        let receipt = Self {
+            queue: next()?,
+            slot: u32::try_from(next()?).map_err(|_| ParseReceiptError)?,
+            generation: next()?,
+            received_at: next()?,
+            receives: u32::try_from(next()?).map_err(|_| ParseReceiptError)?,
         };
-        Ok(Self {
-            queue: parts[0],
-            slot: u32::try_from(parts[1]).map_err(|_| ParseReceiptError)?,
-            generation: parts[2],
-            received_at: parts[3],
-            first_received_at: parts[4],
-            receives: u32::try_from(parts[5]).map_err(|_| ParseReceiptError)?,
-            machine,
-        })
+        if parts.next().is_some() { Err(ParseReceiptError) } else { Ok(receipt) }
     }
+}
+
+fn parse_hex(part: &str) -> Result<u64, ParseReceiptError> {
+    // `from_str_radix` takes a sign.
+    if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(ParseReceiptError);
+    }
+    u64::from_str_radix(part, 16).map_err(|_| ParseReceiptError)
 }

@@ -83,7 +83,8 @@ impl Scheduled {
         if shared.is_closed() {
             return Err((message, Refusal::Closed));
         }
-        let number = inner.numbers;
+        // The machine numbers what it takes in from 1 on, without a gap.
+        let number = inner.numbers + 1;
         let headers = message.headers.as_deref();
         let group = headers.and_then(|headers| headers.group.clone());
         let delay = headers.and_then(|headers| headers.delay);
@@ -209,13 +210,8 @@ impl Scheduled {
                 held.receives.store(leased.receive_count, Ordering::Relaxed);
                 held.first_received
                     .store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
-                let mut lease = Lease::again(now, leased.first_received, leased.receive_count);
-                lease.machine = Some(MachineLease {
-                    key: leased.key,
-                    lease: leased.lease,
-                    sequence: leased.sequence.get(),
-                });
-                out.push(Delivery::new(held, lease));
+                held.index.store(leased.key.parts().0, Ordering::Relaxed);
+                out.push(Delivery::new(held, Lease::new(now, leased.receive_count)));
             }
             self.announce(shared, &inner);
         }

@@ -32,13 +32,16 @@ pub(crate) type Held<T> = sim_core::slab::Held<Shared<T>, Stored<T>>;
 pub(crate) struct Stored<T> {
     pub(crate) value: T,
     pub(crate) headers: Option<Box<Headers<T>>>,
-    /// Numbers the message within its queue; the id is made from it.
+    /// Numbers the message within its queue; the id is made from it. On FIFO and fair queues it is the
+    /// sequence number.
     pub(crate) number: u64,
     pub(crate) sent_at: Instant,
     /// When it was first received, in nanoseconds; 0 as long as it was not.
     pub(crate) first_received: AtomicU64,
     /// How often it was received.
     pub(crate) receives: AtomicU32,
+    /// Where the machine keeps it, once it was received; on FIFO and fair queues.
+    pub(crate) index: AtomicU32,
     /// What becomes of it when the last delivery that holds it goes: a [`Fate`].
     pub(crate) fate: AtomicU8,
 }
@@ -74,6 +77,7 @@ impl Fate {
 }
 
 impl<T> Stored<T> {
+    #[inline]
     pub(crate) fn new(
         value: T,
         headers: Option<Box<Headers<T>>>,
@@ -87,6 +91,7 @@ impl<T> Stored<T> {
             sent_at,
             first_received: AtomicU64::new(0),
             receives: AtomicU32::new(0),
+            index: AtomicU32::new(0),
             fate: AtomicU8::new(Fate::Drop as u8),
         }
     }

@@ -128,6 +128,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     /// Whether as many messages wait as the capacity allows. Exact as long as nothing is delayed and
     /// nothing came back.
+    #[inline]
     fn is_full(&self, shared: &Shared<T>) -> bool {
         let Some(capacity) = shared.config.capacity else { return false };
         let slots = self.delayed.load(Ordering::SeqCst) + self.returned.len();
@@ -169,6 +170,27 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 Ok(number)
             }
             Err(Waiting { value, headers }) => Err(Message { value, headers }),
+        }
+    }
+
+    /// Takes a plain value in, without a delay.
+    ///
+    /// # Errors
+    /// The value, when this is not for the fast way: the queue is full or closed, or has a delay.
+    #[inline]
+    pub(crate) fn send_plain(&self, shared: &Shared<T>, now: Instant, value: T) -> Result<u64, T> {
+        if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
+            return Err(value);
+        }
+        match self.fresh.push(now.as_nanos(), Waiting { value, headers: None }) {
+            Ok(number) => {
+                if let Some(retention) = shared.config.retention {
+                    shared.announce(now + retention);
+                }
+                shared.arrivals.notify_one();
+                Ok(number)
+            }
+            Err(waiting) => Err(waiting.value),
         }
     }
 
@@ -274,7 +296,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 continue;
             }
             let held = self.place(slots, now, lease, entry.position, sent_at, entry.value);
-            return Ok(Delivery::new(held, Lease::fresh(now)));
+            return Ok(Delivery::new(held, Lease::new(now, 1)));
         }
     }
 
@@ -292,6 +314,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let max = self.reserve(shared, max)?;
         let lease = self.lease_end(now, visibility);
         let before = out.len();
+        out.reserve(max.min(self.fresh.len() + self.returned.len()));
         let mut found = 0;
         while found < max && !self.returned.is_empty() {
             let Some(entry) = self.returned.pop_entry() else { break };
@@ -309,7 +332,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                     return;
                 }
                 let held = self.place(slots, now, lease, position, sent_at, waiting);
-                out.push(Delivery::new(held, Lease::fresh(now)));
+                out.push(Delivery::new(held, Lease::new(now, 1)));
                 found += 1;
             });
             if expired > 0 {
@@ -330,6 +353,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// Puts a message out of the ring into a leased slot.
+    #[inline]
     fn place(
         &self,
         slots: &Slots<T>,
@@ -391,14 +415,13 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if receives == 1 {
             held.first_received.store(now.as_nanos().max(1), Ordering::Relaxed);
         }
-        let first = Instant::from_nanos(held.first_received.load(Ordering::Relaxed));
         self.arm(&held, lease);
         shared.counters.add(count::RECEIVED_AGAIN, 1);
         if !self.is_exact {
             // It does not pass `fresh`, where those under an approximate cap are counted.
             self.granted.fetch_sub(1, Ordering::Relaxed);
         }
-        Some(Delivery::new(held, Lease::again(now, first, receives)))
+        Some(Delivery::new(held, Lease::new(now, receives)))
     }
 
     /// An entry of `returned` led nowhere: its message was acknowledged late, or so many old deliveries of
@@ -423,6 +446,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         self.dangling.fetch_add(1, Ordering::SeqCst);
     }
 
+    #[inline]
     fn lease_end(&self, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
         let own = self.lease_nanos.load(Ordering::SeqCst);
         match visibility.map(nanos) {

@@ -183,7 +183,7 @@ pub enum Effect<M> {
     },
 }
 
-/// One message in a machine, as [`Machine::contents`] shows it.
+/// One message in a machine, as [`Machine::contents`](super::Machine::contents) shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content<M> {
     /// The payload's name.

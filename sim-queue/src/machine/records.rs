@@ -477,6 +477,8 @@ impl Chain<Hold> for ByDeadline {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     impl Entry for u32 {
@@ -534,5 +536,78 @@ mod tests {
         let mut sorted = again;
         sorted.sort_unstable();
         assert_eq!(sorted, all[64..64 * 4]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(usize),
+        VacateFirst(usize),
+        VacateLast(usize),
+        VacateAny(Vec<prop::sample::Index>),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (1..200usize).prop_map(Step::Insert),
+            1 => (1..300usize).prop_map(Step::VacateFirst),
+            1 => (1..300usize).prop_map(Step::VacateLast),
+            2 => prop::collection::vec(any::<prop::sample::Index>(), 1..200)
+                .prop_map(Step::VacateAny),
+        ];
+        prop::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 200,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_table_keeps_each_entry_until_it_is_vacated(steps in steps()) {
+            let mut table = Table::new();
+            let mut entries: Vec<(u32, u32)> = Vec::new();
+            let mut next = 0;
+            for step in steps {
+                match step {
+                    Step::Insert(count) => {
+                        for _ in 0..count {
+                            entries.push((table.insert(next), next));
+                            next += 1;
+                        }
+                    }
+                    Step::VacateFirst(count) => {
+                        let count = count.min(entries.len());
+                        entries.drain(..count).for_each(|(at, _)| table.vacate(at));
+                    }
+                    Step::VacateLast(count) => {
+                        let count = count.min(entries.len());
+                        entries.drain(entries.len() - count..).for_each(|(at, _)| table.vacate(at));
+                    }
+                    Step::VacateAny(picks) => {
+                        for pick in picks {
+                            if !entries.is_empty() {
+                                let (at, _) = entries.swap_remove(pick.index(entries.len()));
+                                table.vacate(at);
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), entries.len());
+                prop_assert!(entries.iter().all(|&(at, n)| table.get(at) == Some(&n)));
+                let mut present: Vec<u32> = entries.iter().map(|&(at, _)| at).collect();
+                present.sort_unstable();
+                prop_assert!(table.iter().map(|(at, _)| at).eq(present.iter().copied()));
+                let mut found = Vec::new();
+                while let Some(at) = table.next_present(found.last().map_or(0, |last| last + 1)) {
+                    found.push(at);
+                }
+                prop_assert_eq!(found, present);
+                let empty = table.chunks.iter().filter(|c| c.slots.is_some() && c.used == 0);
+                prop_assert!(empty.count() <= 1, "one spare chunk at most");
+                prop_assert!(table.chunks.last().is_none_or(|chunk| chunk.slots.is_some()));
+            }
+        }
     }
 }

@@ -338,3 +338,31 @@ fn the_stats_count_groups_in_flight() {
     assert_eq!(rig.machine.group_of(got[2].key), Some(&group("b")));
     assert_eq!(rig.machine.group_of(got[0].key), None);
 }
+
+#[test]
+fn nothing_that_comes_out_depends_on_the_hash_seed() {
+    let history = |seed: u64| {
+        let mut rig = Rig::new(Kind::fifo(), |rules| {
+            rules.hash_seed = seed;
+            rules.idle_groups = 5;
+            rules.max_receives = Some(2);
+        });
+        let (mut leases, mut effects) = (Vec::new(), Vec::new());
+        for step in 0..600 {
+            rig.send_to(&format!("g{}", step * step % 37), step);
+            if step % 3 == 0 {
+                leases.extend(rig.receive(4));
+            }
+            if step % 2 == 0
+                && let Some(leased) = leases.get(step as usize / 2)
+            {
+                let _ = rig.machine.acknowledge(rig.now, leased.key, leased.lease);
+            }
+            effects.extend(rig.go(u64::from(step)));
+        }
+        (leases, effects)
+    };
+    let (leases, effects) = history(1);
+    assert!(leases.len() > 300 && effects.len() > 50);
+    assert_eq!((leases, effects), history(0xdead_beef));
+}

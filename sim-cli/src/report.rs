@@ -1,0 +1,389 @@
+//! The table at the end: what happened on each way, and whether it adds up to the input.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use crate::calendar::DAY;
+use crate::events::Digested;
+use crate::world::{MAX_RECEIVES, Outcome, Settings, Tally, Way};
+
+/// A sum that must hold: the counts of workers, queues and input are taken apart from each other.
+#[derive(Debug)]
+struct Check {
+    total: (&'static str, u64),
+    parts: Vec<(&'static str, u64)>,
+}
+
+impl Check {
+    fn new(
+        total: (&'static str, u64),
+        parts: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> Self {
+        Self {
+            total,
+            parts: parts.into_iter().collect(),
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.total.1 == self.parts.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.holds() { "=" } else { "IS NOT" };
+        write!(f, "{} {} {sign} ", grouped(self.total.1), self.total.0)?;
+        for (index, (name, count)) in self.parts.iter().enumerate() {
+            let plus = if index == 0 { "" } else { " + " };
+            write!(f, "{plus}{} {name}", grouped(*count))?;
+        }
+        Ok(())
+    }
+}
+
+/// The sums that every replay must satisfy.
+fn checks(outcome: &Outcome) -> Vec<Check> {
+    let [gates, desks, dispatchers] = &outcome.tallies;
+    let [turn_round, rebooking, unassigned] = &outcome.counters;
+    let dead = &outcome.dead_counters;
+    vec![
+        Check::new(
+            ("rows", outcome.rows),
+            [
+                ("turned round", gates.acknowledged),
+                ("rebooked", desks.acknowledged),
+                ("unassigned", dispatchers.acknowledged),
+                ("parked", outcome.parked),
+                ("malformed", outcome.malformed),
+            ],
+        ),
+        Check::new(
+            ("rows", outcome.rows),
+            [("rows that ended exactly once", outcome.ended_once)],
+        ),
+        Check::new(
+            ("cancelled", outcome.cancelled),
+            [
+                ("rebooking", desks.sent),
+                ("of the unassigned", outcome.both),
+            ],
+        ),
+        Check::new(
+            ("without tail number", outcome.without_tail),
+            [("unassigned", dispatchers.sent)],
+        ),
+        Check::new(
+            ("duplicates dropped", turn_round.deduplicated),
+            [("sent twice", gates.repeated)],
+        ),
+        Check::new(
+            ("sent to turn-round", turn_round.sent),
+            [
+                ("by the schedule", gates.sent),
+                ("moved back", outcome.moved),
+            ],
+        ),
+        Check::new(
+            ("sent to turn-round", turn_round.sent),
+            [
+                ("acknowledged", turn_round.deleted),
+                ("dead letters", turn_round.redriven),
+            ],
+        ),
+        Check::new(
+            ("received at the gates", turn_round.received),
+            [
+                ("acknowledged", gates.acknowledged),
+                ("crashed", gates.crashed),
+                ("refused late", gates.refused),
+            ],
+        ),
+        Check::new(
+            ("leases expired", turn_round.lapsed),
+            [("crashed", gates.crashed), ("refused late", gates.refused)],
+        ),
+        Check::new(
+            ("leases expired", turn_round.lapsed),
+            [
+                ("redelivered", gates.redelivered),
+                ("dead letters", turn_round.redriven),
+            ],
+        ),
+        Check::new(
+            ("dead letters", turn_round.redriven),
+            [
+                ("moved back once", outcome.moved),
+                ("parked", outcome.parked),
+            ],
+        ),
+        Check::new(
+            ("dead letters of the year", outcome.dead_first),
+            [("moved back", outcome.moved)],
+        ),
+        Check::new(
+            ("rebooking sent", rebooking.sent),
+            [("acknowledged", rebooking.deleted)],
+        ),
+        Check::new(
+            ("unassigned sent", unassigned.sent),
+            [("acknowledged", unassigned.deleted)],
+        ),
+        Check::new(
+            ("messages left in the queues", 0),
+            [
+                ("turn-round", turn_round.left),
+                ("rebooking", rebooking.left),
+                ("unassigned", unassigned.left),
+                ("dead-letters", dead.left),
+            ],
+        ),
+    ]
+}
+
+/// Whether every sum holds.
+pub(crate) fn reconciles(outcome: &Outcome) -> bool {
+    checks(outcome).iter().all(Check::holds)
+}
+
+/// What is printed, in one piece.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    /// Where the rows came from.
+    pub(crate) source: &'a str,
+    /// What was set.
+    pub(crate) settings: &'a Settings,
+    /// What came of it.
+    pub(crate) outcome: &'a Outcome,
+    /// The log's digest.
+    pub(crate) digested: &'a Digested,
+    /// Real time of reading the input.
+    pub(crate) reading: Duration,
+    /// Real time of the replay.
+    pub(crate) replaying: Duration,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.input(f)?;
+        self.ways(f)?;
+        self.latencies(f)?;
+        self.reconciliation(f)?;
+        self.rates(f)
+    }
+}
+
+impl Report<'_> {
+    fn input(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome;
+        let Settings {
+            seed,
+            gates,
+            desks,
+            dispatchers,
+        } = self.settings;
+        writeln!(
+            f,
+            "input   {}: {} rows, {} malformed, {} put in order",
+            self.source,
+            grouped(outcome.rows),
+            grouped(outcome.malformed),
+            grouped(outcome.reordered),
+        )?;
+        writeln!(
+            f,
+            "span    {} to {}, {:.1} virtual days",
+            outcome.start,
+            outcome.end,
+            self.virtual_days(),
+        )?;
+        writeln!(
+            f,
+            "set     seed {seed}, {gates} gates, {desks} rebooking desks, {dispatchers} dispatchers"
+        )
+    }
+
+    fn ways(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome;
+        let of = |count: fn(&Tally) -> u64| outcome.tallies.each_ref().map(count);
+        let dead = outcome
+            .counters
+            .each_ref()
+            .map(|counters| counters.redriven);
+        let rows = [
+            ("sent by the schedule", of(|tally| tally.sent)),
+            ("sent twice, dropped", of(|tally| tally.repeated)),
+            ("moved back, once", [outcome.moved, 0, 0]),
+            ("received", of(|tally| tally.received)),
+            ("  of those redelivered", of(|tally| tally.redelivered)),
+            ("acknowledged", of(|tally| tally.acknowledged)),
+            ("leases extended", of(|tally| tally.extended)),
+            ("crashed holding a lease", of(|tally| tally.crashed)),
+            ("too late, refused", of(|tally| tally.refused)),
+            ("dead letters", dead),
+            ("parked for inspection", [outcome.parked, 0, 0]),
+        ];
+        writeln!(
+            f,
+            "\n{:<24}{:>12}{:>12}{:>12}{:>12}",
+            "messages", "turn-round", "rebooking", "unassigned", "all"
+        )?;
+        for (name, counts) in rows {
+            write!(f, "{name:<24}")?;
+            for count in counts {
+                write!(f, "{:>12}", dashed(count))?;
+            }
+            writeln!(f, "{:>12}", dashed(counts.iter().sum()))?;
+        }
+        writeln!(
+            f,
+            "a dead letter was received {MAX_RECEIVES} times in vain; the inspector also found {} malformed rows",
+            grouped(outcome.malformed)
+        )
+    }
+
+    fn latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n{:<24}{:>12}{:>12}{:>12}{:>12}",
+            "virtual time", "p50", "p90", "p99", "max"
+        )?;
+        for (way, tally) in Way::ALL.iter().zip(&self.outcome.tallies) {
+            for (what, times) in [("waited", &tally.waited), ("held", &tally.held)] {
+                let name = format!("{} {what}", way.name());
+                write!(f, "{name:<24}")?;
+                for permille in [500, 900, 990, 1_000] {
+                    write!(
+                        f,
+                        "{:>12}",
+                        times.permille(permille).map_or("-".to_owned(), clock_time)
+                    )?;
+                }
+                writeln!(f)?;
+            }
+        }
+        writeln!(
+            f,
+            "waited: from the sending to the first receive; held: from the receive to the acknowledgement"
+        )
+    }
+
+    fn reconciliation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nreconciliation")?;
+        for check in checks(self.outcome) {
+            writeln!(f, "  {check}")?;
+        }
+        writeln!(
+            f,
+            "reconciles: {}",
+            if reconciles(self.outcome) {
+                "yes"
+            } else {
+                "no"
+            }
+        )
+    }
+
+    fn rates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome;
+        // Zero seconds would give no rate.
+        let seconds = self.replaying.as_secs_f64().max(1e-9);
+        let messages: u64 =
+            outcome.counters.iter().map(|c| c.sent).sum::<u64>() + outcome.dead_counters.sent;
+        let calls = messages
+            + outcome
+                .counters
+                .iter()
+                .map(|c| c.received + c.deleted)
+                .sum::<u64>()
+            + outcome
+                .tallies
+                .iter()
+                .map(|tally| tally.extended)
+                .sum::<u64>();
+        writeln!(
+            f,
+            "\nreal time  read in {:.2} s, replayed in {:.2} s",
+            self.reading.as_secs_f64(),
+            self.replaying.as_secs_f64()
+        )?;
+        writeln!(
+            f,
+            "rates      {} messages/s, {} sends, receives, extensions and acknowledgements/s, {} virtual days/s",
+            grouped((messages as f64 / seconds) as u64),
+            grouped((calls as f64 / seconds) as u64),
+            grouped((self.virtual_days() / seconds) as u64),
+        )?;
+        writeln!(
+            f,
+            "digest     {} (SHA-256 of {} events)",
+            self.digested.digest,
+            grouped(self.digested.lines)
+        )
+    }
+
+    fn virtual_days(&self) -> f64 {
+        (self.outcome.end - self.outcome.start).as_secs_f64() / DAY as f64
+    }
+}
+
+/// A count with commas between the thousands.
+pub(crate) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count for the table: a dash for none.
+fn dashed(count: u64) -> String {
+    if count == 0 {
+        "-".to_owned()
+    } else {
+        grouped(count)
+    }
+}
+
+/// A duration as hours, minutes and seconds: `1:05:00`.
+fn clock_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "{}:{:02}:{:02}",
+        grouped(seconds / 3_600),
+        seconds / 60 % 60,
+        seconds % 60
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped_and_times_are_read_like_a_clock() {
+        for (count, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(count), text);
+        }
+        assert_eq!(clock_time(Duration::from_secs(3_905)), "1:05:05");
+    }
+
+    #[test]
+    fn a_sum_that_does_not_hold_says_so() {
+        let check = Check::new(("rows", 3), [("acknowledged", 1), ("parked", 1)]);
+        assert!(!check.holds());
+        assert_eq!(check.to_string(), "3 rows IS NOT 1 acknowledged + 1 parked");
+    }
+}
