@@ -73,10 +73,12 @@ pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(deliveries: Vec<Delivery
 }
 
 /// Receives and acknowledges all that is visible.
-pub(crate) fn drain<T: Send + Sync + 'static>(queue: &Queue<T>) -> Vec<T> {
+pub(crate) fn drain<T: Copy + Send + Sync + 'static>(queue: &Queue<T>) -> Vec<T> {
     let mut out = Vec::new();
     while let Ok(delivery) = queue.try_receive() {
-        out.extend(delivery.acknowledge().unwrap());
+        // An older delivery may hold the payload too, so that it does not come back.
+        out.push(*delivery);
+        delivery.acknowledge().unwrap();
     }
     out
 }

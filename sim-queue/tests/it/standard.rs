@@ -1133,7 +1133,7 @@ fn the_age_of_the_oldest_message_is_that_of_the_oldest_visible_one() {
 #[test]
 fn the_statistics_reconcile_whatever_happens() {
     let config = QueueConfig {
-        retention: Some(secs(200)),
+        retention: Some(secs(60)),
         capacity: Some(40),
         max_in_flight: 25,
         ..QueueConfig::new("q")
@@ -1150,12 +1150,13 @@ fn the_statistics_reconcile_whatever_happens() {
             7 => held.extend(take(&queue, 4)),
             8 => held.extend(queue.try_receive_with(&hidden_for(secs(random.below(50)))).unwrap_or_default()),
             9 if random.below(100) == 0 => drop(queue.purge()),
-            9 => hand.advance(secs(random.below(10))),
+            9 => hand.advance(secs(random.below(4))),
             _ if held.is_empty() => {}
             _ => {
-                let at = usize::try_from(random.below(held.len() as u64)).unwrap();
+                let newest = held.len().min(8) as u64;
+                let at = held.len() - 1 - usize::try_from(random.below(newest)).unwrap();
                 let mut delivery = held.swap_remove(at);
-                match random.below(5) {
+                match random.below(8) {
                     0 => drop(delivery.release()),
                     1 => drop(delivery.release_after(secs(random.below(20)))),
                     2 => {
