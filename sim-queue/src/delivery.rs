@@ -270,7 +270,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// Names this lease of this message, for a verdict that comes by another way.
     #[must_use]
     pub fn receipt(&self) -> Receipt {
-        Receipt::new(self.shared().namespace, self.held().key(), &self.lease)
+        Receipt::new(self.shared().secret, self.held().key(), &self.lease)
     }
 
     /// Turns the delivery into its receipt; the lease runs on.

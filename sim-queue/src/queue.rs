@@ -154,6 +154,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             lag: clock.lag(),
             clock,
             namespace,
+            secret: receipt_secret(namespace),
             arrivals: Event::new(),
             space: Event::new(),
             idle: Event::new(),
@@ -933,7 +934,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// The slot that a receipt names; on FIFO and fair queues also after the lease ended.
     fn named(&self, receipt: &Receipt) -> Result<(Held<T>, Lease), Stale> {
         let shared = self.shared();
-        if receipt.queue() != shared.namespace {
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         self.serve_if_due();
@@ -957,7 +958,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
         let shared = self.shared();
         let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
-        if receipt.queue() != shared.namespace {
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
@@ -1097,10 +1098,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// meanwhile may go or stay.
     pub fn purge(&self) -> u64 {
         let shared = self.shared();
-        let purged = match &shared.engine {
+        let now = shared.clock.now();
+        let letters = shared.drop_letters(now);
+        if letters > 0 {
+            shared.gone(count::PURGED, letters);
+        }
+        let messages = match &shared.engine {
             Engine::Standard(standard) => standard.purge(&self.slots),
-            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, shared.clock.now()),
+            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, now),
         };
+        let purged = letters + messages;
         crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
         purged
     }
@@ -1156,7 +1163,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if self.shared().is_closed() && self.remaining() == 0 {
             Attempt::Done { value: (), more: true }
         } else {
-            Attempt::Pending { wake_at: Instant::NEVER }
+            // What is left may end by itself: when it gets too old, or its lease its last time.
+            Attempt::Pending { wake_at: self.shared().wake_at() }
         }
     }
 
@@ -1245,6 +1253,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
         stats
     }
+}
+
+/// What tells the receipts of one queue from those of all others of the process. Queues that are built in the same
+/// order have the same secrets: it guards against mistakes, not against attackers.
+fn receipt_secret(namespace: u64) -> u64 {
+    static BUILT: AtomicU64 = AtomicU64::new(0);
+    let serial = BUILT.fetch_add(1, Ordering::Relaxed);
+    Random::new(namespace ^ serial.rotate_left(32)).next_u64()
 }
 
 fn sent<T: Send + Sync + 'static>(shared: &Shared<T>, admitted: &Admitted) -> Sent {

@@ -91,7 +91,7 @@ impl Scheduled {
         let content = self.content_key(shared, &message, internal);
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        if shared.is_closed() {
+        if !shared.admits(within_capacity) {
             return Err((message, Refusal::Closed));
         }
         // The machine numbers what it takes in from 1 on, without a gap.
@@ -287,7 +287,7 @@ impl Scheduled {
         if shared.next_due.load(Ordering::Relaxed) != next
             && shared.next_due.swap(next, Ordering::SeqCst) > next
         {
-            shared.arrivals.retime();
+            shared.retime();
         }
     }
 

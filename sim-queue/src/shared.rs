@@ -157,6 +157,8 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// How far the clock's recent time may lie behind.
     pub(crate) lag: Duration,
     pub(crate) namespace: u64,
+    /// Goes into the check words of receipts.
+    pub(crate) secret: u64,
     /// Receivers wait here for messages; senders wait at `space` for room; `idle` waits for the end.
     pub(crate) arrivals: Event,
     pub(crate) space: Event,
@@ -214,8 +216,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if deadline < self.next_due.load(Ordering::SeqCst)
             && self.next_due.fetch_min(deadline, Ordering::SeqCst) > deadline
         {
-            self.arrivals.retime();
+            self.retime();
         }
+    }
+
+    /// Lets those who keep the time know that the next deadline is earlier than they were told.
+    #[cold]
+    pub(crate) fn retime(&self) {
+        self.arrivals.retime();
+        self.space.retime();
+        self.idle.retime();
     }
 
     #[inline]
@@ -237,6 +247,26 @@ impl<T: Send + Sync + 'static> Shared<T> {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst) != closed::OPEN
+    }
+
+    /// Whether a message may come in: what was in the queue before may come back until it drops all.
+    pub(crate) fn admits(&self, is_new: bool) -> bool {
+        match self.closed.load(Ordering::SeqCst) {
+            closed::OPEN => true,
+            closed::DRAINING => !is_new,
+            _ => false,
+        }
+    }
+
+    /// Drops the letters that their sink refused; returns how many.
+    pub(crate) fn drop_letters(&self, now: Instant) -> u64 {
+        let letters = {
+            let mut waiting = self.undelivered.lock();
+            let letters = std::mem::take(&mut *waiting);
+            self.note_undelivered(0, now);
+            letters
+        };
+        letters.len() as u64
     }
 
     /// Ends the life of a message: counts it and, where somebody waits for the end, says so.

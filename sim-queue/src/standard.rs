@@ -95,6 +95,14 @@ pub(crate) struct Standard<T> {
     is_exact: bool,
 }
 
+/// The times of a message that goes into a slot.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    sent_at: Instant,
+    now: Instant,
+    visible_at: Instant,
+}
+
 /// Why nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nothing {
@@ -130,9 +138,20 @@ impl<T: Send + Sync + 'static> Standard<T> {
     /// nothing came back.
     #[inline]
     fn is_full(&self, shared: &Shared<T>) -> bool {
-        let Some(capacity) = shared.config.capacity else { return false };
-        let slots = self.delayed.load(Ordering::SeqCst) + self.returned.len();
-        slots != 0 && slots + self.fresh.len() >= capacity
+        let slots = self.slots_waiting();
+        slots != 0 && self.is_full_with(shared, slots)
+    }
+
+    #[inline]
+    fn is_full_with(&self, shared: &Shared<T>, slots: usize) -> bool {
+        shared.config.capacity.is_some_and(|capacity| slots + self.fresh.len() >= capacity)
+    }
+
+    /// Messages that wait in slots: delayed or returned.
+    #[inline]
+    fn slots_waiting(&self) -> usize {
+        let entries = self.delayed.load(Ordering::SeqCst) + self.returned.len();
+        entries.saturating_sub(self.dangling.load(Ordering::SeqCst))
     }
 
     /// Takes a message in. `None` for its own delay means the queue's.
@@ -153,12 +172,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
         let sent_at = message.headers.as_ref().and_then(|headers| headers.sent_at);
-        if within_capacity && self.is_full(shared) {
+        let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
+        if within_capacity
+            && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
+        {
             return Err(message);
         }
-        if delay != 0 || sent_at.is_some() || !within_capacity {
+        if to_slot {
             let visible_at = now + Duration::from_nanos(delay);
-            return self.send_to_slot(slots, sent_at.unwrap_or(now), now, visible_at, message);
+            let times = Times { sent_at: sent_at.unwrap_or(now), now, visible_at };
+            return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
         match self.fresh.push(now.as_nanos(), Waiting { value, headers }) {
@@ -225,16 +248,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
     fn send_to_slot(
         &self,
         slots: &Slots<T>,
-        sent_at: Instant,
-        now: Instant,
-        visible_at: Instant,
+        times: Times,
         message: Message<T>,
+        within_capacity: bool,
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
+        let Times { sent_at, now, visible_at } = times;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
-        if shared.is_closed() {
+        if !shared.admits(within_capacity) {
             return Err(Message { value, headers });
         }
         let number = SLOT_NUMBER | self.numbers.fetch_add(1, Ordering::Relaxed);
