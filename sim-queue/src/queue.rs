@@ -19,7 +19,7 @@ use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
     DeadLetter, DeadLetterPolicy, MAX_RECEIVES, Policy, ReturnAddress, Target,
 };
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Lease};
 use crate::error::{
     ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
     SendError, Stale, TryReceiveError, TrySendError,
@@ -30,7 +30,7 @@ use crate::message::{Message, Sent};
 use crate::move_task::{MoveHandle, MoveProgress, MoveTask, Moves};
 use crate::receipt::Receipt;
 use crate::scheduled::{Admitted, Scheduled};
-use crate::shared::{Engine, Shared, Slots, closed, count};
+use crate::shared::{Engine, Held, Shared, Slots, closed, count};
 use crate::standard::{Nothing, Standard};
 use crate::stats::Stats;
 use crate::wait::{ReceiveWait, SendWait};
@@ -920,6 +920,18 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// # Errors
     /// [`Stale`] when the lease ended, or the receipt is another queue's or made up.
     pub fn delivery(&self, receipt: &Receipt) -> Result<Delivery<T>, Stale> {
+        let (held, lease) = self.named(receipt)?;
+        let shared = self.shared();
+        if let Engine::Scheduled(scheduled) = &shared.engine
+            && !scheduled.is_running(shared.clock.now(), lease.machine(&held))
+        {
+            return Err(Stale);
+        }
+        Ok(Delivery::new(held, lease))
+    }
+
+    /// The slot that a receipt names; on FIFO and fair queues also after the lease ended.
+    fn named(&self, receipt: &Receipt) -> Result<(Held<T>, Lease), Stale> {
         let shared = self.shared();
         if receipt.queue() != shared.namespace {
             return Err(Stale);
@@ -932,7 +944,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 .pin_low(receipt.key().low())
                 .filter(|held| held.key() == receipt.key()),
         };
-        Ok(Delivery::new(held.ok_or(Stale)?, receipt.lease()))
+        Ok((held.ok_or(Stale)?, receipt.lease()))
     }
 
     /// Acknowledges by receipt: see [`Delivery::acknowledge`].
@@ -940,8 +952,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// # Errors
     /// [`Stale`] when the lease ended (on a standard queue: and the message was received again).
     pub fn acknowledge(&self, receipt: &Receipt) -> Result<Option<T>, Stale> {
-        if let Ok(delivery) = self.delivery(receipt) {
-            return delivery.acknowledge();
+        if let Ok((held, lease)) = self.named(receipt) {
+            return Delivery::new(held, lease).acknowledge();
         }
         let shared = self.shared();
         let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
@@ -949,10 +961,17 @@ impl<T: Send + Sync + 'static> Queue<T> {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
-        let removed = self.slots.remove_idle_low(low).ok_or(Stale)?;
-        standard.removed_late();
-        shared.gone(count::DELETED, 1);
-        Ok(removed.value().map(|stored| stored.value))
+        let held = self.slots.pin_low(low).ok_or(Stale)?;
+        // The slot may be another message's by now: that one was not received yet.
+        if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
+            return Err(Stale);
+        }
+        held.remove_with(true, |shared, _, stored| {
+            standard.removed_late();
+            shared.gone(count::DELETED, 1);
+            stored.ok().map(|stored| stored.value)
+        })
+        .map_err(|_| Stale)
     }
 
     /// Changes a lease by receipt: see [`Delivery::extend`]. Zero returns the message at once.
@@ -1145,9 +1164,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         match &shared.engine {
             Engine::Standard(standard) => standard.remaining(shared),
-            Engine::Scheduled(scheduled) => {
-                scheduled.remaining() + shared.undelivered_len.load(Ordering::SeqCst)
-            }
+            Engine::Scheduled(scheduled) => scheduled.remaining(shared),
         }
     }
 
@@ -1186,7 +1203,6 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         let now = shared.clock.now();
         let counts = shared.counters.sums();
-        let undelivered = shared.undelivered_len.load(Ordering::SeqCst);
         let mut stats = Stats {
             deleted: counts[count::DELETED],
             empty_receives: counts[count::EMPTY],
@@ -1211,7 +1227,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 let machine = scheduled.stats(now);
                 stats.visible = machine.visible as u64;
                 stats.delayed = machine.delayed as u64;
-                stats.in_flight = machine.in_flight as u64 + undelivered;
+                // With the dead letters on their way: refused for now, or held by an older delivery.
+                let ended = stats.deleted + stats.expired + stats.redriven + stats.moved + stats.purged;
+                let waiting = stats.visible + stats.delayed;
+                stats.in_flight = machine.sent.saturating_sub(ended + waiting);
                 stats.oldest_age = machine.oldest_visible_age;
                 stats.sent = machine.sent;
                 stats.received = machine.received;

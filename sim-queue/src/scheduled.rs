@@ -309,6 +309,34 @@ impl Scheduled {
         Ok(())
     }
 
+    /// Takes a message out whose lease is running: unlike [`acknowledge`](Self::acknowledge), never late.
+    pub(crate) fn withdraw<T: Send + Sync + 'static>(
+        &self,
+        shared: &Shared<T>,
+        now: Instant,
+        lease: MachineLease,
+    ) -> Result<(), Stale> {
+        let mut inner = self.inner.lock();
+        let now = inner.at(now);
+        if !inner.machine.is_running(now, lease.key, lease.lease) {
+            return Err(Stale);
+        }
+        let taken = inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
+        self.announce(shared, &inner);
+        drop(inner);
+        if taken.wakes {
+            shared.arrivals.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether the lease is running.
+    pub(crate) fn is_running(&self, now: Instant, lease: MachineLease) -> bool {
+        let mut inner = self.inner.lock();
+        let now = inner.at(now);
+        inner.machine.is_running(now, lease.key, lease.lease)
+    }
+
     pub(crate) fn change_visibility<T: Send + Sync + 'static>(
         &self,
         held: &Held<T>,
@@ -432,8 +460,10 @@ impl Scheduled {
         self.inner.lock().machine.stats(now)
     }
 
-    pub(crate) fn remaining(&self) -> u64 {
-        self.inner.lock().machine.len() as u64
+    /// Messages that were taken in and did not end yet, dead letters on their way included.
+    pub(crate) fn remaining<T: Send + Sync + 'static>(&self, shared: &Shared<T>) -> u64 {
+        // Each message that was taken in has a number.
+        self.inner.lock().numbers.saturating_sub(shared.ended())
     }
 }
 

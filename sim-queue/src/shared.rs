@@ -249,6 +249,15 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
+    /// Messages whose life has ended.
+    pub(crate) fn ended(&self) -> u64 {
+        let counts = self.counters.sums();
+        [count::DELETED, count::EXPIRED, count::REDRIVEN, count::PURGED, count::MOVED]
+            .into_iter()
+            .map(|why| counts[why])
+            .sum()
+    }
+
     /// Hands a message to the dead letters.
     pub(crate) fn bury(&self, stored: Stored<T>, reason: DeadLetterReason, now: Instant) {
         let id = self.id_of(&stored);

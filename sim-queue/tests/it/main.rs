@@ -1,3 +1,19 @@
 //! The integration tests of the queue, a file for each topic.
 
+mod rig;
+
+mod batches;
+mod bytes;
+mod close;
+mod dead_letters;
+mod errors;
+mod fair;
+mod fifo;
+mod receipts;
+mod seams;
+#[cfg(feature = "serde")]
+mod serde;
 mod standard;
+mod stream;
+mod types;
+mod waiting;
