@@ -109,7 +109,8 @@ impl Wake for Flag {
 
 /// A future that is polled by hand, without an executor.
 pub(crate) struct Task<'a, R> {
-    future: Pin<Box<dyn Future<Output = R> + 'a>>,
+    /// `None` when it has completed.
+    future: Option<Pin<Box<dyn Future<Output = R> + 'a>>>,
     flag: Arc<Flag>,
     waker: Waker,
 }
@@ -125,12 +126,15 @@ impl<'a, R> Task<'a, R> {
 
     pub(crate) fn new(future: impl Future<Output = R> + 'a) -> Self {
         let flag = Arc::new(Flag { woken: AtomicBool::new(false), thread: None });
-        Self { future: Box::pin(future), waker: Waker::from(Arc::clone(&flag)), flag }
+        Self { future: Some(Box::pin(future)), waker: Waker::from(Arc::clone(&flag)), flag }
     }
 
     pub(crate) fn poll(&mut self) -> Option<R> {
-        match self.future.as_mut().poll(&mut Context::from_waker(&self.waker)) {
-            Poll::Ready(value) => Some(value),
+        match self.future.as_mut()?.as_mut().poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(value) => {
+                self.future = None;
+                Some(value)
+            }
             Poll::Pending => None,
         }
     }
