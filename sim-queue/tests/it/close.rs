@@ -10,7 +10,7 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    Task, at_most, block_on, drain, of, queue, queue_of, reconcile, secs, take, until_asleep,
+    abandon, Task, at_most, block_on, drain, of, queue, queue_of, reconcile, secs, take, until_asleep,
 };
 
 fn configs() -> [QueueConfig; 3] {
@@ -97,7 +97,7 @@ fn a_draining_queue_redelivers_what_comes_back() {
         held.release().unwrap();
         let again = queue.try_receive().unwrap();
         assert_eq!(again.receive_count(), 2);
-        drop(again.into_receipt());
+        abandon(again);
         hand.advance(secs(30));
         assert_eq!(drain(&queue), [7]);
         assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Closed);

@@ -13,7 +13,7 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    START, Task, block_on, dedup, drain, group, of, queue, reconcile, secs, take, until_asleep,
+    abandon, START, Task, block_on, dedup, drain, group, of, queue, reconcile, secs, take, until_asleep,
     values,
 };
 
@@ -83,7 +83,7 @@ fn a_message_that_timed_out_too_often_goes_to_the_dead_letter_queue() {
             let delivery = source.try_receive().unwrap();
             assert_eq!(delivery.receive_count(), n);
             assert_eq!(dead.stats().sent, 0);
-            drop(delivery.into_receipt());
+            abandon(delivery);
             hand.advance(secs(30));
         }
         assert_eq!(source.try_receive().unwrap_err(), TryReceiveError::Empty);
@@ -162,7 +162,7 @@ fn a_dead_letter_knows_its_source_reason_and_times() {
     attributes.insert("seats", 149).unwrap();
     let sent = source.try_send(Message::new(7).attributes(attributes.clone())).unwrap();
     hand.advance(secs(10));
-    drop(source.try_receive().unwrap().into_receipt());
+    abandon(source.try_receive().unwrap());
     hand.advance(secs(40));
     source.try_receive().unwrap().release().unwrap();
     hand.advance(secs(5));
@@ -232,7 +232,7 @@ fn a_dead_letter_wakes_a_receiver_that_waits_at_its_queue() {
     for (source, dead, hand) in each_kind(1) {
         let mut waiting = Task::waiting(dead.receive());
         source.try_send(any(&source, 7)).unwrap();
-        drop(source.try_receive().unwrap().into_receipt());
+        abandon(source.try_receive().unwrap());
         hand.advance(secs(30));
         source.advance();
         assert_eq!(*waiting.run().unwrap().unwrap(), 7);
@@ -360,7 +360,7 @@ fn a_sink_gets_the_letter_with_all_that_is_known_of_it() {
     hand.advance(secs(1));
     let sent = source.try_send(of("a", 7)).unwrap();
     hand.advance(secs(2));
-    drop(source.try_receive().unwrap().into_receipt());
+    abandon(source.try_receive().unwrap());
     hand.advance(secs(30));
     source.advance();
     let letters = shelf.letters.lock().unwrap();
@@ -519,7 +519,7 @@ fn a_sink_may_call_back_into_its_queue() {
         let again = Arc::new(Again(source.clone()));
         source.set_dead_letters(DeadLetterPolicy::to_sink(again, 1)).unwrap();
         source.try_send(any(&source, 7)).unwrap();
-        drop(source.try_receive().unwrap().into_receipt());
+        abandon(source.try_receive().unwrap());
         hand.advance(secs(30));
         source.advance();
         assert_eq!(*source.try_receive().unwrap(), 8);

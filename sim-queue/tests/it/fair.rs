@@ -211,20 +211,28 @@ fn the_statistics_of_a_fair_queue_reconcile_whatever_happens() {
             0..=2 => drop(queue.try_send(of(format!("t{}", random.below(5)), step))),
             3 => drop(queue.try_send(Message::new(step).delay(secs(random.below(20))))),
             4 | 5 => held.extend(take(&queue, 4)),
-            6 if random.below(100) == 0 => drop(queue.purge()),
+            6 if random.below(100) == 0 => {
+                let _ = queue.purge();
+            }
             6 => hand.advance(secs(random.below(10))),
             _ if held.is_empty() => {}
             _ => {
                 let at = usize::try_from(random.below(held.len() as u64)).unwrap();
                 let mut delivery = held.swap_remove(at);
                 match random.below(6) {
-                    0 => drop(delivery.release()),
-                    1 => drop(delivery.release_after(secs(random.below(20)))),
+                    0 => {
+                        let _ = delivery.release();
+                    }
+                    1 => {
+                        let _ = delivery.release_after(secs(random.below(20)));
+                    }
                     2 => {
-                        drop(delivery.extend(secs(random.below(60))));
+                        let _ = delivery.extend(secs(random.below(60)));
                         held.push(delivery);
                     }
-                    _ => drop(delivery.acknowledge()),
+                    _ => {
+                        let _ = delivery.acknowledge();
+                    }
                 }
             }
         }

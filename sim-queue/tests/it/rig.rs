@@ -65,6 +65,11 @@ pub(crate) fn values<T: Copy + Send + Sync + 'static>(deliveries: &[Delivery<T>]
     deliveries.iter().map(|delivery| **delivery).collect()
 }
 
+/// Does as a consumer that died: the lease runs on, and nobody ends it.
+pub(crate) fn abandon<T: Send + Sync + 'static>(delivery: Delivery<T>) {
+    let _receipt = delivery.into_receipt();
+}
+
 /// Acknowledges each of them; every one must be current.
 pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(deliveries: Vec<Delivery<T>>) {
     for delivery in deliveries {

@@ -11,7 +11,7 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    START, Task, acknowledge_all, block_on, drain, hidden_for, queue, queue_of, reconcile, secs,
+    abandon, START, Task, acknowledge_all, block_on, drain, hidden_for, queue, queue_of, reconcile, secs,
     take, until_asleep, values,
 };
 
@@ -605,7 +605,7 @@ fn a_changed_timeout_holds_for_later_receives_only() {
         });
         seen.extend(got.unwrap_or_default().into_iter().map(|delivery| {
             let value = *delivery;
-            drop(delivery.into_receipt());
+            abandon(delivery);
             (at, value)
         }));
     }
@@ -1149,7 +1149,9 @@ fn the_statistics_reconcile_whatever_happens() {
             5 | 6 => held.extend(queue.try_receive()),
             7 => held.extend(take(&queue, 4)),
             8 => held.extend(queue.try_receive_with(&hidden_for(secs(random.below(50)))).unwrap_or_default()),
-            9 if random.below(100) == 0 => drop(queue.purge()),
+            9 if random.below(100) == 0 => {
+                let _ = queue.purge();
+            }
             9 => hand.advance(secs(random.below(4))),
             _ if held.is_empty() => {}
             _ => {
@@ -1157,13 +1159,19 @@ fn the_statistics_reconcile_whatever_happens() {
                 let at = held.len() - 1 - usize::try_from(random.below(newest)).unwrap();
                 let mut delivery = held.swap_remove(at);
                 match random.below(8) {
-                    0 => drop(delivery.release()),
-                    1 => drop(delivery.release_after(secs(random.below(20)))),
+                    0 => {
+                        let _ = delivery.release();
+                    }
+                    1 => {
+                        let _ = delivery.release_after(secs(random.below(20)));
+                    }
                     2 => {
-                        drop(delivery.extend(secs(random.below(60))));
+                        let _ = delivery.extend(secs(random.below(60)));
                         held.push(delivery);
                     }
-                    _ => drop(delivery.acknowledge()),
+                    _ => {
+                        let _ = delivery.acknowledge();
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use sim_queue::{Close, Message, QueueConfig, ReceiveError, Refusal};
 
-use crate::rig::{Task, block_on, drain, of, queue, reconcile, secs};
+use crate::rig::{abandon, Task, block_on, drain, of, queue, reconcile, secs};
 
 #[test]
 fn a_stream_yields_every_message_and_ends_with_the_queue() {
@@ -36,7 +36,7 @@ fn a_stream_waits_for_messages_and_redeliveries() {
     let mut stream = queue.stream();
     let mut next = Task::waiting(stream.next());
     queue.try_send(7).unwrap();
-    drop(next.run().unwrap().unwrap().unwrap().into_receipt());
+    abandon(next.run().unwrap().unwrap().unwrap());
     drop(next);
     let mut next = Task::waiting(stream.next());
     hand.advance(secs(30));

@@ -9,7 +9,7 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    Task, at_most, block_on, drain, hidden_for, of, queue, reconcile, secs, until_asleep, values,
+    abandon, Task, at_most, block_on, drain, hidden_for, of, queue, reconcile, secs, until_asleep, values,
 };
 
 fn each_kind() -> Vec<(Queue<u32>, VirtualClock)> {
@@ -69,7 +69,7 @@ fn a_long_poll_with_a_deadline_in_the_past_still_takes_what_is_there() {
 fn the_end_of_a_lease_wakes_a_waiting_receiver() {
     for (queue, hand) in each_kind() {
         send(&queue, 7);
-        drop(queue.try_receive().unwrap().into_receipt());
+        abandon(queue.try_receive().unwrap());
         let mut receiver = Task::waiting(queue.receive());
         hand.advance(secs(29));
         assert!(receiver.run().is_none());
@@ -84,7 +84,7 @@ fn a_lease_that_begins_while_somebody_waits_wakes_him_too() {
         let mut receiver = Task::waiting(queue.receive());
         send(&queue, 7);
         // Another is faster.
-        drop(queue.try_receive().unwrap().into_receipt());
+        abandon(queue.try_receive().unwrap());
         assert!(receiver.run().is_none());
         hand.advance(secs(30));
         assert_eq!(receiver.run().unwrap().unwrap().receive_count(), 2);
@@ -174,7 +174,7 @@ fn leases_that_end_together_wake_as_many_receivers() {
             send(&queue, n);
         }
         for delivery in queue.try_receive_with(&at_most(4)).unwrap() {
-            drop(delivery.into_receipt());
+            abandon(delivery);
         }
         let mut receivers: Vec<_> = (0..4).map(|_| Task::waiting(queue.receive())).collect();
         hand.advance(secs(30));
@@ -202,7 +202,7 @@ fn a_receiver_that_goes_away_passes_its_message_on() {
 fn a_receiver_that_goes_away_passes_its_watch_over_the_clock_on() {
     for (queue, hand) in each_kind() {
         send(&queue, 7);
-        drop(queue.try_receive().unwrap().into_receipt());
+        abandon(queue.try_receive().unwrap());
         let keeper = Task::waiting(queue.receive());
         let mut other = Task::waiting(queue.receive());
         drop(keeper);
@@ -345,7 +345,7 @@ fn a_blocked_thread_gives_up_at_its_deadline() {
 fn a_blocked_thread_is_woken_by_the_end_of_a_lease() {
     for (queue, hand) in each_kind() {
         send(&queue, 7);
-        drop(queue.try_receive().unwrap().into_receipt());
+        abandon(queue.try_receive().unwrap());
         std::thread::scope(|scope| {
             let receiver =
                 scope.spawn(|| queue.receive_blocking().map(|delivery| delivery.receive_count()));
@@ -475,7 +475,7 @@ async fn a_paused_runtime_moves_the_queue_to_the_end_of_a_lease() {
     for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
         let queue = on_tokio(config);
         send(&queue, 7);
-        drop(queue.try_receive().unwrap().into_receipt());
+        abandon(queue.try_receive().unwrap());
         let before = queue.clock().now();
         let again = queue.receive().await.unwrap();
         assert_eq!(again.receive_count(), 2);
@@ -554,7 +554,7 @@ async fn workers_that_fail_see_every_message_again() {
                     tokio::time::sleep(secs(1)).await;
                     // Every tenth hangs whoever takes it.
                     if *delivery % 10 == 0 {
-                        drop(delivery.into_receipt());
+                        abandon(delivery);
                     } else {
                         delivery.acknowledge().unwrap();
                         done += 1;
