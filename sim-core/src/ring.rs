@@ -28,7 +28,7 @@ pub use unbounded::Unbounded;
 
 use std::mem::MaybeUninit;
 
-use crate::sync::{Stamp, UnsafeCell};
+use crate::sync::{Backoff, Stamp, UnsafeCell};
 
 /// An element with its position in the ring and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,5 +144,45 @@ impl<T, K: Key> Cell<T, K> {
         // write happened before the stamp that was loaded.
         let value = self.value.with(|slot| unsafe { slot.cast::<T>().read() });
         (key, value)
+    }
+}
+
+/// How a thread waits for another one inside an operation.
+///
+/// What is waited for is a few stores of a thread that is running, most of the time; giving up the processor
+/// at once costs a time slice where it is shared. It is given up only when the other thread has likely lost its own.
+struct Patience {
+    backoff: Backoff,
+    rounds: std::cell::Cell<u32>,
+}
+
+impl Patience {
+    /// Rounds of spinning before the processor is given up: some tens of microseconds.
+    const ROUNDS: u32 = 16;
+
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            backoff: Backoff::new(),
+            rounds: std::cell::Cell::new(0),
+        }
+    }
+
+    /// After a lost race: somebody else made progress.
+    #[inline(always)]
+    fn spin(&self) {
+        self.backoff.spin();
+    }
+
+    /// While a claimed cell is not yet published, or not yet freed.
+    #[cold]
+    fn snooze(&self) {
+        let rounds = self.rounds.get();
+        if rounds < Self::ROUNDS {
+            self.rounds.set(rounds + 1);
+            self.backoff.spin();
+        } else {
+            self.backoff.snooze();
+        }
     }
 }

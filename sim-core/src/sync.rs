@@ -71,6 +71,14 @@ impl Stamp {
         return self.0.fetch_add(0, order);
     }
 
+    /// Loads the value, under loom too by a plain load, which may be answered with an older value.
+    ///
+    /// For a second look, where it is the older value that would do harm.
+    #[inline]
+    pub fn look(&self, order: atomic::Ordering) -> u64 {
+        self.0.load(order)
+    }
+
     /// Stores a value.
     #[inline]
     pub fn store(&self, value: u64, order: atomic::Ordering) {

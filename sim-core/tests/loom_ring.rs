@@ -3,6 +3,45 @@
 //! The main thread only spawns and joins, and the storing thread is spawned first; every test asserts a floor on
 //! the executions explored. Under `cfg(loom)` a segment has three cells, or one when `T` is larger than eight
 //! bytes, so that few steps change segments.
+//!
+//! # Mutations
+//! Each ordering was weakened to `Relaxed` (or the step removed) by hand, once, and the test seen to fail:
+//!
+//! | weakened | caught by |
+//! | --- | --- |
+//! | bounded push: `FULL` stored Release; stamp loaded Acquire | a_bounded_cell_is_written_before_.. |
+//! | bounded pop: stamp loaded Acquire; free stored Release | a_bounded_cell_is_written_before_.. |
+//! | bounded batches: `FULL` Release, stamps Acquire (first and further, push and pop) | bounded_batches_.. |
+//! | key stored Release; key loaded Acquire; second look removed (bounded) | a_bounded_front_.. |
+//! | bounded peek: stamp Acquire | a_bounded_front_.. |
+//! | bounded claim by load and store | a_bounded_pop_is_never_empty_handed_.. |
+//! | bounded "empty" answered from the stamp | bounded_batches_.. (by its floor only) |
+//! | unbounded push: `FULL` Release; take and wait: stamp Acquire | an_unbounded_ring_links_.. |
+//! | unbounded batch: `FULL` Release | unbounded_conditional_pops_.. |
+//! | unbounded take: `TAKEN` Release; retire: stamps Acquire; retire without looking | .._is_used_again_.. |
+//! | across: tail index (to Relaxed); batch push: tail index and segment Acquire | .._cross_segments_together |
+//! | single push: tail index Acquire | .._enter_the_next_segment_.. (runs away) |
+//! | single push: tail segment Acquire | an_unbounded_ring_links_.. |
+//! | first link: exchange Release | .._cross_segments_together |
+//! | first link and moving on: head segment Release | unbounded_conditional_pops_.. |
+//! | moving on: head index (to Relaxed); pop: head index Acquire | .._is_freed_after_.. (runs away) |
+//! | spare put Release, taken Acquire | unbounded_segments_are_linked_.. |
+//! | retired list put Release | unbounded_conditional_pops_.. |
+//! | retired list taken Acquire; readers: collector and exit; readers ignored | .._not_freed_while_somebody_peeks |
+//! | unbounded peek: segment Acquire | unbounded_conditional_pops_.. |
+//! | unbounded peek: stamp Acquire | an_unbounded_front_belongs_.. |
+//! | unbounded "empty" answered from the copy | .._cross_segments_together |
+//!
+//! Not caught by any model:
+//! - Claims at `SeqCst` made `Relaxed`: no data depends on them; they order a claim against a waiter's flag,
+//!   which loom (where `SeqCst` is `AcqRel`) could not show.
+//! - `HOLE` stored Release: nothing is read from a hole. It hands on to the next producer that the consumer before it
+//!   moved its value out, which the producer that left the hole had acquired.
+//! - Across: tail segment Release and `next` Release, `next` loaded Acquire, pop's segment loaded Acquire: who uses a new
+//!   segment has acquired the tail index stored after it. Kept, since the pointer's own pair is what a reader expects.
+//! - Readers: entry's Acquire, and peek's head index Acquire: under loom an index is loaded by a read-modify-write, which
+//!   never yields an older value. Elsewhere the entry's Acquire keeps the load of the segment behind it.
+//! - Unbounded peek: second look removed: no model uses a segment again at just that place; the bounded ring's does.
 #![cfg(loom)]
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -117,7 +156,7 @@ fn two_bounded_consumers_never_take_the_same_value() {
 #[test]
 fn bounded_batches_are_claimed_whole() {
     explore(2, 100, || {
-        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(3));
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(2));
         let producer = {
             let ring = ring.clone();
             thread::spawn(move || {
@@ -146,6 +185,53 @@ fn bounded_batches_are_claimed_whole() {
         assert_eq!(taken.len() + ring.len(), pushed);
     });
 }
+
+#[test]
+fn a_bounded_hole_hands_its_cell_on_like_an_element() {
+    explore(3, 50, || {
+        let ring = Arc::new(Bounded::<Box<u64>>::with_capacity(1));
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let pushed = ring.push(Box::new(0)).is_ok();
+                // One that announces an element and yields none.
+                ring.push_batch(&mut Liar);
+                pushed
+            })
+        };
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let taken = [ring.pop(), ring.pop()];
+                (
+                    taken.iter().flatten().count(),
+                    ring.push(Box::new(2)).is_ok(),
+                )
+            })
+        };
+        let first = producer.join().unwrap();
+        let (taken, pushed) = consumer.join().unwrap();
+        let left = std::iter::from_fn(|| ring.pop()).count();
+        assert_eq!(taken + left, usize::from(first) + usize::from(pushed));
+    });
+}
+
+/// Announces one element and yields none.
+struct Liar;
+
+impl Iterator for Liar {
+    type Item = Box<u64>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (1, Some(1))
+    }
+}
+
+impl ExactSizeIterator for Liar {}
 
 #[test]
 fn a_bounded_front_belongs_to_its_position() {
@@ -283,6 +369,27 @@ fn filled(count: u64) -> Arc<Unbounded<Box<u64>>> {
     };
     producer.join().unwrap();
     ring
+}
+
+#[test]
+fn unbounded_producers_enter_the_next_segment_after_it_was_linked() {
+    explore(3, 100, || {
+        let ring = filled(2);
+        let producers: Vec<_> = (2..4)
+            .map(|number| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    ring.push(Box::new(number));
+                    ring.push(Box::new(number + 2))
+                })
+            })
+            .collect();
+        let last: Vec<_> = producers.into_iter().map(|p| p.join().unwrap()).collect();
+        assert!(last.iter().all(|last| (3..6).contains(last)));
+        let mut sum = 0;
+        assert_eq!(ring.pop_batch(10, |entry| sum += *entry.value), 6);
+        assert_eq!(sum, (0..6).sum());
+    });
 }
 
 #[test]

@@ -495,7 +495,7 @@ fn handles_cross_threads() {
     fn both<T: Send + Sync>() {}
     both::<TestSlab>();
     both::<Held<Context, Value>>();
-    assert_eq!(size_of::<Option<Held<Context, Value>>>(), 24);
+    assert_eq!(size_of::<Option<Held<Context, Value>>>(), 16);
 }
 
 /// One slot of the model.

@@ -33,14 +33,16 @@ pub struct Delivery<T: Send + Sync + 'static> {
     lease: Lease,
 }
 
-/// What the delivery remembers of its receive. Small, since deliveries are moved about.
+/// What the delivery remembers of its receive. Two words, since deliveries are moved about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) received_at: Instant,
-    pub(crate) receives: u32,
-    /// What dropping does, instead of what the configuration says.
-    pub(crate) on_drop: Option<OnDrop>,
+    /// The receive count in the low half; above it what dropping does: 0 for what the configuration says.
+    bits: u64,
 }
+
+/// In a lease's bits: dropping the delivery changes nothing.
+const LEAVE_RUNNING: u64 = 1 << 32;
 
 /// The machine's names for a message and its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +54,27 @@ pub(crate) struct MachineLease {
 impl Lease {
     #[inline]
     pub(crate) const fn new(received_at: Instant, receives: u32) -> Self {
-        Self { received_at, receives, on_drop: None }
+        Self { received_at, bits: receives as u64 }
+    }
+
+    /// The lease runs on when the delivery is dropped.
+    pub(crate) const fn left_running(self) -> Self {
+        Self { bits: self.bits | LEAVE_RUNNING, ..self }
+    }
+
+    pub(crate) const fn receives(&self) -> u32 {
+        (self.bits & 0xFFFF_FFFF) as u32
+    }
+
+    const fn is_left_running(&self) -> bool {
+        self.bits & LEAVE_RUNNING != 0
     }
 
     /// What the machine calls this lease of a message: its receives number the leases.
-    fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
+    pub(crate) fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
         MachineLease {
             key: MessageKey::from_parts(stored.index.load(Ordering::Relaxed), stored.number),
-            lease: u64::from(self.receives),
+            lease: u64::from(self.receives()),
         }
     }
 }
@@ -89,7 +104,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// # Errors
     /// [`Stale`] when the lease ended (on a standard queue: and the message was received again), or the
     /// message was purged. Nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
             Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
@@ -124,8 +139,10 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// the longest time a message may stay in flight. Nothing changed; the delivery is gone and its message
     /// returns when its lease ends.
     pub fn release_after(mut self, delay: Duration) -> Result<(), ExtendError> {
-        self.lease.on_drop = Some(OnDrop::Expire);
-        self.change_visibility(delay)
+        self.lease = self.lease.left_running();
+        self.change_visibility(delay)?;
+        self.shared().counters.add(count::RELEASED, 1);
+        Ok(())
     }
 
     /// Gives the message up: it goes to the dead letters at once. Without a dead-letter policy it is
@@ -138,7 +155,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         if held.context().max_receives().is_none() {
             return give_back(held, &self.lease);
         }
-        doom(held, &self.lease, Fate::Rejected)
+        doom(held, &self.lease, Fate::Rejected, Released::No)
     }
 
     /// Sets the lease to end `timeout` from now: longer or shorter than before (SQS's
@@ -168,6 +185,9 @@ impl<T: Send + Sync + 'static> Delivery<T> {
                 let machine = self.lease.machine(held);
                 scheduled.change_visibility(held, now, machine, timeout)
             }
+            // At once, like a release. The pin makes the message shared: should it be a dead letter, it is
+            // buried when this delivery goes.
+            Engine::Standard(_) if timeout.is_zero() => Ok(end_lease(held.pin(), &self.lease, now, Released::No)?),
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
     }
@@ -181,7 +201,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// How often the message was received, this time included.
     #[must_use]
     pub fn receive_count(&self) -> u32 {
-        self.lease.receives
+        self.lease.receives()
     }
 
     /// When the message was sent.
@@ -250,20 +270,20 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// Names this lease of this message, for a verdict that comes by another way.
     #[must_use]
     pub fn receipt(&self) -> Receipt {
-        Receipt::new(self.shared().namespace, self.held().key(), &self.lease)
+        Receipt::new(self.shared().secret, self.held().key(), &self.lease)
     }
 
     /// Turns the delivery into its receipt; the lease runs on.
     #[must_use]
     pub fn into_receipt(mut self) -> Receipt {
         let receipt = self.receipt();
-        self.lease.on_drop = Some(OnDrop::Expire);
+        self.lease = self.lease.left_running();
         receipt
     }
 }
 
 /// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
-#[inline]
+#[inline(always)]
 fn finish<T: Send + Sync + 'static>(
     held: Held<T>,
     lease: &Lease,
@@ -271,8 +291,7 @@ fn finish<T: Send + Sync + 'static>(
 ) -> Result<Option<Stored<T>>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
-        let machine = lease.machine(&held);
-        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+        scheduled.acknowledge(shared, shared.clock.recent(), lease.machine(&held))?;
     }
     // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
     // the other queues are never leased: there the machine has just said yes.
@@ -293,40 +312,70 @@ fn finish<T: Send + Sync + 'static>(
 /// Returns a leased message to its queue, or to the dead letters if it was received too often.
 fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(), Stale> {
     let shared = held.context();
+    let now = shared.clock.recent();
     match &shared.engine {
-        Engine::Standard(standard) => {
-            if shared.max_receives().is_some_and(|max| lease.receives >= max) {
-                return doom(held, lease, Fate::MaxReceives);
-            }
-            let idle = held.unlease().map_err(|_| Stale)?;
-            shared.counters.add(count::RELEASED, 1);
-            standard.put_back(shared, held.sent_at, idle.low());
-            shared.arrivals.notify_one();
-            Ok(())
-        }
+        Engine::Standard(_) => end_lease(held, lease, now, Released::Yes),
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine(&held);
-            scheduled
-                .release(&held, shared.clock.now(), machine, Duration::ZERO)
-                .map_err(|_| Stale)?;
+            scheduled.release(&held, now, machine, Duration::ZERO).map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
     }
 }
 
-/// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
-fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> Result<(), Stale> {
-    if let Engine::Scheduled(scheduled) = &held.context().engine {
-        let machine = lease.machine(&held);
-        let shared = held.context();
-        scheduled.acknowledge(shared, shared.clock.now(), machine)?;
+/// Whether the end of a lease counts among those that were given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Released {
+    Yes,
+    No,
+}
+
+/// Ends the lease of a standard queue's message at once.
+fn end_lease<T: Send + Sync + 'static>(
+    held: Held<T>,
+    lease: &Lease,
+    now: Instant,
+    released: Released,
+) -> Result<(), Stale> {
+    let shared = held.context();
+    let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+    // A lease whose end has come is over, also before anybody has entered the queue to notice it.
+    if held.note() <= now.as_nanos() {
+        return Err(Stale);
     }
-    let is_scheduled = matches!(held.context().engine, Engine::Scheduled(_));
+    if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
+        return doom(held, lease, Fate::MaxReceives, released);
+    }
+    let idle = held.unlease().map_err(|_| Stale)?;
+    shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+    standard.put_back(shared, held.sent_at, idle.low());
+    shared.arrivals.notify_one();
+    Ok(())
+}
+
+/// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
+fn doom<T: Send + Sync + 'static>(
+    held: Held<T>,
+    lease: &Lease,
+    fate: Fate,
+    released: Released,
+) -> Result<(), Stale> {
+    let shared = held.context();
+    let now = shared.clock.recent();
+    let is_scheduled = match &shared.engine {
+        Engine::Scheduled(scheduled) => {
+            scheduled.withdraw(shared, now, lease.machine(&held))?;
+            true
+        }
+        Engine::Standard(_) if held.note() <= now.as_nanos() => return Err(Stale),
+        Engine::Standard(_) => false,
+    };
     held.remove_with(is_scheduled, |shared, was_leased, stored| {
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }
+        shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
         match stored {
             Ok(stored) => shared.bury(stored, fate.reason(), shared.clock.now()),
             Err(stored) => stored.set_fate(fate),
@@ -366,22 +415,33 @@ impl<T: Send + Sync + 'static> Deref for Delivery<T> {
 }
 
 impl<T: Send + Sync + 'static> Drop for Delivery<T> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        // A verdict that comes too late here has nobody to tell.
-        let _ = match self.lease.on_drop.unwrap_or(held.context().config.on_drop) {
-            OnDrop::Return => give_back(held, &self.lease),
-            OnDrop::Acknowledge => finish(held, &self.lease, count::DELETED).map(drop),
-            OnDrop::Expire => Ok(()),
-        };
+        if let Some(held) = self.held.take() {
+            abandon(held, &self.lease);
+        }
     }
+}
+
+/// What a delivery does that is dropped without a verdict.
+#[inline(never)]
+fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) {
+    if lease.is_left_running() {
+        return;
+    }
+    // A verdict that comes too late here has nobody to tell.
+    let _ = match held.context().config.on_drop {
+        OnDrop::Return => give_back(held, lease),
+        OnDrop::Acknowledge => finish(held, lease, count::DELETED).map(drop),
+        OnDrop::Expire => Ok(()),
+    };
 }
 
 impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("value", &**self)
-            .field("receive_count", &self.lease.receives)
+            .field("receive_count", &self.lease.receives())
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ mod shared;
 mod standard;
 pub mod stats;
 pub mod stream;
+pub mod wait;
 
 pub use crate::config::{Limits, OnDrop, QueueConfig, RedriveAllow};
 pub use crate::dead_letter::{DeadLetter, DeadLetterPolicy, DeadLetterReason, Origin};
@@ -36,3 +37,4 @@ pub use crate::queue::{Builder, Close, Queue, Receive};
 pub use crate::receipt::{ParseReceiptError, Receipt};
 pub use crate::stats::Stats;
 pub use crate::stream::{Deliveries, Sending};
+pub use crate::wait::{ReceiveWait, SendWait};

@@ -19,7 +19,7 @@ use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
     DeadLetter, DeadLetterPolicy, MAX_RECEIVES, Policy, ReturnAddress, Target,
 };
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Lease};
 use crate::error::{
     ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
     SendError, Stale, TryReceiveError, TrySendError,
@@ -30,9 +30,10 @@ use crate::message::{Message, Sent};
 use crate::move_task::{MoveHandle, MoveProgress, MoveTask, Moves};
 use crate::receipt::Receipt;
 use crate::scheduled::{Admitted, Scheduled};
-use crate::shared::{Engine, Shared, Slots, closed, count};
+use crate::shared::{Engine, Held, Shared, Slots, closed, count};
 use crate::standard::{Nothing, Standard};
 use crate::stats::Stats;
+use crate::wait::{ReceiveWait, SendWait};
 
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
@@ -148,9 +149,12 @@ impl<T: Send + Sync + 'static> Builder<T> {
         };
         let namespace = Random::new(config.seed).fork(&config.name).next_u64() & ((1 << 60) - 1);
         let address = Arc::new(ReturnAddress::default());
+        let clock = clock.unwrap_or_else(Clock::system);
         let shared = Shared {
-            clock: clock.unwrap_or_else(Clock::system),
+            lag: clock.lag(),
+            clock,
             namespace,
+            secret: receipt_secret(namespace),
             arrivals: Event::new(),
             space: Event::new(),
             idle: Event::new(),
@@ -252,8 +256,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send(&self, message: impl Into<Message<T>>) -> Result<Sent, SendError<T>> {
-        self.send_until(message, Instant::NEVER).await
+    #[inline]
+    pub fn send(&self, message: impl Into<Message<T>>) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), Instant::NEVER)
     }
 
     /// Sends a message, waiting for room until a deadline.
@@ -263,22 +268,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// The message is sent in the poll that completes the future; a future dropped before drops it.
-    pub async fn send_until(
-        &self,
-        message: impl Into<Message<T>>,
-        deadline: Instant,
-    ) -> Result<Sent, SendError<T>> {
-        // The common case needs no state for waiting.
-        let message = match self.send_now(message.into()) {
-            Ok(sent) => return Ok(sent),
-            Err(error) if error.reason.is_temporary() => *error.message,
-            Err(error) => return Err(SendError::Refused(error)),
-        };
-        let shared = self.shared();
-        let mut slot = Some(message);
-        let outcome =
-            until(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot)).await;
-        finish_send(outcome, slot)
+    #[inline]
+    pub fn send_until(&self, message: impl Into<Message<T>>, deadline: Instant) -> SendWait<'_, T> {
+        SendWait::new(self, message.into(), deadline)
     }
 
     /// Sends a message, blocking the thread while there is no room.
@@ -521,18 +513,24 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     #[inline]
     fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        self.send_fast(message).or_else(|message| self.send_with_headers(message))
+    }
+
+    /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
+    #[inline(always)]
+    pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
         if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
             && shared.size.is_none()
         {
-            let now = shared.clock.now();
+            let now = shared.clock.recent();
             standard.serve_if_due(&self.slots, now);
             return match standard.send_plain(shared, now, message.value) {
                 Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
-                Err(value) => self.send_with_headers(Message::new(value)),
+                Err(value) => Err(Message::new(value)),
             };
         }
-        self.send_with_headers(message)
+        Err(message)
     }
 
     #[inline(never)]
@@ -541,9 +539,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if let Err(reason) = self.check(&message) {
             return Err(TrySendError::new(message, reason));
         }
-        let now = shared.clock.now();
         match &shared.engine {
             Engine::Standard(standard) => {
+                // Exact, since what is due may make room.
+                let now = shared.clock.now();
                 standard.serve_if_due(&self.slots, now);
                 match standard.send(&self.slots, now, message, true) {
                     Ok(number) => {
@@ -557,6 +556,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 }
             }
             Engine::Scheduled(scheduled) => {
+                let now = shared.clock.recent();
                 if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
                     scheduled.serve(&self.slots, now);
                 }
@@ -635,17 +635,36 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
     #[inline]
     pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
+        match self.receive_fast() {
+            Some(delivery) => Ok(delivery),
+            None => self.try_receive_exactly(),
+        }
+    }
+
+    /// Receives from a standard queue by the recent time.
+    #[inline(always)]
+    pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
         let shared = self.shared();
-        let now = shared.clock.now();
         match &shared.engine {
-            Engine::Standard(standard) => match standard.take(&self.slots, now, None) {
-                Ok(delivery) => Ok(delivery),
-                Err(nothing) => Err(self.nothing(nothing)),
-            },
+            Engine::Standard(standard) => {
+                standard.take(&self.slots, shared.clock.recent(), None).ok()
+            }
+            Engine::Scheduled(_) => None,
+        }
+    }
+
+    /// Receives by the exact time: what is due now may be visible.
+    #[inline(never)]
+    fn try_receive_exactly(&self) -> Result<Delivery<T>, TryReceiveError> {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => {
+                let now = shared.clock.now();
+                standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
                 let mut one = Vec::with_capacity(1);
-                let taken = scheduled.receive(&self.slots, now, None, 1, None, &mut one);
-                match taken {
+                match scheduled.receive_exactly(&self.slots, None, 1, None, &mut one) {
                     Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
                     Err(error) => Err(self.machine_error(error)),
                 }
@@ -660,8 +679,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive(&self) -> Result<Delivery<T>, ReceiveError> {
-        self.receive_until(Instant::NEVER).await
+    #[inline]
+    pub fn receive(&self) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, Instant::NEVER)
     }
 
     /// Receives one message, waiting for it until a deadline: SQS's long poll.
@@ -671,14 +691,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Cancel safety
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    pub async fn receive_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
-        if let Ok(delivery) = self.try_receive() {
-            return Ok(delivery);
-        }
-        let shared = self.shared();
-        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
-            .await
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    #[inline]
+    pub fn receive_until(&self, deadline: Instant) -> ReceiveWait<'_, T> {
+        ReceiveWait::new(self, deadline)
     }
 
     /// Receives one message, blocking the thread until there is one.
@@ -733,15 +748,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ) -> Result<usize, TryReceiveError> {
         self.check_receive(ask)?;
         let shared = self.shared();
-        let now = shared.clock.now();
+        let visibility = ask.visibility_timeout;
         match &shared.engine {
-            Engine::Standard(standard) => standard
-                .take_batch(&self.slots, now, ask.visibility_timeout, ask.max, out)
-                .map_err(|nothing| self.nothing(nothing)),
+            Engine::Standard(standard) => {
+                let recent = shared.clock.recent();
+                standard
+                    .take_batch(&self.slots, recent, visibility, ask.max, out)
+                    .or_else(|_| {
+                        let now = shared.clock.now();
+                        standard.take_batch(&self.slots, now, visibility, ask.max, out)
+                    })
+                    .map_err(|nothing| self.nothing(nothing))
+            }
             Engine::Scheduled(scheduled) => {
-                let visibility = ask.visibility_timeout;
                 let attempt = ask.attempt.as_ref();
-                match scheduled.receive(&self.slots, now, visibility, ask.max, attempt, out) {
+                match scheduled.receive_exactly(&self.slots, visibility, ask.max, attempt, out) {
                     Ok(0) => Err(self.nothing(Nothing::Empty)),
                     Ok(taken) => Ok(taken),
                     Err(error) => Err(self.machine_error(error)),
@@ -900,8 +921,20 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// # Errors
     /// [`Stale`] when the lease ended, or the receipt is another queue's or made up.
     pub fn delivery(&self, receipt: &Receipt) -> Result<Delivery<T>, Stale> {
+        let (held, lease) = self.named(receipt)?;
         let shared = self.shared();
-        if receipt.queue() != shared.namespace {
+        if let Engine::Scheduled(scheduled) = &shared.engine
+            && !scheduled.is_running(shared.clock.now(), lease.machine(&held))
+        {
+            return Err(Stale);
+        }
+        Ok(Delivery::new(held, lease))
+    }
+
+    /// The slot that a receipt names; on FIFO and fair queues also after the lease ended.
+    fn named(&self, receipt: &Receipt) -> Result<(Held<T>, Lease), Stale> {
+        let shared = self.shared();
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         self.serve_if_due();
@@ -912,7 +945,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 .pin_low(receipt.key().low())
                 .filter(|held| held.key() == receipt.key()),
         };
-        Ok(Delivery::new(held.ok_or(Stale)?, receipt.lease()))
+        Ok((held.ok_or(Stale)?, receipt.lease()))
     }
 
     /// Acknowledges by receipt: see [`Delivery::acknowledge`].
@@ -920,19 +953,26 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// # Errors
     /// [`Stale`] when the lease ended (on a standard queue: and the message was received again).
     pub fn acknowledge(&self, receipt: &Receipt) -> Result<Option<T>, Stale> {
-        if let Ok(delivery) = self.delivery(receipt) {
-            return delivery.acknowledge();
+        if let Ok((held, lease)) = self.named(receipt) {
+            return Delivery::new(held, lease).acknowledge();
         }
         let shared = self.shared();
         let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
-        if receipt.queue() != shared.namespace {
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
-        let removed = self.slots.remove_idle_low(low).ok_or(Stale)?;
-        standard.removed_late();
-        shared.gone(count::DELETED, 1);
-        Ok(removed.value().map(|stored| stored.value))
+        let held = self.slots.pin_low(low).ok_or(Stale)?;
+        // The slot may be another message's by now: that one was not received yet.
+        if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
+            return Err(Stale);
+        }
+        held.remove_with(true, |shared, _, stored| {
+            standard.removed_late();
+            shared.gone(count::DELETED, 1);
+            stored.ok().map(|stored| stored.value)
+        })
+        .map_err(|_| Stale)
     }
 
     /// Changes a lease by receipt: see [`Delivery::extend`]. Zero returns the message at once.
@@ -1058,10 +1098,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// meanwhile may go or stay.
     pub fn purge(&self) -> u64 {
         let shared = self.shared();
-        let purged = match &shared.engine {
+        let now = shared.clock.now();
+        let letters = shared.drop_letters(now);
+        if letters > 0 {
+            shared.gone(count::PURGED, letters);
+        }
+        let messages = match &shared.engine {
             Engine::Standard(standard) => standard.purge(&self.slots),
-            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, shared.clock.now()),
+            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, now),
         };
+        let purged = letters + messages;
         crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
         purged
     }
@@ -1117,7 +1163,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if self.shared().is_closed() && self.remaining() == 0 {
             Attempt::Done { value: (), more: true }
         } else {
-            Attempt::Pending { wake_at: Instant::NEVER }
+            // What is left may end by itself: when it gets too old, or its lease its last time.
+            Attempt::Pending { wake_at: self.shared().wake_at() }
         }
     }
 
@@ -1125,9 +1172,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         match &shared.engine {
             Engine::Standard(standard) => standard.remaining(shared),
-            Engine::Scheduled(scheduled) => {
-                scheduled.remaining() + shared.undelivered_len.load(Ordering::SeqCst)
-            }
+            Engine::Scheduled(scheduled) => scheduled.remaining(shared),
         }
     }
 
@@ -1166,7 +1211,6 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         let now = shared.clock.now();
         let counts = shared.counters.sums();
-        let undelivered = shared.undelivered_len.load(Ordering::SeqCst);
         let mut stats = Stats {
             deleted: counts[count::DELETED],
             empty_receives: counts[count::EMPTY],
@@ -1191,7 +1235,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 let machine = scheduled.stats(now);
                 stats.visible = machine.visible as u64;
                 stats.delayed = machine.delayed as u64;
-                stats.in_flight = machine.in_flight as u64 + undelivered;
+                // With the dead letters on their way: refused for now, or held by an older delivery.
+                let ended = stats.deleted + stats.expired + stats.redriven + stats.moved + stats.purged;
+                let waiting = stats.visible + stats.delayed;
+                stats.in_flight = machine.sent.saturating_sub(ended + waiting);
                 stats.oldest_age = machine.oldest_visible_age;
                 stats.sent = machine.sent;
                 stats.received = machine.received;
@@ -1206,6 +1253,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
         stats
     }
+}
+
+/// What tells the receipts of one queue from those of all others of the process. Queues that are built in the same
+/// order have the same secrets: it guards against mistakes, not against attackers.
+fn receipt_secret(namespace: u64) -> u64 {
+    static BUILT: AtomicU64 = AtomicU64::new(0);
+    let serial = BUILT.fetch_add(1, Ordering::Relaxed);
+    Random::new(namespace ^ serial.rotate_left(32)).next_u64()
 }
 
 fn sent<T: Send + Sync + 'static>(shared: &Shared<T>, admitted: &Admitted) -> Sent {

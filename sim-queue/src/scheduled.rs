@@ -29,6 +29,16 @@ struct Inner {
     leased: Vec<Leased<u64>>,
     effects: Vec<Effect<u64>>,
     numbers: u64,
+    /// The latest time that the machine has seen: its time must not go backwards, and a recent time may
+    /// lie behind an exact one.
+    last: Instant,
+}
+
+impl Inner {
+    fn at(&mut self, now: Instant) -> Instant {
+        self.last = self.last.max(now);
+        self.last
+    }
 }
 
 /// The engine of FIFO and fair queues.
@@ -63,7 +73,7 @@ impl Scheduled {
     pub(crate) fn new(config: &QueueConfig) -> Result<Self, ConfigError> {
         let machine = Machine::new(config.rules())?;
         Ok(Self {
-            inner: Mutex::new(Inner { machine, leased: Vec::new(), effects: Vec::new(), numbers: 0 }),
+            inner: Mutex::new(Inner { machine, leased: Vec::new(), effects: Vec::new(), numbers: 0, last: Instant::ORIGIN }),
         })
     }
 
@@ -80,7 +90,8 @@ impl Scheduled {
         let shared = slots.context();
         let content = self.content_key(shared, &message, internal);
         let mut inner = self.inner.lock();
-        if shared.is_closed() {
+        let now = inner.at(now);
+        if !shared.admits(within_capacity) {
             return Err((message, Refusal::Closed));
         }
         // The machine numbers what it takes in from 1 on, without a gap.
@@ -179,6 +190,24 @@ impl Scheduled {
         Some(key(&message.value))
     }
 
+    /// Receives up to `max` messages: by the recent time, and where that finds none by the exact one.
+    pub(crate) fn receive_exactly<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        visibility: Option<Duration>,
+        max: usize,
+        attempt: Option<&ReceiveAttemptId>,
+        out: &mut Vec<Delivery<T>>,
+    ) -> Result<usize, ReceiveError> {
+        let clock = &slots.context().clock;
+        match self.receive(slots, clock.recent(), visibility, max, attempt, out) {
+            Ok(0) | Err(ReceiveError::OverLimit) if !slots.context().lag.is_zero() => {
+                self.receive(slots, clock.now(), visibility, max, attempt, out)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Receives up to `max` messages.
     pub(crate) fn receive<T: Send + Sync + 'static>(
         &self,
@@ -193,6 +222,7 @@ impl Scheduled {
         let before = out.len();
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         self.advance(slots, &mut inner, now, &mut ended);
         let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
         let result = if undelivered as usize >= shared.config.max_in_flight {
@@ -230,6 +260,7 @@ impl Scheduled {
         let shared = slots.context();
         let mut ended = Ended::new();
         let Some(mut inner) = self.inner.try_lock() else { return };
+        let now = inner.at(now);
         self.advance(slots, &mut inner, now, &mut ended);
         self.announce(shared, &inner);
         drop(inner);
@@ -256,7 +287,7 @@ impl Scheduled {
         if shared.next_due.load(Ordering::Relaxed) != next
             && shared.next_due.swap(next, Ordering::SeqCst) > next
         {
-            shared.arrivals.retime();
+            shared.retime();
         }
     }
 
@@ -267,6 +298,7 @@ impl Scheduled {
         lease: MachineLease,
     ) -> Result<(), Stale> {
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         let acknowledged =
             inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
         self.announce(shared, &inner);
@@ -275,6 +307,34 @@ impl Scheduled {
             shared.arrivals.notify_one();
         }
         Ok(())
+    }
+
+    /// Takes a message out whose lease is running: unlike [`acknowledge`](Self::acknowledge), never late.
+    pub(crate) fn withdraw<T: Send + Sync + 'static>(
+        &self,
+        shared: &Shared<T>,
+        now: Instant,
+        lease: MachineLease,
+    ) -> Result<(), Stale> {
+        let mut inner = self.inner.lock();
+        let now = inner.at(now);
+        if !inner.machine.is_running(now, lease.key, lease.lease) {
+            return Err(Stale);
+        }
+        let taken = inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
+        self.announce(shared, &inner);
+        drop(inner);
+        if taken.wakes {
+            shared.arrivals.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether the lease is running.
+    pub(crate) fn is_running(&self, now: Instant, lease: MachineLease) -> bool {
+        let mut inner = self.inner.lock();
+        let now = inner.at(now);
+        inner.machine.is_running(now, lease.key, lease.lease)
     }
 
     pub(crate) fn change_visibility<T: Send + Sync + 'static>(
@@ -286,6 +346,7 @@ impl Scheduled {
     ) -> Result<(), ExtendError> {
         let shared = held.context();
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         let disposition = inner.machine.change_visibility(now, lease.key, lease.lease, after);
         self.announce(shared, &inner);
         drop(inner);
@@ -301,6 +362,7 @@ impl Scheduled {
     ) -> Result<(), ExtendError> {
         let shared = held.context();
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         let disposition = inner.machine.release(now, lease.key, lease.lease, after);
         self.announce(shared, &inner);
         drop(inner);
@@ -348,6 +410,7 @@ impl Scheduled {
         let shared = slots.context();
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         let Inner { machine, effects, .. } = &mut *inner;
         machine.purge(now, effects);
         collect(slots, effects, &mut ended);
@@ -378,6 +441,7 @@ impl Scheduled {
         let shared = slots.context();
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
+        let now = inner.at(now);
         let Inner { machine, effects, .. } = &mut *inner;
         let result = machine.set_max_receives(now, max, effects);
         collect(slots, effects, &mut ended);
@@ -396,8 +460,10 @@ impl Scheduled {
         self.inner.lock().machine.stats(now)
     }
 
-    pub(crate) fn remaining(&self) -> u64 {
-        self.inner.lock().machine.len() as u64
+    /// Messages that were taken in and did not end yet, dead letters on their way included.
+    pub(crate) fn remaining<T: Send + Sync + 'static>(&self, shared: &Shared<T>) -> u64 {
+        // Each message that was taken in has a number.
+        self.inner.lock().numbers.saturating_sub(shared.ended())
     }
 }
 

@@ -95,6 +95,14 @@ pub(crate) struct Standard<T> {
     is_exact: bool,
 }
 
+/// The times of a message that goes into a slot.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    sent_at: Instant,
+    now: Instant,
+    visible_at: Instant,
+}
+
 /// Why nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nothing {
@@ -130,9 +138,20 @@ impl<T: Send + Sync + 'static> Standard<T> {
     /// nothing came back.
     #[inline]
     fn is_full(&self, shared: &Shared<T>) -> bool {
-        let Some(capacity) = shared.config.capacity else { return false };
-        let slots = self.delayed.load(Ordering::SeqCst) + self.returned.len();
-        slots != 0 && slots + self.fresh.len() >= capacity
+        let slots = self.slots_waiting();
+        slots != 0 && self.is_full_with(shared, slots)
+    }
+
+    #[inline]
+    fn is_full_with(&self, shared: &Shared<T>, slots: usize) -> bool {
+        shared.config.capacity.is_some_and(|capacity| slots + self.fresh.len() >= capacity)
+    }
+
+    /// Messages that wait in slots: delayed or returned.
+    #[inline]
+    fn slots_waiting(&self) -> usize {
+        let entries = self.delayed.load(Ordering::SeqCst) + self.returned.len();
+        entries.saturating_sub(self.dangling.load(Ordering::SeqCst))
     }
 
     /// Takes a message in. `None` for its own delay means the queue's.
@@ -153,12 +172,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
         let sent_at = message.headers.as_ref().and_then(|headers| headers.sent_at);
-        if within_capacity && self.is_full(shared) {
+        let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
+        if within_capacity
+            && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
+        {
             return Err(message);
         }
-        if delay != 0 || sent_at.is_some() || !within_capacity {
+        if to_slot {
             let visible_at = now + Duration::from_nanos(delay);
-            return self.send_to_slot(slots, sent_at.unwrap_or(now), now, visible_at, message);
+            let times = Times { sent_at: sent_at.unwrap_or(now), now, visible_at };
+            return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
         match self.fresh.push(now.as_nanos(), Waiting { value, headers }) {
@@ -177,7 +200,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ///
     /// # Errors
     /// The value, when this is not for the fast way: the queue is full or closed, or has a delay.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_plain(&self, shared: &Shared<T>, now: Instant, value: T) -> Result<u64, T> {
         if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
             return Err(value);
@@ -225,16 +248,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
     fn send_to_slot(
         &self,
         slots: &Slots<T>,
-        sent_at: Instant,
-        now: Instant,
-        visible_at: Instant,
+        times: Times,
         message: Message<T>,
+        within_capacity: bool,
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
+        let Times { sent_at, now, visible_at } = times;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
-        if shared.is_closed() {
+        if !shared.admits(within_capacity) {
             return Err(Message { value, headers });
         }
         let number = SLOT_NUMBER | self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -264,7 +287,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     // ---- receiving -----------------------------------------------------------------------------------
 
     /// Receives one message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &self,
         slots: &Slots<T>,
@@ -274,13 +297,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
         self.reserve(shared, 1)?;
-        let lease = self.lease_end(now, visibility);
-        while !self.returned.is_empty() {
-            let Some(entry) = self.returned.pop_entry() else { break };
-            if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
-                shared.space.notify_one();
-                return Ok(delivery);
-            }
+        let lease = self.lease_end(shared, now, visibility);
+        if !self.returned.is_empty()
+            && let Some(delivery) = self.take_returned(slots, now, lease)
+        {
+            return Ok(delivery);
         }
         loop {
             let Some(entry) = self.fresh.pop() else {
@@ -300,6 +321,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
     }
 
+    #[cold]
+    fn take_returned(&self, slots: &Slots<T>, now: Instant, lease: LeaseEnd) -> Option<Delivery<T>> {
+        while let Some(entry) = self.returned.pop_entry() {
+            if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
+                slots.context().space.notify_one();
+                return Some(delivery);
+            }
+        }
+        None
+    }
+
     /// Receives up to `max` messages with one claim for each ring; returns how many.
     pub(crate) fn take_batch(
         &self,
@@ -312,7 +344,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         self.serve_if_due(slots, now);
         let max = self.reserve(shared, max)?;
-        let lease = self.lease_end(now, visibility);
+        let lease = self.lease_end(shared, now, visibility);
         let before = out.len();
         out.reserve(max.min(self.fresh.len() + self.returned.len()));
         let mut found = 0;
@@ -353,7 +385,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// Puts a message out of the ring into a leased slot.
-    #[inline]
+    #[inline(always)]
     fn place(
         &self,
         slots: &Slots<T>,
@@ -364,18 +396,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         waiting: Waiting<T>,
     ) -> Held<T> {
         let lease = lease.within(slots.context(), sent_at);
-        let mut stored = Stored::new(waiting.value, waiting.headers, position, sent_at);
-        stored.first_received = AtomicU64::new(now.as_nanos().max(1));
-        stored.receives = sim_core::sync::atomic::AtomicU32::new(1);
+        let Waiting { value, headers } = waiting;
+        let first_received = now.as_nanos().max(1);
+        let mut make = move || Stored::received(value, headers, position, sent_at, first_received);
         loop {
-            match slots.insert_leased_noted(stored, lease.at.as_nanos()) {
+            match slots.insert_leased_noted(lease.at.as_nanos(), make) {
                 Ok(held) => {
                     self.arm(&held, lease);
                     return held;
                 }
                 // Two to the 32nd slots are taken: their holders must go first.
                 Err(back) => {
-                    stored = back;
+                    make = back;
                     sim_core::sync::thread::yield_now();
                 }
             }
@@ -447,13 +479,15 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[inline]
-    fn lease_end(&self, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
+    fn lease_end(&self, shared: &Shared<T>, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
         let own = self.lease_nanos.load(Ordering::SeqCst);
+        // `now` may be a moment old; no lease is shorter than was promised.
+        let from = now + shared.lag;
         match visibility.map(nanos) {
             Some(asked) if asked != own => {
-                LeaseEnd { at: now + Duration::from_nanos(asked), own: None }
+                LeaseEnd { at: from + Duration::from_nanos(asked), own: None }
             }
-            _ => LeaseEnd { at: now + Duration::from_nanos(own), own: Some(own) },
+            _ => LeaseEnd { at: from + Duration::from_nanos(own), own: Some(own) },
         }
     }
 

@@ -41,9 +41,9 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
-use super::{Cell, Entry, Key};
+use super::{Cell, Entry, Key, Patience};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Backoff, CachePadded, Stamp};
+use crate::sync::{CachePadded, Stamp};
 
 /// The cell holds an element.
 const FULL: u64 = 1;
@@ -216,7 +216,7 @@ impl<T, K: Key> Bounded<T, K> {
 
     #[inline]
     fn push_entry(&self, key: K, value: T) -> Result<u64, T> {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         let mut tail = self.producers.tail.load(Ordering::Relaxed);
         loop {
             let cell = self.cell(tail);
@@ -271,7 +271,7 @@ impl<T, K: Key> Bounded<T, K> {
     /// Claims up to `want` free cells at once: the first position and how many.
     #[inline]
     fn claim_free(&self, want: u64) -> (u64, u64) {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         let mut tail = self.producers.tail.load(Ordering::Relaxed);
         loop {
             if want == 0 {
@@ -335,7 +335,7 @@ impl<T, K: Key> Bounded<T, K> {
     /// Takes the oldest element with its position and key.
     #[inline]
     pub fn pop_entry(&self) -> Option<Entry<T, K>> {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let cell = self.cell(head);
@@ -357,7 +357,13 @@ impl<T, K: Key> Bounded<T, K> {
     /// What a consumer does that found the cell at `head` not full: the head to go on with, or `None` when the
     /// ring is empty.
     #[inline]
-    fn not_full(&self, cell: &Cell<T, K>, stamp: u64, head: u64, backoff: &Backoff) -> Option<u64> {
+    fn not_full(
+        &self,
+        cell: &Cell<T, K>,
+        stamp: u64,
+        head: u64,
+        backoff: &Patience,
+    ) -> Option<u64> {
         if stamp == self.free(head) + HOLE {
             if self.claim(&self.head, head, 1).is_ok() {
                 cell.stamp.store(self.freed(head), Ordering::Release);
@@ -422,7 +428,7 @@ impl<T, K: Key> Bounded<T, K> {
             return None;
         }
         let limit = want.min(self.capacity);
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let cell = self.cell(head);
@@ -554,7 +560,7 @@ impl<T> Bounded<T, u64> {
     /// `None` when the ring is empty or the key does not satisfy; no later element is looked at.
     #[inline]
     pub fn pop_if(&self, mut wanted: impl FnMut(u64) -> bool) -> Option<Entry<T, u64>> {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         loop {
             let (head, key) = self.peek(&backoff)?;
             if !wanted(key) {
@@ -575,11 +581,11 @@ impl<T> Bounded<T, u64> {
     #[inline]
     #[must_use]
     pub fn front(&self) -> Option<(u64, u64)> {
-        self.peek(&Backoff::new())
+        self.peek(&Patience::new())
     }
 
     #[inline]
-    fn peek(&self, backoff: &Backoff) -> Option<(u64, u64)> {
+    fn peek(&self, backoff: &Patience) -> Option<(u64, u64)> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let cell = self.cell(head);
@@ -587,7 +593,7 @@ impl<T> Bounded<T, u64> {
             if stamp == self.free(head) + FULL {
                 let key = <u64 as super::sealed::Sealed>::load(&cell.key);
                 // Unchanged: the key is this element's, and not that of one a lap later.
-                if cell.stamp.load(Ordering::Relaxed) == stamp {
+                if cell.stamp.look(Ordering::Relaxed) == stamp {
                     return Some((head, key));
                 }
                 head = self.head.load(Ordering::Relaxed);

@@ -50,15 +50,13 @@
 //! - keys: as in [`bounded`](super::Bounded): stored `Release`, loaded `Acquire`, stamp looked at again.
 //! - claims, and the loads that answer "empty", are `SeqCst` for the sake of waiters only, as in the bounded ring.
 
-#[cfg(not(loom))]
-use std::alloc::dealloc;
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr;
 
-use super::{Cell, Entry, Key};
+use super::{Cell, Entry, Key, Patience};
 use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use crate::sync::{Backoff, CachePadded, Life, Stamp};
+use crate::sync::{CachePadded, Life, Stamp};
 
 /// The cell holds an element.
 const FULL: u64 = 1;
@@ -91,6 +89,8 @@ struct Segment<T, K: Key> {
     first: AtomicU64,
     /// For loom: no cell is accessed once the segment is freed.
     life: Life,
+    /// What was allocated: the segment lies in it.
+    allocation: *mut u8,
     cells: [Cell<T, K>; 0],
 }
 
@@ -163,13 +163,16 @@ impl<T, K: Key> Segment<T, K> {
     /// Cells in a segment.
     const CELLS: u64 = Self::LAP - 1;
 
+    /// The layout of the allocation: the segment, with room to align it by hand. Zeroed memory of the allocator's natural
+    /// alignment comes from the system as it is, whereas over-aligned memory is written to once more.
     fn layout() -> Layout {
         let cells = Layout::array::<Cell<T, K>>(Self::CELLS as usize).expect("a segment fits");
-        Layout::new::<Self>()
+        let segment = Layout::new::<Self>()
             .extend(cells)
             .expect("a segment fits")
-            .0
-            .pad_to_align()
+            .0;
+        let bytes = segment.size() + segment.align() - align_of::<u64>();
+        Layout::from_size_align(bytes, align_of::<u64>()).expect("a segment fits")
     }
 
     /// Allocates a segment whose cells were never used.
@@ -177,26 +180,28 @@ impl<T, K: Key> Segment<T, K> {
     fn allocate() -> *mut Self {
         let layout = Self::layout();
         // SAFETY: the layout's size is not zero: there is a header.
-        let segment = unsafe { alloc_zeroed(layout) }.cast::<Self>();
-        if segment.is_null() {
+        let allocation = unsafe { alloc_zeroed(layout) };
+        if allocation.is_null() {
             handle_alloc_error(layout);
         }
+        let padding = allocation.align_offset(align_of::<Self>());
+        // SAFETY: the layout has room for that.
+        let segment = unsafe { allocation.add(padding) }.cast::<Self>();
+        let header = Self {
+            next: AtomicPtr::new(ptr::null_mut()),
+            first: AtomicU64::new(0),
+            life: Life::default(),
+            allocation,
+            cells: [],
+        };
+        // SAFETY: the header lies in the allocation, which is this function's own.
+        unsafe { segment.write(header) };
         #[cfg(loom)]
-        {
-            let header = Self {
-                next: AtomicPtr::new(ptr::null_mut()),
-                first: AtomicU64::new(0),
-                life: Life::default(),
-                cells: [],
-            };
-            // SAFETY: the header lies in the allocation, which is this function's own.
-            unsafe { segment.write(header) };
-            for offset in 0..Self::CELLS {
-                // SAFETY: the offset is below CELLS.
-                let cell = unsafe { Self::cell_ptr(segment, offset) };
-                // SAFETY: the memory is this function's own.
-                unsafe { cell.write(Cell::vacant()) };
-            }
+        for offset in 0..Self::CELLS {
+            // SAFETY: the offset is below CELLS.
+            let cell = unsafe { Self::cell_ptr(segment, offset) };
+            // SAFETY: the memory is this function's own.
+            unsafe { cell.write(Cell::vacant()) };
         }
         segment
     }
@@ -207,12 +212,13 @@ impl<T, K: Key> Segment<T, K> {
     /// The segment came from `allocate`, and nobody accesses it any more.
     unsafe fn free(segment: *mut Self) {
         // SAFETY: passed on.
-        unsafe { Self::header(segment) }.life.end();
+        let header = unsafe { Self::header(segment) };
+        header.life.end();
+        let allocation = header.allocation;
         // Leaked under loom, so that a use after this is loom's to find.
-        #[cfg(not(loom))]
-        // SAFETY: allocated with this layout; the caller promises the rest.
-        unsafe {
-            dealloc(segment.cast(), Self::layout());
+        if cfg!(not(loom)) {
+            // SAFETY: allocated with this layout; the caller promises the rest.
+            unsafe { dealloc(allocation, Self::layout()) };
         }
     }
 
@@ -475,7 +481,7 @@ impl<T, K: Key> Unbounded<T, K> {
 
     #[inline]
     fn push_entry(&self, key: K, value: T) -> u64 {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         loop {
             let tail = self.tail.index.load(Ordering::Acquire);
             let segment = self.tail.segment.load(Ordering::Acquire);
@@ -533,7 +539,7 @@ impl<T, K: Key> Unbounded<T, K> {
     /// Claims `want` cells: the segment of the first one, and its index. With `want` 0, just the tail.
     #[inline]
     fn claim_vacant(&self, want: u64) -> (*mut Segment<T, K>, u64) {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         let mut chain = Chain::new(self);
         loop {
             let tail = self.tail.index.load(Ordering::Acquire);
@@ -665,7 +671,7 @@ impl<T, K: Key> Unbounded<T, K> {
     /// Claims up to `want` elements in the head's segment: the segment, the first index, how many.
     #[inline]
     fn claim_next(&self, want: u64) -> Option<(*mut Segment<T, K>, u64, u64)> {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         if want == 0 {
             return None;
         }
@@ -718,7 +724,7 @@ impl<T, K: Key> Unbounded<T, K> {
     /// the head's index at `index`.
     #[cold]
     fn move_on(&self, segment: *mut Segment<T, K>, index: u64) {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         // SAFETY: this thread claimed a cell of the segment, which keeps it allocated.
         let next = unsafe { &Segment::header(segment).next };
         let next = loop {
@@ -827,7 +833,7 @@ impl<T> Unbounded<T, u64> {
     #[inline]
     pub fn pop_if(&self, mut wanted: impl FnMut(u64) -> bool) -> Option<Entry<T, u64>> {
         let reading = Reading::new(self);
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         loop {
             let (segment, head, key) = reading.peek(&backoff)?;
             if !wanted(key) {
@@ -860,7 +866,7 @@ impl<T> Unbounded<T, u64> {
         if self.is_empty() {
             return None;
         }
-        let (_, head, key) = Reading::new(self).peek(&Backoff::new())?;
+        let (_, head, key) = Reading::new(self).peek(&Patience::new())?;
         Some((Self::position(head), key))
     }
 }
@@ -1021,7 +1027,7 @@ impl<T, K: Key> Taking<'_, T, K> {
     /// Waits until the producer that claimed the cell publishes it.
     #[cold]
     fn wait(cell: &Cell<T, K>, index: u64) -> u64 {
-        let backoff = Backoff::new();
+        let backoff = Patience::new();
         loop {
             let found = cell.stamp.load(Ordering::Acquire);
             if found == stamp(index, FULL) || found == stamp(index, HOLE) {
@@ -1055,7 +1061,7 @@ impl<'a, T> Reading<'a, T> {
 
     /// The head's segment and index, and the key that stands there.
     #[inline]
-    fn peek(&self, backoff: &Backoff) -> Option<(*mut Segment<T, u64>, u64, u64)> {
+    fn peek(&self, backoff: &Patience) -> Option<(*mut Segment<T, u64>, u64, u64)> {
         let ring = self.ring;
         let end = &ring.head.end;
         loop {
@@ -1069,7 +1075,7 @@ impl<'a, T> Reading<'a, T> {
                 if found == stamp(head, FULL) {
                     let key = <u64 as super::sealed::Sealed>::load(&cell.key);
                     // Unchanged: the key is this element's, and not that of a later one in a segment used again.
-                    if cell.stamp.load(Ordering::Relaxed) == found {
+                    if cell.stamp.look(Ordering::Relaxed) == found {
                         return Some((segment, head, key));
                     }
                     continue;

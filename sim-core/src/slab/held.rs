@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use super::chunk::{Chunk, Entry, Slot};
+use super::chunk::{Chunk, Entry, SLOTS, Slot};
 use super::stamp::{HOLDER, Life, Word};
 use super::store::Header;
 use super::{Key, Stale, Vacate};
@@ -13,7 +13,7 @@ use crate::sync::atomic::Ordering;
 
 /// A slot held: its value stays where it is, and readable, for as long as this handle lives.
 ///
-/// A handle is a pointer, an index and a generation. It counts in the slot's own stamp and nowhere else,
+/// A handle is a pointer, a slot number and a generation, in two words. It counts in the slot's own stamp and nowhere else,
 /// and it keeps the whole slab: it may outlive the last [`Slab`](super::Slab).
 ///
 /// Dropping a handle lets go of the slot and leaves its state alone. When the value was removed
@@ -22,9 +22,9 @@ use crate::sync::atomic::Ordering;
 pub struct Held<C: Vacate<V>, V> {
     /// Valid as long as the handle counts in the slot's stamp.
     chunk: NonNull<Chunk<C, V>>,
-    index: u32,
-    /// The generation under which the slot was taken.
-    generation: u64,
+    /// The generation under which the slot was taken, and the slot's number in its chunk in the low eight
+    /// bits: two words in all, which travel in registers.
+    place: u64,
 }
 
 // SAFETY: a handle gives shared access to C and V, and may take V out or drop both on its thread.
@@ -41,8 +41,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub(super) unsafe fn adopt(chunk: NonNull<Chunk<C, V>>, index: u32, generation: u64) -> Self {
         Self {
             chunk,
-            index,
-            generation,
+            place: (generation << 8) | (index as usize % SLOTS) as u64,
         }
     }
 
@@ -53,8 +52,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub(super) unsafe fn twin(&self) -> Self {
         Self {
             chunk: self.chunk,
-            index: self.index,
-            generation: self.generation,
+            place: self.place,
         }
     }
 
@@ -63,8 +61,8 @@ impl<C: Vacate<V>, V> Held<C, V> {
     #[must_use]
     pub fn key(&self) -> Key {
         Key {
-            index: self.index,
-            generation: self.generation,
+            index: self.index(),
+            generation: self.generation(),
         }
     }
 
@@ -84,7 +82,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     #[inline]
     #[must_use]
     pub fn is_current(&self) -> bool {
-        Word(self.slot().stamp.load(Ordering::Acquire)).is_leased(self.generation)
+        Word(self.slot().stamp.load(Ordering::Acquire)).is_leased(self.generation())
     }
 
     /// Marks the lease as changed, so that an [`unlease_if`](super::Slab::unlease_if) that has read the
@@ -97,7 +95,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub fn touch(&self) -> bool {
         let stamp = &self.slot().stamp;
         let mut word = Word(stamp.load(Ordering::Relaxed));
-        while word.is_leased(self.generation) {
+        while word.is_leased(self.generation()) {
             match exchange(stamp, word, word.touched()) {
                 Ok(()) => return true,
                 Err(found) => word = found,
@@ -116,12 +114,12 @@ impl<C: Vacate<V>, V> Held<C, V> {
     /// [`Stale`] when the lease had ended before; the slot is let go of all the same.
     #[inline]
     pub fn release(self) -> Result<u32, Stale> {
+        let index = self.index();
         let mut word = Word(self.slot().stamp.load(Ordering::Relaxed));
-        while word.is_leased(self.generation) {
+        while word.is_leased(self.generation()) {
             let idle = word.turned(Life::Idle).unpinned();
             match exchange(&self.slot().stamp, word, idle) {
                 Ok(()) => {
-                    let index = self.index;
                     // The exchange has given the pin up; an orphan is idle now and nobody's.
                     let this = ManuallyDrop::new(self);
                     if word.leaves_last() {
@@ -147,7 +145,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub fn remove(self) -> Result<Option<V>, Stale> {
         let slot = self.slot();
         let mut word = Word(slot.stamp.load(Ordering::Relaxed));
-        while word.is_leased(self.generation) {
+        while word.is_leased(self.generation()) {
             let alone = word.holders() == 1;
             let life = if alone { Life::Free } else { Life::Gone };
             match exchange(&slot.stamp, word, word.with_life(life).unpinned()) {
@@ -159,7 +157,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
                     // SAFETY: the only holder left, and the stamp says Free: no lookup can hold the slot.
                     let value = unsafe { this.slot().take() };
                     // SAFETY: emptied above; `this` is not used again.
-                    unsafe { Header::give_back(this.chunk, this.index, word.generation()) };
+                    unsafe { Header::give_back(this.chunk, this.number(), word.generation()) };
                     return Ok(Some(value));
                 }
                 Err(found) => word = found,
@@ -176,9 +174,10 @@ impl<C: Vacate<V>, V> Held<C, V> {
 
     /// Releases the slot if `is_over` says so of the value, asking again when the lease was touched since.
     pub(super) fn release_if(self, is_over: &mut impl FnMut(&V) -> bool) -> Option<u32> {
+        let index = self.index();
         loop {
             let seen = Word(self.slot().stamp.load(Ordering::Acquire));
-            if !seen.is_leased(self.generation) || !is_over(&self) {
+            if !seen.is_leased(self.generation()) || !is_over(&self) {
                 return None;
             }
             let mut word = Word(self.slot().stamp.load(Ordering::Relaxed));
@@ -187,7 +186,8 @@ impl<C: Vacate<V>, V> Held<C, V> {
                 match exchange(&self.slot().stamp, word, idle) {
                     Ok(()) => {
                         // An owner calls this: the slot is no orphan and needs no emptying.
-                        return Some(ManuallyDrop::new(self).index);
+                        let _ = ManuallyDrop::new(self);
+                        return Some(index);
                     }
                     Err(found) => word = found,
                 }
@@ -213,7 +213,27 @@ impl<C: Vacate<V>, V> Held<C, V> {
     #[inline]
     pub(super) fn slot(&self) -> &Slot<V> {
         // SAFETY: the held slot keeps its chunk.
-        unsafe { self.chunk.as_ref() }.slot(self.index)
+        unsafe { self.chunk.as_ref() }.slot(self.number())
+    }
+
+    /// The slot's number in its chunk.
+    #[inline]
+    fn number(&self) -> u32 {
+        (self.place & 0xFF) as u32
+    }
+
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.place >> 8
+    }
+
+    /// The slot's index in the slab.
+    #[inline]
+    fn index(&self) -> u32 {
+        // SAFETY: the held slot keeps its chunk.
+        let entry = unsafe { self.chunk.as_ref() }.entry;
+        // SAFETY: the held slot keeps the slab, and with it the entry.
+        unsafe { entry.as_ref() }.first() + self.number()
     }
 
     /// Empties and frees the slot that this handle was the last to leave: one removed goes to the
@@ -229,7 +249,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
         // Foreign code may panic: the slot is freed all the same, and after it, since it keeps the slab.
         let _freed = GiveBack {
             chunk: self.chunk,
-            index: self.index,
+            index: self.number(),
             word,
         };
         if word.life() == Life::Gone {
@@ -262,7 +282,7 @@ impl<C: Vacate<V>, V> GiveBack<C, V> {
     pub(super) fn of(held: &Held<C, V>, word: Word) -> Self {
         Self {
             chunk: held.chunk,
-            index: held.index,
+            index: held.number(),
             word,
         }
     }
@@ -316,7 +336,7 @@ mod tests {
     fn age(held: &mut Held<(), Box<u32>>, generation: u64) {
         let old = Word::new(generation, 1, Life::Leased);
         held.slot().stamp.store(old.0, Ordering::Relaxed);
-        held.generation = generation;
+        held.place = (generation << 8) | u64::from(held.number());
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl<C: Vacate<V>, V> Held<C, V> {
     pub fn unlease(&self) -> Result<Key, Stale> {
         let stamp = &self.slot().stamp;
         let mut word = Word(stamp.load(Ordering::Relaxed));
-        while word.is_leased(self.key().generation()) {
+        while word.is_leased(self.generation()) {
             let idle = word.turned(Life::Idle);
             match exchange(stamp, word, idle) {
                 Ok(()) => return Ok(Key::from_parts(self.key().index(), idle.generation())),
@@ -158,13 +158,13 @@ impl<C: Vacate<V>, V> Held<C, V> {
     ///
     /// # Errors
     /// The handle, when the value is no longer this handle's to remove. Nothing changed.
-    #[inline]
+    #[inline(always)]
     pub fn remove_with<R>(
         self,
         late: bool,
         settle: impl FnOnce(&C, bool, Result<V, &V>) -> R,
     ) -> Result<R, Self> {
-        let generation = self.key().generation();
+        let generation = self.generation();
         let mut word = Word(self.slot().stamp.load(Ordering::Relaxed));
         loop {
             let leased = word.is_leased(generation);

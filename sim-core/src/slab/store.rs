@@ -26,7 +26,11 @@ const STRIPES: usize = 8;
 #[cfg(loom)]
 const STRIPES: usize = 1;
 
-/// Wholly free chunks, beyond those kept for good, that wait for their next use before they are freed.
+/// Memory that a slab keeps for good when it is not told otherwise.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Wholly free chunks, beyond those kept for good, that wait for their next use before they are freed;
+/// fewer, but one, where they would come to more than [`KEPT_BYTES`].
 #[cfg(not(loom))]
 const SPARES: usize = 8;
 #[cfg(loom)]
@@ -49,7 +53,7 @@ struct Store {
     first_roomy: u32,
     last_roomy: u32,
     roomy: u32,
-    /// Retirable chunks that became wholly free; they may be in use again. More than [`SPARES`] only by
+    /// Retirable chunks that became wholly free; they may be in use again. More than there should be only by
     /// those that lookups kept from being freed.
     spares: Vec<u32>,
     /// The first vacant entry plus one; the rest hangs on [`Entry::next`].
@@ -115,8 +119,16 @@ impl<C, V> Header<C, V> {
 
     /// Slots whose memory a slab keeps when it is not told otherwise: 256 KiB of it.
     pub(super) const fn usual_kept_slots() -> usize {
-        let bytes = size_of::<Chunk<C, V>>();
-        (256 << 10) / bytes * SLOTS
+        KEPT_BYTES / size_of::<Chunk<C, V>>() * SLOTS
+    }
+
+    /// How many spares a slab of these values may have.
+    const fn spares() -> usize {
+        match KEPT_BYTES / size_of::<Chunk<C, V>>() {
+            0 if SPARES > 0 => 1,
+            fitting if fitting < SPARES => fitting,
+            _ => SPARES,
+        }
     }
 
     /// Claims a slot, or finds none within the limit.
@@ -155,11 +167,7 @@ impl<C, V> Header<C, V> {
         stripe
             .current
             .store(ptr::from_ref(next).cast_mut(), Ordering::Release);
-        if let Some(former) = former
-            && has_room(former)
-        {
-            self.list(&mut store, former);
-        }
+        // The former one had no room under the lock: whoever frees the first slot of it lists it.
         true
     }
 
@@ -356,7 +364,7 @@ impl<C, V> Header<C, V> {
         }
         if wholly && !entry.spare.swap(true, Ordering::Relaxed) {
             store.spares.push(entry.number);
-            if store.spares.len() > SPARES {
+            if store.spares.len() > Self::spares() {
                 self.retire_spare(&mut store);
             }
         }
@@ -449,7 +457,7 @@ impl<C, V> Header<C, V> {
     }
 
     /// Looks up any index, be it stale or made up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn locate(&self, index: u32) -> Option<Located<'_, C, V>> {
         if index >= self.limit {
             return None;
@@ -484,7 +492,7 @@ impl<C, V> Header<C, V> {
     }
 
     /// The entry of a chunk number, if its bucket is there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn entry(&self, number: u32) -> Option<&Entry<C, V>> {
         let (bucket, offset) = place_of(number);
         // Ordering: acquires the bucket's entries.
@@ -640,9 +648,8 @@ impl<C, V> Sweep<C, V> {
         while let Some((chunk, index)) = self.next() {
             // SAFETY: no chunk is freed while the owners' pin stands.
             let slot = unsafe { chunk.as_ref() }.slot(index);
-            // Ordering: releases nothing of its own; acquires what former holders did to the value, since
-            // the sweep may be the one to drop it.
-            let word = Word(slot.stamp.fetch_or(ORPHAN, Ordering::AcqRel));
+            // Ordering: acquires what former holders did to the value, since the sweep may drop it.
+            let word = Word(slot.stamp.fetch_or(ORPHAN, Ordering::Acquire));
             match word.life() {
                 Life::Dead => {}
                 Life::Idle | Life::Leased if word.holders() == 0 => {
@@ -721,7 +728,7 @@ fn is_whole<C, V>(entry: &Entry<C, V>) -> bool {
 }
 
 /// Bucket and offset of an entry: bucket `b` has `FIRST_BUCKET << b` entries.
-#[inline]
+#[inline(always)]
 const fn place_of(number: u32) -> (usize, usize) {
     let shifted = number + FIRST_BUCKET;
     let bucket = shifted.ilog2() - FIRST_BUCKET.ilog2();
