@@ -6,7 +6,11 @@ use sim_queue::{DeadLetterPolicy, MoveStatus, MoveTask, Queue, QueueConfig};
 
 /// Does an invoice, unless it is of a kind that the bookkeeping does not know yet.
 fn book(invoice: u32, knows_refunds: bool) -> Result<(), &'static str> {
-    if invoice.is_multiple_of(7) && !knows_refunds { Err("refunds are unknown") } else { Ok(()) }
+    if invoice.is_multiple_of(7) && !knows_refunds {
+        Err("refunds are unknown")
+    } else {
+        Ok(())
+    }
 }
 
 fn work(queue: &Queue<u32>, knows_refunds: bool) -> u32 {

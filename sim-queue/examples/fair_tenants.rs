@@ -12,12 +12,21 @@ use sim_queue::{GroupId, Kind, Message, Queue, QueueConfig};
 fn longest_wait(kind: Kind) -> Result<Duration, Box<dyn std::error::Error>> {
     let is_fair = matches!(kind, Kind::Fair(_));
     let (clock, hand) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
-    let queue: Queue<&'static str> =
-        Queue::with_clock(QueueConfig { kind, ..QueueConfig::new("reports") }, clock)?;
+    let queue: Queue<&'static str> = Queue::with_clock(
+        QueueConfig {
+            kind,
+            ..QueueConfig::new("reports")
+        },
+        clock,
+    )?;
     let send = |tenant: &'static str| -> Result<(), Box<dyn std::error::Error>> {
         let message = Message::new(tenant);
         // A standard queue has no tenants.
-        let message = if is_fair { message.tenant(GroupId::new(tenant)?) } else { message };
+        let message = if is_fair {
+            message.tenant(GroupId::new(tenant)?)
+        } else {
+            message
+        };
         queue.try_send(message)?;
         Ok(())
     };
@@ -34,7 +43,9 @@ fn longest_wait(kind: Kind) -> Result<Duration, Box<dyn std::error::Error>> {
         }
         Queue::acknowledge_batch(busy.drain(..));
         for _ in 0..10 {
-            let Ok(message) = queue.try_receive() else { break };
+            let Ok(message) = queue.try_receive() else {
+                break;
+            };
             if message.starts_with("quiet") {
                 longest = longest.max(queue.clock().now() - message.sent_instant());
             }
@@ -50,7 +61,9 @@ fn longest_wait(kind: Kind) -> Result<Duration, Box<dyn std::error::Error>> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plain = longest_wait(Kind::Standard)?;
     let fair = longest_wait(Kind::fair())?;
-    println!("the longest wait of a quiet tenant: {plain:?} on a standard queue, {fair:?} on a fair one");
+    println!(
+        "the longest wait of a quiet tenant: {plain:?} on a standard queue, {fair:?} on a fair one"
+    );
     assert!(plain >= Duration::from_secs(190), "behind the whole flood");
     assert!(fair <= Duration::from_secs(1), "at the next free worker");
     Ok(())

@@ -17,7 +17,11 @@ enum Step {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queue: Queue<Step> = Queue::new(QueueConfig::fifo("orders.fifo"))?;
 
-    let steps = [Step::Place { cents: 1000 }, Step::Discount { cents: 200 }, Step::Cancel];
+    let steps = [
+        Step::Place { cents: 1000 },
+        Step::Discount { cents: 200 },
+        Step::Cancel,
+    ];
     let mut duplicates = 0;
     for customer in 0..100 {
         for (n, step) in steps.into_iter().enumerate() {
@@ -29,8 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let id = DeduplicationId::new(format!("{customer}/{n}"))?;
             // The network stammers: everything is sent twice, and taken once.
             for _ in 0..2 {
-                let message =
-                    Message::new(step).group(group.clone()).deduplication_id(id.clone());
+                let message = Message::new(step)
+                    .group(group.clone())
+                    .deduplication_id(id.clone());
                 duplicates += u32::from(queue.try_send(message)?.duplicate);
             }
         }
@@ -42,8 +47,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Ok(order) = queue.receive_blocking() {
-                    let Some(customer) = order.group() else { continue };
-                    let mut accounts = accounts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let Some(customer) = order.group() else {
+                        continue;
+                    };
+                    let mut accounts = accounts
+                        .lock()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner());
                     let account = accounts.entry(customer.to_string()).or_default();
                     // No other worker has a step of this customer now, and none is out of order.
                     match *order {
@@ -60,7 +69,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let accounts = accounts.into_inner()?;
     let total: i64 = accounts.values().sum();
-    println!("{} customers owe {total} cents; {duplicates} repeated sends were dropped", accounts.len());
+    println!(
+        "{} customers owe {total} cents; {duplicates} repeated sends were dropped",
+        accounts.len()
+    );
     assert_eq!((accounts.len(), total), (100, 90 * 800));
     assert_eq!(duplicates, 210);
     assert_eq!(queue.stats().deleted, 210);

@@ -7,8 +7,14 @@ use sim_queue::{Close, Delivery, Message, Queue, QueueConfig};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let readings = Queue::new(QueueConfig { capacity: Some(32), ..QueueConfig::new("readings") })?;
-    let averages = Queue::new(QueueConfig { capacity: Some(4), ..QueueConfig::new("averages") })?;
+    let readings = Queue::new(QueueConfig {
+        capacity: Some(32),
+        ..QueueConfig::new("readings")
+    })?;
+    let averages = Queue::new(QueueConfig {
+        capacity: Some(4),
+        ..QueueConfig::new("averages")
+    })?;
 
     let from = readings.clone();
     let to = averages.clone();
@@ -46,9 +52,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     source.await??;
     stage.await??;
 
-    println!("{count} readings in {windows} windows, {} on average", total / 1000.0);
+    println!(
+        "{count} readings in {windows} windows, {} on average",
+        total / 1000.0
+    );
     assert_eq!((count, total), (1000, 500_500.0));
     assert!(windows >= 100);
-    assert_eq!((readings.stats().deleted, averages.stats().in_flight), (1000, 0));
+    assert_eq!(
+        (readings.stats().deleted, averages.stats().in_flight),
+        (1000, 0)
+    );
     Ok(())
 }

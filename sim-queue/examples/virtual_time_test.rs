@@ -31,12 +31,18 @@ impl LongJob {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start: Timestamp = "2013-01-01T00:00:00Z".parse()?;
     let (clock, time) = Clock::virtual_at(start);
-    let config = QueueConfig { visibility_timeout: 2 * MINUTE, ..QueueConfig::new("reports") };
+    let config = QueueConfig {
+        visibility_timeout: 2 * MINUTE,
+        ..QueueConfig::new("reports")
+    };
     let queue: Queue<&'static str> = Queue::with_clock(config, clock.clone())?;
 
     // A worker that beats keeps its message for an hour.
     queue.try_send("yearly report")?;
-    let mut job = LongJob { message: queue.try_receive()?, minutes_left: 60 };
+    let mut job = LongJob {
+        message: queue.try_receive()?,
+        minutes_left: 60,
+    };
     while job.minutes_left > 0 {
         time.advance(MINUTE);
         job.work()?;
@@ -47,10 +53,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // One that stalls loses it, and is told.
     queue.try_send("monthly report")?;
-    let mut stalled = LongJob { message: queue.try_receive()?, minutes_left: 60 };
+    let mut stalled = LongJob {
+        message: queue.try_receive()?,
+        minutes_left: 60,
+    };
     time.advance(2 * MINUTE);
     let other = queue.try_receive()?;
-    println!("{}: another worker took {:?} over", clock.timestamp(clock.now()), *other);
+    println!(
+        "{}: another worker took {:?} over",
+        clock.timestamp(clock.now()),
+        *other
+    );
     assert_eq!((*other, other.receive_count()), ("monthly report", 2));
     assert!(stalled.work().is_err());
     assert_eq!(stalled.finish(), Err(Stale));
@@ -59,8 +72,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A day later nothing is left, and no second has really passed.
     time.advance(24 * 60 * MINUTE);
     let stats = queue.stats();
-    println!("{}: {} done, {} lapsed", clock.timestamp(clock.now()), stats.deleted, stats.lapsed);
+    println!(
+        "{}: {} done, {} lapsed",
+        clock.timestamp(clock.now()),
+        stats.deleted,
+        stats.lapsed
+    );
     assert_eq!((stats.deleted, stats.lapsed, stats.visible), (2, 1, 0));
-    assert_eq!(clock.timestamp(clock.now()).to_string(), "2013-01-02T01:02:00Z");
+    assert_eq!(
+        clock.timestamp(clock.now()).to_string(),
+        "2013-01-02T01:02:00Z"
+    );
     Ok(())
 }

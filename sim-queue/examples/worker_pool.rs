@@ -46,7 +46,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
 
     for picture in 0..1000 {
-        queue.send(Job { picture, pixels: vec![1; 100] }).await?;
+        queue
+            .send(Job {
+                picture,
+                pixels: vec![1; 100],
+            })
+            .await?;
     }
     queue.close(Close::Drain);
     queue.drained().await;
@@ -58,7 +63,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         sum += brightness;
     }
     let stats = queue.stats();
-    println!("{done} pictures by four workers, {} delivered again", stats.lapsed);
+    println!(
+        "{done} pictures by four workers, {} delivered again",
+        stats.lapsed
+    );
     assert_eq!((done, sum), (1000, 100_000));
     assert_eq!((stats.deleted, stats.in_flight), (1000, 0));
     assert!(stats.received > 1000, "what hung was delivered again");

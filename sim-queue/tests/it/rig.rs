@@ -48,11 +48,17 @@ pub(crate) fn attempt(id: &str) -> ReceiveAttemptId {
 }
 
 pub(crate) fn at_most(max: usize) -> Receive {
-    Receive { max, ..Receive::default() }
+    Receive {
+        max,
+        ..Receive::default()
+    }
 }
 
 pub(crate) fn hidden_for(visibility: Duration) -> Receive {
-    Receive { visibility_timeout: Some(visibility), ..Receive::default() }
+    Receive {
+        visibility_timeout: Some(visibility),
+        ..Receive::default()
+    }
 }
 
 /// Receives up to `max` messages, none included.
@@ -130,12 +136,24 @@ impl<'a, R> Task<'a, R> {
     }
 
     pub(crate) fn new(future: impl Future<Output = R> + 'a) -> Self {
-        let flag = Arc::new(Flag { woken: AtomicBool::new(false), thread: None });
-        Self { future: Some(Box::pin(future)), waker: Waker::from(Arc::clone(&flag)), flag }
+        let flag = Arc::new(Flag {
+            woken: AtomicBool::new(false),
+            thread: None,
+        });
+        Self {
+            future: Some(Box::pin(future)),
+            waker: Waker::from(Arc::clone(&flag)),
+            flag,
+        }
     }
 
     pub(crate) fn poll(&mut self) -> Option<R> {
-        match self.future.as_mut()?.as_mut().poll(&mut Context::from_waker(&self.waker)) {
+        match self
+            .future
+            .as_mut()?
+            .as_mut()
+            .poll(&mut Context::from_waker(&self.waker))
+        {
             Poll::Ready(value) => {
                 self.future = None;
                 Some(value)
@@ -165,7 +183,10 @@ impl<'a, R> Task<'a, R> {
 /// Runs a future on this thread, with no runtime around it.
 pub(crate) fn block_on<R>(future: impl Future<Output = R>) -> R {
     let thread = Some(std::thread::current());
-    let flag = Arc::new(Flag { woken: AtomicBool::new(true), thread });
+    let flag = Arc::new(Flag {
+        woken: AtomicBool::new(true),
+        thread,
+    });
     let waker = Waker::from(Arc::clone(&flag));
     let mut future = std::pin::pin!(future);
     loop {

@@ -10,7 +10,10 @@ use crate::rig::{abandon, drain, of, queue, secs};
 
 #[test]
 fn a_queue_is_a_sink_of_payloads() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     let sink: Arc<dyn Sink<u32>> = Arc::new(queue.clone());
     assert!(sink.try_deliver(7).is_ok());
     let refused = sink.try_deliver(8).unwrap_err();
@@ -58,7 +61,13 @@ fn a_gauge_reads_what_waits_is_in_flight_and_delayed() {
         let (queue, hand) = queue(config);
         let gauge: Arc<dyn Gauge> = Arc::new(queue.clone());
         assert_eq!(gauge.depth(), Depth::default());
-        let message = |n| if is_standard { Message::new(n) } else { of("g", n) };
+        let message = |n| {
+            if is_standard {
+                Message::new(n)
+            } else {
+                of("g", n)
+            }
+        };
         for n in 0..5 {
             queue.try_send(message(n)).unwrap();
         }
@@ -73,13 +82,26 @@ fn a_gauge_reads_what_waits_is_in_flight_and_delayed() {
 
 #[test]
 fn a_queue_is_advanced_by_a_driver_that_knows_only_its_deadlines() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let is_standard = config.kind == sim_queue::Kind::Standard;
-        let config = QueueConfig { retention: Some(secs(100)), ..config };
+        let config = QueueConfig {
+            retention: Some(secs(100)),
+            ..config
+        };
         let (queue, hand) = queue(config);
         let part: Arc<dyn Timed> = Arc::new(queue.clone());
         assert_eq!(part.next_deadline(), None);
-        queue.try_send(if is_standard { Message::new(7) } else { of("g", 7) }).unwrap();
+        queue
+            .try_send(if is_standard {
+                Message::new(7)
+            } else {
+                of("g", 7)
+            })
+            .unwrap();
         abandon(queue.try_receive().unwrap());
         let mut deadlines = 0;
         while let Some(next) = part.next_deadline() {
@@ -101,7 +123,9 @@ fn one_queue_feeds_another_as_its_sink() {
     let second: Queue<u32> =
         Queue::with_clock(QueueConfig::new("second"), first.clock().clone()).unwrap();
     let letters: Arc<dyn Sink<DeadLetter<u32>>> = Arc::new(second.clone());
-    first.set_dead_letters(sim_queue::DeadLetterPolicy::to_sink(letters, 1)).unwrap();
+    first
+        .set_dead_letters(sim_queue::DeadLetterPolicy::to_sink(letters, 1))
+        .unwrap();
     let sent = first.try_send(7).unwrap();
     abandon(first.try_receive().unwrap());
     hand.advance(secs(30));

@@ -11,7 +11,11 @@ use crate::rig::{queue, secs};
 
 fn round_trip(config: &QueueConfig) {
     let text = serde_json::to_string(config).unwrap();
-    assert_eq!(serde_json::from_str::<QueueConfig>(&text).unwrap(), *config, "{text}");
+    assert_eq!(
+        serde_json::from_str::<QueueConfig>(&text).unwrap(),
+        *config,
+        "{text}"
+    );
 }
 
 #[test]
@@ -33,7 +37,10 @@ fn a_configuration_comes_back_as_it_went() {
         capacity: Some(1024),
         max_in_flight: 77,
         on_drop: OnDrop::Expire,
-        limits: Limits { batch: 5, ..Limits::aws() },
+        limits: Limits {
+            batch: 5,
+            ..Limits::aws()
+        },
         redrive_allow: RedriveAllow::Sources(vec!["a".into(), "b".into()]),
         seed: 42,
     });
@@ -42,10 +49,25 @@ fn a_configuration_comes_back_as_it_went() {
 #[test]
 fn what_is_left_out_is_the_default() {
     let config: QueueConfig = serde_json::from_str(r#"{"name":"orders","capacity":10}"#).unwrap();
-    assert_eq!(config, QueueConfig { capacity: Some(10), ..QueueConfig::new("orders") });
-    assert_eq!(serde_json::from_str::<QueueConfig>("{}").unwrap(), QueueConfig::default());
+    assert_eq!(
+        config,
+        QueueConfig {
+            capacity: Some(10),
+            ..QueueConfig::new("orders")
+        }
+    );
+    assert_eq!(
+        serde_json::from_str::<QueueConfig>("{}").unwrap(),
+        QueueConfig::default()
+    );
     let config: QueueConfig = serde_json::from_str(r#"{"limits":{"batch":10}}"#).unwrap();
-    assert_eq!(config.limits, Limits { batch: 10, ..Limits::default() });
+    assert_eq!(
+        config.limits,
+        Limits {
+            batch: 10,
+            ..Limits::default()
+        }
+    );
 }
 
 #[test]
@@ -70,7 +92,10 @@ fn a_misspelt_limit_or_rule_is_an_error_that_names_it() {
 fn a_kind_may_leave_the_defaults_of_its_rules_out() {
     let text = r#"{"kind":{"Fifo":{"deduplication":"Required"}}}"#;
     let config: QueueConfig = serde_json::from_str(text).unwrap();
-    let fifo = FifoConfig { deduplication: Deduplication::Required, ..FifoConfig::default() };
+    let fifo = FifoConfig {
+        deduplication: Deduplication::Required,
+        ..FifoConfig::default()
+    };
     assert_eq!(config.kind, Kind::Fifo(fifo));
 }
 
@@ -94,7 +119,10 @@ fn statistics_come_back_as_they_went() {
 #[test]
 fn ids_are_text_that_is_checked() {
     let id: GroupId = serde_json::from_str(r#""N14228""#).unwrap();
-    assert_eq!((id.as_str(), serde_json::to_string(&id).unwrap().as_str()), ("N14228", r#""N14228""#));
+    assert_eq!(
+        (id.as_str(), serde_json::to_string(&id).unwrap().as_str()),
+        ("N14228", r#""N14228""#)
+    );
     assert!(serde_json::from_str::<GroupId>(r#""""#).is_err());
     assert!(serde_json::from_str::<GroupId>(r#""a b""#).is_err());
     let number: SequenceNumber = serde_json::from_str("42").unwrap();
@@ -106,7 +134,10 @@ fn what_a_send_says_comes_back_as_it_went() {
     let (queue, _) = queue(QueueConfig::fifo("q"));
     let sent = queue.try_send(crate::rig::of("g", 7)).unwrap();
     let text = serde_json::to_string(&sent).unwrap();
-    assert_eq!(serde_json::from_str::<sim_queue::Sent>(&text).unwrap(), sent);
+    assert_eq!(
+        serde_json::from_str::<sim_queue::Sent>(&text).unwrap(),
+        sent
+    );
     let reason = serde_json::to_string(&DeadLetterReason::Rejected).unwrap();
     assert_eq!(
         serde_json::from_str::<DeadLetterReason>(&reason).unwrap(),

@@ -3,19 +3,32 @@
 use futures_util::{SinkExt, StreamExt};
 use sim_queue::{Close, Message, QueueConfig, ReceiveError, Refusal};
 
-use crate::rig::{abandon, Task, block_on, drain, of, queue, reconcile, secs};
+use crate::rig::{Task, abandon, block_on, drain, of, queue, reconcile, secs};
 
 #[test]
 fn a_stream_yields_every_message_and_ends_with_the_queue() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let is_standard = config.kind == sim_queue::Kind::Standard;
         let (queue, _) = queue(config);
         for n in 0..10 {
-            queue.try_send(if is_standard { Message::new(n) } else { of("g", n) }).unwrap();
+            queue
+                .try_send(if is_standard {
+                    Message::new(n)
+                } else {
+                    of("g", n)
+                })
+                .unwrap();
         }
         queue.close(Close::Drain);
         let got: Vec<_> = block_on(
-            queue.stream().map(|delivery| delivery.unwrap().acknowledge().unwrap().unwrap()).collect(),
+            queue
+                .stream()
+                .map(|delivery| delivery.unwrap().acknowledge().unwrap().unwrap())
+                .collect(),
         );
         assert_eq!(got, (0..10).collect::<Vec<_>>());
     }
@@ -45,7 +58,10 @@ fn a_stream_waits_for_messages_and_redeliveries() {
 
 #[test]
 fn a_stream_yields_the_cap_as_an_error_and_goes_on() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 1, ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 1,
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     queue.try_send(2).unwrap();
     let mut stream = queue.stream();
@@ -79,7 +95,13 @@ fn streams_share_the_messages() {
     let mut got = Vec::new();
     for _ in 0..5 {
         for stream in [&mut one, &mut two] {
-            got.extend(block_on(stream.next()).unwrap().unwrap().acknowledge().unwrap());
+            got.extend(
+                block_on(stream.next())
+                    .unwrap()
+                    .unwrap()
+                    .acknowledge()
+                    .unwrap(),
+            );
         }
     }
     assert_eq!(got, (0..10).collect::<Vec<_>>());
@@ -87,7 +109,10 @@ fn streams_share_the_messages() {
 
 #[test]
 fn a_sink_sends_in_order_and_waits_for_room() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     let mut sink = queue.sink();
     let mut messages = futures_util::stream::iter((0..6).map(Message::new).map(Ok));
     let mut sending = Task::waiting(sink.send_all(&mut messages));
@@ -106,7 +131,10 @@ fn a_sink_sends_in_order_and_waits_for_room() {
 
 #[test]
 fn a_sink_is_flushed_when_its_message_is_in_the_queue() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     let mut sink = queue.sink();
     block_on(sink.send(Message::new(1))).unwrap();
     block_on(sink.feed(Message::new(2))).unwrap();
@@ -140,7 +168,10 @@ fn a_sink_reports_what_waiting_does_not_cure() {
 
 #[test]
 fn a_sink_gives_its_message_back_when_the_queue_is_closed_meanwhile() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let mut sink = queue.sink();
     let mut sending = Task::waiting(sink.send(Message::new(2)));

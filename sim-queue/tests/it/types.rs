@@ -79,8 +79,14 @@ fn every_future_goes_between_threads() {
     assert!(block_on(sends(queue.receive_with(&ask))).is_ok());
     assert!(block_on(sends(queue.receive_with_until(&ask, soon))).is_ok());
     assert_eq!(block_on(sends(queue.send_batch([Bare(3)]))).len(), 1);
-    assert_eq!(block_on(sends(queue.send_batch_until([Bare(3)], soon))).len(), 1);
-    assert_eq!(block_on(sends(queue.send_values(&mut vec![Bare(4)]))), Ok(1));
+    assert_eq!(
+        block_on(sends(queue.send_batch_until([Bare(3)], soon))).len(),
+        1
+    );
+    assert_eq!(
+        block_on(sends(queue.send_values(&mut vec![Bare(4)]))),
+        Ok(1)
+    );
     drop(sends(queue.drained()));
     let task = queue.start_move(sim_queue::MoveTask::default()).unwrap();
     drop(sends(task.run()));
@@ -94,7 +100,10 @@ fn a_payload_needs_no_clone_and_comes_back_as_it_was() {
     let address: *const Bare = &*payload;
     queue.try_send(payload).unwrap();
     let back = queue.try_receive().unwrap().acknowledge().unwrap().unwrap();
-    assert!(std::ptr::eq(address, &*back), "the payload was moved, not copied");
+    assert!(
+        std::ptr::eq(address, &*back),
+        "the payload was moved, not copied"
+    );
 }
 
 #[test]

@@ -4,16 +4,21 @@ use std::time::Duration;
 
 use sim_core::clock::{Clock, VirtualClock};
 use sim_core::time::Instant;
-use sim_queue::{
-    Close, DeadLetterPolicy, Message, Queue, QueueConfig, ReceiveError, SendError,
-};
+use sim_queue::{Close, DeadLetterPolicy, Message, Queue, QueueConfig, ReceiveError, SendError};
 
 use crate::rig::{
-    abandon, Task, at_most, block_on, drain, hidden_for, of, queue, reconcile, secs, until_asleep, values,
+    Task, abandon, at_most, block_on, drain, hidden_for, of, queue, reconcile, secs, until_asleep,
+    values,
 };
 
 fn each_kind() -> Vec<(Queue<u32>, VirtualClock)> {
-    [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")].map(queue).into()
+    [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ]
+    .map(queue)
+    .into()
 }
 
 fn send(queue: &Queue<u32>, value: u32) {
@@ -58,7 +63,10 @@ fn a_long_poll_with_a_deadline_in_the_past_still_takes_what_is_there() {
         hand.advance(secs(10));
         let nothing = block_on(queue.receive_until(Instant::ORIGIN)).unwrap_err();
         assert_eq!(nothing, ReceiveError::Elapsed);
-        assert_eq!(queue.receive_blocking_until(Instant::ORIGIN).unwrap_err(), ReceiveError::Elapsed);
+        assert_eq!(
+            queue.receive_blocking_until(Instant::ORIGIN).unwrap_err(),
+            ReceiveError::Elapsed
+        );
         send(&queue, 7);
         assert_eq!(*block_on(queue.receive_until(Instant::ORIGIN)).unwrap(), 7);
         assert_eq!(*queue.receive_blocking_until(Instant::ORIGIN).unwrap(), 7);
@@ -159,7 +167,12 @@ fn every_waiting_receiver_gets_one_of_the_messages() {
         let mut got = Vec::new();
         // One wake-up is under way at a time: who is served passes it on.
         for _ in 0..5 {
-            got.extend(receivers.iter_mut().filter_map(Task::run).map(Result::unwrap));
+            got.extend(
+                receivers
+                    .iter_mut()
+                    .filter_map(Task::run)
+                    .map(Result::unwrap),
+            );
         }
         let mut got = values(&got);
         got.sort_unstable();
@@ -180,7 +193,12 @@ fn leases_that_end_together_wake_as_many_receivers() {
         hand.advance(secs(30));
         let mut got = Vec::new();
         for _ in 0..4 {
-            got.extend(receivers.iter_mut().filter_map(Task::run).map(Result::unwrap));
+            got.extend(
+                receivers
+                    .iter_mut()
+                    .filter_map(Task::run)
+                    .map(Result::unwrap),
+            );
         }
         assert_eq!(got.len(), 4, "{:?}", queue.config().kind);
     }
@@ -286,20 +304,32 @@ fn a_future_that_was_never_polled_does_nothing() {
         let ask = at_most(3);
         drop(queue.receive_with(&ask));
         let stats = queue.stats();
-        assert_eq!((stats.sent, stats.received, stats.empty_receives), (0, 0, 0));
+        assert_eq!(
+            (stats.sent, stats.received, stats.empty_receives),
+            (0, 0, 0)
+        );
     }
 }
 
 #[test]
 fn a_receive_at_the_cap_says_so_instead_of_waiting() {
-    for (queue, _) in [QueueConfig::new("q"), QueueConfig::fair("q")]
-        .map(|config| queue(QueueConfig { max_in_flight: 1, ..config }))
-    {
+    for (queue, _) in [QueueConfig::new("q"), QueueConfig::fair("q")].map(|config| {
+        queue(QueueConfig {
+            max_in_flight: 1,
+            ..config
+        })
+    }) {
         send(&queue, 1);
         send(&queue, 2);
         let _held = queue.try_receive().unwrap();
-        assert_eq!(block_on(queue.receive()).unwrap_err(), ReceiveError::OverLimit { limit: 1 });
-        assert_eq!(queue.receive_blocking().unwrap_err(), ReceiveError::OverLimit { limit: 1 });
+        assert_eq!(
+            block_on(queue.receive()).unwrap_err(),
+            ReceiveError::OverLimit { limit: 1 }
+        );
+        assert_eq!(
+            queue.receive_blocking().unwrap_err(),
+            ReceiveError::OverLimit { limit: 1 }
+        );
     }
 }
 
@@ -332,11 +362,17 @@ fn a_blocked_thread_is_woken_by_a_message() {
 fn a_blocked_thread_gives_up_at_its_deadline() {
     for (queue, hand) in each_kind() {
         std::thread::scope(|scope| {
-            let receiver =
-                scope.spawn(|| queue.receive_blocking_until(Instant::ORIGIN + secs(20)).map(drop));
+            let receiver = scope.spawn(|| {
+                queue
+                    .receive_blocking_until(Instant::ORIGIN + secs(20))
+                    .map(drop)
+            });
             until_asleep(&hand, 1);
             hand.advance(secs(20));
-            assert_eq!(receiver.join().expect("no panic"), Err(ReceiveError::Elapsed));
+            assert_eq!(
+                receiver.join().expect("no panic"),
+                Err(ReceiveError::Elapsed)
+            );
         });
     }
 }
@@ -347,8 +383,11 @@ fn a_blocked_thread_is_woken_by_the_end_of_a_lease() {
         send(&queue, 7);
         abandon(queue.try_receive().unwrap());
         std::thread::scope(|scope| {
-            let receiver =
-                scope.spawn(|| queue.receive_blocking().map(|delivery| delivery.receive_count()));
+            let receiver = scope.spawn(|| {
+                queue
+                    .receive_blocking()
+                    .map(|delivery| delivery.receive_count())
+            });
             until_asleep(&hand, 1);
             hand.advance(secs(30));
             assert_eq!(receiver.join().expect("no panic"), Ok(2));
@@ -366,8 +405,11 @@ fn tasks_and_threads_wait_side_by_side() {
                 threads.push(scope.spawn(move || {
                     let mut got = Vec::new();
                     loop {
-                        let next =
-                            if n % 2 == 0 { queue.receive_blocking() } else { block_on(queue.receive()) };
+                        let next = if n % 2 == 0 {
+                            queue.receive_blocking()
+                        } else {
+                            block_on(queue.receive())
+                        };
                         match next {
                             Ok(delivery) => {
                                 got.push(*delivery);
@@ -385,8 +427,10 @@ fn tasks_and_threads_wait_side_by_side() {
                 send(&queue, n);
             }
             queue.close(Close::Drain);
-            let mut all: Vec<u32> =
-                threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+            let mut all: Vec<u32> = threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("no panic"))
+                .collect();
             all.sort_unstable();
             assert_eq!(all, (0..1000).collect::<Vec<_>>());
         });
@@ -396,8 +440,15 @@ fn tasks_and_threads_wait_side_by_side() {
 
 #[test]
 fn producers_and_consumers_meet_in_a_small_queue() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
-        let (queue, _) = queue(QueueConfig { capacity: Some(2), ..config });
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(2),
+            ..config
+        });
         std::thread::scope(|scope| {
             for part in 0..2 {
                 let queue = &queue;
@@ -440,8 +491,16 @@ fn producers_and_consumers_meet_in_a_small_queue() {
 
 #[test]
 fn no_runtime_is_needed_when_nothing_is_scheduled() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
-        let queue = Queue::<u32>::new(QueueConfig { capacity: Some(1), ..config }).unwrap();
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
+        let queue = Queue::<u32>::new(QueueConfig {
+            capacity: Some(1),
+            ..config
+        })
+        .unwrap();
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| block_on(queue.receive()).map(|d| d.acknowledge()));
             block_on(queue.send(any(&queue, 1))).unwrap();
@@ -460,7 +519,10 @@ fn no_runtime_is_needed_when_nothing_is_scheduled() {
 fn a_thread_needs_no_runtime_for_its_deadline() {
     let queue = Queue::<u32>::new(QueueConfig::new("q")).unwrap();
     let deadline = queue.clock().now() + Duration::from_millis(1);
-    assert_eq!(queue.receive_blocking_until(deadline).unwrap_err(), ReceiveError::Elapsed);
+    assert_eq!(
+        queue.receive_blocking_until(deadline).unwrap_err(),
+        ReceiveError::Elapsed
+    );
     assert!(queue.clock().now() >= deadline);
 }
 
@@ -472,7 +534,11 @@ fn on_tokio(config: QueueConfig) -> Queue<u32> {
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_runtime_moves_the_queue_to_the_end_of_a_lease() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let queue = on_tokio(config);
         send(&queue, 7);
         abandon(queue.try_receive().unwrap());
@@ -481,7 +547,10 @@ async fn a_paused_runtime_moves_the_queue_to_the_end_of_a_lease() {
         assert_eq!(again.receive_count(), 2);
         // tokio's timers have the resolution of a millisecond.
         let waited = queue.clock().now() - before;
-        assert!(waited >= secs(30) && waited <= secs(30) + Duration::from_millis(2), "{waited:?}");
+        assert!(
+            waited >= secs(30) && waited <= secs(30) + Duration::from_millis(2),
+            "{waited:?}"
+        );
     }
 }
 
@@ -498,7 +567,10 @@ async fn a_paused_runtime_moves_the_queue_to_the_end_of_a_delay() {
 async fn a_long_poll_ends_in_a_paused_runtime() {
     let queue = on_tokio(QueueConfig::new("q"));
     let deadline = queue.clock().now() + secs(20);
-    assert_eq!(queue.receive_until(deadline).await.unwrap_err(), ReceiveError::Elapsed);
+    assert_eq!(
+        queue.receive_until(deadline).await.unwrap_err(),
+        ReceiveError::Elapsed
+    );
     assert!(queue.clock().now() >= deadline);
 }
 
@@ -538,9 +610,14 @@ async fn a_select_that_takes_another_branch_loses_no_message() {
 
 #[tokio::test(start_paused = true)]
 async fn workers_that_fail_see_every_message_again() {
-    let queue = on_tokio(QueueConfig { visibility_timeout: secs(5), ..QueueConfig::new("q") });
+    let queue = on_tokio(QueueConfig {
+        visibility_timeout: secs(5),
+        ..QueueConfig::new("q")
+    });
     let dead = Queue::with_clock(QueueConfig::new("dead"), queue.clock().clone()).unwrap();
-    queue.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 3)).unwrap();
+    queue
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 3))
+        .unwrap();
     for n in 0..100 {
         queue.send(n).await.unwrap();
     }
@@ -569,21 +646,34 @@ async fn workers_that_fail_see_every_message_again() {
     for worker in workers {
         done += worker.await.unwrap();
     }
-    assert_eq!((done, dead.stats().visible, queue.stats().redriven), (90, 10, 10));
+    assert_eq!(
+        (done, dead.stats().visible, queue.stats().redriven),
+        (90, 10, 10)
+    );
     reconcile(&queue);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_send_ends_at_its_deadline_in_a_paused_runtime() {
-    let queue = on_tokio(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let queue = on_tokio(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.send(1).await.unwrap();
     let deadline = queue.clock().now() + secs(3);
-    assert!(matches!(queue.send_until(2, deadline).await, Err(SendError::Elapsed(_))));
+    assert!(matches!(
+        queue.send_until(2, deadline).await,
+        Err(SendError::Elapsed(_))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_on_two_workers_deliver_every_message_once() {
-    let queue = Queue::<u32>::new(QueueConfig { capacity: Some(16), ..QueueConfig::new("q") }).unwrap();
+    let queue = Queue::<u32>::new(QueueConfig {
+        capacity: Some(16),
+        ..QueueConfig::new("q")
+    })
+    .unwrap();
     let consumers: Vec<_> = (0..4)
         .map(|_| {
             let queue = queue.clone();
