@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use sim_core::time::Instant;
 use sim_queue::{
-    InvalidReceive, Limits, Message, Queue, QueueConfig, Refusal, SendError, Stale,
-    TryReceiveError,
+    InvalidReceive, Limits, Message, Queue, QueueConfig, Refusal, SendError, Stale, TryReceiveError,
 };
 
 use crate::rig::{
@@ -14,7 +13,13 @@ use crate::rig::{
 };
 
 fn limited(config: QueueConfig) -> QueueConfig {
-    QueueConfig { limits: Limits { message_bytes: None, ..Limits::aws() }, ..config }
+    QueueConfig {
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
+        ..config
+    }
 }
 
 #[test]
@@ -26,20 +31,36 @@ fn a_batch_reports_on_each_entry_in_order() {
         of("a", 3),
         Message::new(4),
     ]);
-    let reasons: Vec<_> =
-        results.iter().map(|result| result.as_ref().err().map(|error| error.reason.clone())).collect();
-    let delay = Refusal::Delay { value: secs(901), limit: secs(900) };
-    assert_eq!(reasons, [None, Some(delay), Some(Refusal::UnexpectedGroup), None]);
+    let reasons: Vec<_> = results
+        .iter()
+        .map(|result| result.as_ref().err().map(|error| error.reason.clone()))
+        .collect();
+    let delay = Refusal::Delay {
+        value: secs(901),
+        limit: secs(900),
+    };
+    assert_eq!(
+        reasons,
+        [None, Some(delay), Some(Refusal::UnexpectedGroup), None]
+    );
     assert_eq!(drain(&queue), [1, 4]);
 }
 
 #[test]
 fn the_ids_of_a_batch_are_those_of_its_messages() {
     let (queue, _) = queue(QueueConfig::new("q"));
-    let sent: Vec<_> = queue.try_send_batch([1, 2, 3]).into_iter().map(Result::unwrap).collect();
+    let sent: Vec<_> = queue
+        .try_send_batch([1, 2, 3])
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     let got = take(&queue, 3);
     assert_eq!(values(&got), [1, 2, 3]);
-    assert!(got.iter().zip(&sent).all(|(delivery, sent)| delivery.id() == sent.id));
+    assert!(
+        got.iter()
+            .zip(&sent)
+            .all(|(delivery, sent)| delivery.id() == sent.id)
+    );
 }
 
 #[test]
@@ -49,14 +70,27 @@ fn a_batch_beyond_its_limit_is_refused_as_a_whole() {
     assert_eq!(results.len(), 11);
     for (n, result) in (0..).zip(results) {
         let error = result.unwrap_err();
-        assert_eq!(error.reason, Refusal::BatchTooLong { count: 11, limit: 10 });
+        assert_eq!(
+            error.reason,
+            Refusal::BatchTooLong {
+                count: 11,
+                limit: 10
+            }
+        );
         assert_eq!(error.into_value(), n);
     }
     assert!(queue.try_send_batch(0..10).iter().all(Result::is_ok));
     assert_eq!(queue.stats().sent, 10);
     let refused = block_on(queue.send_batch(0..11));
-    let reason = Refusal::BatchTooLong { count: 11, limit: 10 };
-    assert!(refused.iter().all(|r| r.as_ref().unwrap_err().refusal() == Some(&reason)));
+    let reason = Refusal::BatchTooLong {
+        count: 11,
+        limit: 10,
+    };
+    assert!(
+        refused
+            .iter()
+            .all(|r| r.as_ref().unwrap_err().refusal() == Some(&reason))
+    );
     assert_eq!(queue.send_batch_blocking(0..11).len(), 11);
     assert_eq!(queue.stats().sent, 10);
 }
@@ -72,7 +106,10 @@ fn an_empty_batch_is_no_error() {
 
 #[test]
 fn a_batch_takes_what_there_is_room_for() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(3), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(3),
+        ..QueueConfig::new("q")
+    });
     let results = queue.try_send_batch(0..5);
     let taken: Vec<_> = results.iter().map(Result::is_ok).collect();
     assert_eq!(taken, [true, true, true, false, false]);
@@ -81,8 +118,13 @@ fn a_batch_takes_what_there_is_room_for() {
 
 #[test]
 fn nothing_overtakes_within_its_group_when_a_batch_meets_a_full_queue() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::fifo("q") });
-    queue.try_send(of("z", 100).deduplication_id(dedup("known"))).unwrap();
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::fifo("q")
+    });
+    queue
+        .try_send(of("z", 100).deduplication_id(dedup("known")))
+        .unwrap();
     let results = queue.try_send_batch([
         of("a", 1),
         of("a", 2),
@@ -96,7 +138,10 @@ fn nothing_overtakes_within_its_group_when_a_batch_meets_a_full_queue() {
 
 #[test]
 fn a_waiting_batch_goes_on_as_room_appears() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     let mut sender = Task::waiting(queue.send_batch(0..6));
     let mut got = Vec::new();
     let results = loop {
@@ -112,7 +157,10 @@ fn a_waiting_batch_goes_on_as_room_appears() {
 
 #[test]
 fn a_waiting_batch_gives_back_what_was_not_sent_by_its_deadline() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     let mut sender = Task::waiting(queue.send_batch_until(0..4, Instant::ORIGIN + secs(5)));
     hand.advance(secs(5));
     let results = sender.run().unwrap();
@@ -129,7 +177,10 @@ fn a_waiting_batch_gives_back_what_was_not_sent_by_its_deadline() {
 
 #[test]
 fn a_dropped_batch_has_sent_a_prefix() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     drop(Task::waiting(queue.send_batch(0..4)));
     assert_eq!(drain(&queue), [0, 1]);
     assert!(queue.try_send(9).is_ok());
@@ -137,7 +188,10 @@ fn a_dropped_batch_has_sent_a_prefix() {
 
 #[test]
 fn a_batch_blocks_its_thread_until_all_of_it_is_sent() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| queue.send_batch_blocking(0..50));
         for n in 0..50 {
@@ -153,7 +207,10 @@ fn a_batch_blocks_its_thread_until_all_of_it_is_sent() {
 #[test]
 fn values_in_bulk_are_sent_in_order_and_taken_from_the_front() {
     for config in [QueueConfig::new("q"), QueueConfig::fair("q")] {
-        let (queue, _) = queue(QueueConfig { capacity: Some(3), ..config });
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(3),
+            ..config
+        });
         let mut batch: Vec<u32> = (0..5).collect();
         assert_eq!(queue.try_send_values(&mut batch), Ok(3));
         assert_eq!(batch, [3, 4]);
@@ -170,13 +227,19 @@ fn values_in_bulk_are_sent_in_order_and_taken_from_the_front() {
 fn values_in_bulk_are_not_sent_where_each_needs_a_group() {
     let (queue, _) = queue(QueueConfig::fifo("q"));
     let mut batch = vec![1, 2];
-    assert_eq!(queue.try_send_values(&mut batch), Err(Refusal::MissingGroup));
+    assert_eq!(
+        queue.try_send_values(&mut batch),
+        Err(Refusal::MissingGroup)
+    );
     assert_eq!(batch, [1, 2]);
 }
 
 #[test]
 fn values_in_bulk_wait_for_room() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     let mut batch: Vec<u32> = (0..6).collect();
     let mut got = Vec::new();
     let mut sender = Task::waiting(queue.send_values(&mut batch));
@@ -193,7 +256,10 @@ fn values_in_bulk_wait_for_room() {
 
 #[test]
 fn a_dropped_bulk_send_leaves_the_rest_with_the_caller() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     let mut batch: Vec<u32> = (0..5).collect();
     drop(Task::waiting(queue.send_values(&mut batch)));
     assert_eq!((batch, drain(&queue)), (vec![2, 3, 4], vec![0, 1]));
@@ -202,7 +268,10 @@ fn a_dropped_bulk_send_leaves_the_rest_with_the_caller() {
 #[test]
 fn values_in_bulk_wake_a_waiting_receiver() {
     let (queue, _) = queue(QueueConfig::new("q"));
-    let mut receivers = [Task::waiting(queue.receive()), Task::waiting(queue.receive())];
+    let mut receivers = [
+        Task::waiting(queue.receive()),
+        Task::waiting(queue.receive()),
+    ];
     queue.try_send_values(&mut vec![1, 2]).unwrap();
     let first = receivers[0].run().unwrap().unwrap();
     let second = receivers[1].run().unwrap().unwrap();
@@ -227,7 +296,10 @@ fn a_batch_of_deliveries_is_appended_to_what_is_there() {
     let mut out = Vec::new();
     assert_eq!(queue.try_receive_batch(1, &mut out), Ok(1));
     assert_eq!(queue.try_receive_batch(5, &mut out), Ok(2));
-    assert_eq!(queue.try_receive_batch(5, &mut out), Err(TryReceiveError::Empty));
+    assert_eq!(
+        queue.try_receive_batch(5, &mut out),
+        Err(TryReceiveError::Empty)
+    );
     assert_eq!(values(&out), [1, 2, 3]);
 }
 
@@ -243,7 +315,11 @@ fn returned_messages_come_first_in_a_batch() {
 
 #[test]
 fn a_receive_asks_for_one_message_at_least_and_not_beyond_the_limit() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let (queue, _) = queue(limited(config));
         for value in [0, 11] {
             let invalid = InvalidReceive::Max { value, limit: 10 };
@@ -268,8 +344,8 @@ fn a_waiting_batch_receive_takes_what_is_there_and_waits_no_longer() {
     let ask_again = &ask;
     std::thread::scope(|scope| {
         let queue = &queue;
-        let receiver =
-            scope.spawn(move || queue.receive_with_blocking_until(ask_again, Instant::ORIGIN + secs(9)));
+        let receiver = scope
+            .spawn(move || queue.receive_with_blocking_until(ask_again, Instant::ORIGIN + secs(9)));
         until_asleep(&hand, 1);
         hand.advance(secs(9));
         let outcome = receiver.join().expect("no panic");
@@ -301,6 +377,9 @@ fn a_batch_of_leases_ends_together() {
     hand.advance(Duration::from_nanos(1));
     assert_eq!(queue.stats().visible, 500);
     acknowledge_all(take(&queue, 500));
-    assert!(held.into_iter().all(|delivery| delivery.acknowledge() == Err(Stale)));
+    assert!(
+        held.into_iter()
+            .all(|delivery| delivery.acknowledge() == Err(Stale))
+    );
     reconcile(&queue);
 }

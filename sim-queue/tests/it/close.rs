@@ -10,11 +10,16 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    Task, at_most, block_on, drain, of, queue, queue_of, reconcile, secs, take, until_asleep,
+    Task, abandon, at_most, block_on, drain, of, queue, queue_of, reconcile, secs, take,
+    until_asleep,
 };
 
 fn configs() -> [QueueConfig; 3] {
-    [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")]
+    [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ]
 }
 
 fn any(queue: &Queue<u32>, value: u32) -> Message<u32> {
@@ -51,10 +56,18 @@ fn a_closed_queue_refuses_every_send_and_gives_the_message_back() {
 fn a_closed_queue_refuses_delayed_messages_and_values_in_bulk() {
     let (queue, _) = queue(QueueConfig::new("q"));
     queue.close(Close::Drain);
-    assert!(queue.try_send(Message::new(1).delay(secs(5))).unwrap_err().is_closed());
+    assert!(
+        queue
+            .try_send(Message::new(1).delay(secs(5)))
+            .unwrap_err()
+            .is_closed()
+    );
     let mut values = vec![1, 2];
     assert_eq!(queue.try_send_values(&mut values), Err(Refusal::Closed));
-    assert_eq!(block_on(queue.send_values(&mut values)), Err(Refusal::Closed));
+    assert_eq!(
+        block_on(queue.send_values(&mut values)),
+        Err(Refusal::Closed)
+    );
     assert_eq!(values, [1, 2]);
     assert!(queue.try_send_batch([1, 2]).iter().all(Result::is_err));
     assert_eq!(queue.stats().sent, 0);
@@ -63,7 +76,10 @@ fn a_closed_queue_refuses_delayed_messages_and_values_in_bulk() {
 #[test]
 fn a_full_queue_that_is_closed_says_that_it_is_closed() {
     for config in configs() {
-        let (queue, _) = queue(QueueConfig { capacity: Some(1), ..config });
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(1),
+            ..config
+        });
         queue.try_send(any(&queue, 1)).unwrap();
         queue.close(Close::Drain);
         assert!(queue.try_send(any(&queue, 2)).unwrap_err().is_closed());
@@ -80,7 +96,10 @@ fn what_is_there_is_still_delivered_by_a_draining_queue() {
         queue.close(Close::Drain);
         assert_eq!(drain(&queue), [0, 1, 2]);
         assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Closed);
-        assert_eq!(queue.try_receive_with(&at_most(5)).unwrap_err(), TryReceiveError::Closed);
+        assert_eq!(
+            queue.try_receive_with(&at_most(5)).unwrap_err(),
+            TryReceiveError::Closed
+        );
         assert_eq!(block_on(queue.receive()).unwrap_err(), ReceiveError::Closed);
         assert_eq!(queue.receive_blocking().unwrap_err(), ReceiveError::Closed);
     }
@@ -97,7 +116,7 @@ fn a_draining_queue_redelivers_what_comes_back() {
         held.release().unwrap();
         let again = queue.try_receive().unwrap();
         assert_eq!(again.receive_count(), 2);
-        drop(again.into_receipt());
+        abandon(again);
         hand.advance(secs(30));
         assert_eq!(drain(&queue), [7]);
         assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Closed);
@@ -147,7 +166,10 @@ fn dropping_drops_what_waits_and_what_is_in_flight() {
         assert_eq!((stats.visible, stats.in_flight, stats.purged), (0, 0, 5));
         assert_eq!(held.acknowledge().map(drop), Err(Stale));
         assert_eq!(drops.load(Ordering::SeqCst), 5);
-        assert_eq!(queue.try_receive().map(drop).unwrap_err(), TryReceiveError::Closed);
+        assert_eq!(
+            queue.try_receive().map(drop).unwrap_err(),
+            TryReceiveError::Closed
+        );
         reconcile(&queue);
     }
 }
@@ -170,7 +192,10 @@ fn closing_again_changes_nothing_but_draining_may_become_dropping() {
 #[test]
 fn closing_wakes_every_waiting_receiver_and_sender() {
     for config in configs() {
-        let (queue, _) = queue(QueueConfig { capacity: Some(1), ..config });
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(1),
+            ..config
+        });
         let mut receivers: Vec<_> = (0..3).map(|_| Task::waiting(queue.receive())).collect();
         let ask = at_most(5);
         let mut batch = Task::waiting(queue.receive_with(&ask));
@@ -181,10 +206,14 @@ fn closing_wakes_every_waiting_receiver_and_sender() {
         assert_eq!(batch.run().unwrap().unwrap_err(), ReceiveError::Closed);
     }
     for config in configs() {
-        let (queue, _) = queue(QueueConfig { capacity: Some(1), ..config });
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(1),
+            ..config
+        });
         queue.try_send(any(&queue, 1)).unwrap();
-        let mut senders: Vec<_> =
-            (2..5).map(|n| Task::waiting(queue.send(any(&queue, n)))).collect();
+        let mut senders: Vec<_> = (2..5)
+            .map(|n| Task::waiting(queue.send(any(&queue, n))))
+            .collect();
         queue.close(Close::Drain);
         for (n, sender) in (2..).zip(&mut senders) {
             let error = sender.run().unwrap().unwrap_err();
@@ -197,17 +226,28 @@ fn closing_wakes_every_waiting_receiver_and_sender() {
 
 #[test]
 fn closing_wakes_blocked_threads() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
-    let full = crate::rig::queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("f") }).0;
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
+    let full = crate::rig::queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("f")
+    })
+    .0;
     full.try_send(1).unwrap();
     std::thread::scope(|scope| {
-        let receivers: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| queue.receive_blocking().map(drop))).collect();
+        let receivers: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| queue.receive_blocking().map(drop)))
+            .collect();
         let sender = scope.spawn(|| full.send_blocking(2));
         queue.close(Close::Drain);
         full.close(Close::Drain);
         for receiver in receivers {
-            assert_eq!(receiver.join().expect("no panic"), Err(ReceiveError::Closed));
+            assert_eq!(
+                receiver.join().expect("no panic"),
+                Err(ReceiveError::Closed)
+            );
         }
         let refused = sender.join().expect("no panic").unwrap_err();
         assert_eq!(refused.refusal(), Some(&Refusal::Closed));
@@ -220,7 +260,10 @@ fn receivers_of_a_draining_queue_wait_until_the_last_message_is_judged() {
         let (queue, _) = queue(config);
         queue.try_send(any(&queue, 7)).unwrap();
         let last = queue.try_receive().unwrap();
-        let mut receivers = [Task::waiting(queue.receive()), Task::waiting(queue.receive())];
+        let mut receivers = [
+            Task::waiting(queue.receive()),
+            Task::waiting(queue.receive()),
+        ];
         queue.close(Close::Drain);
         for receiver in &mut receivers {
             assert!(receiver.run().is_none());
@@ -255,7 +298,10 @@ fn an_open_queue_is_not_drained_however_empty() {
     for config in configs() {
         let (queue, hand) = queue(config);
         let mut drained = Task::waiting(queue.drained());
-        assert_eq!(queue.drained_blocking_until(hand.now()), Err(ReceiveError::Elapsed));
+        assert_eq!(
+            queue.drained_blocking_until(hand.now()),
+            Err(ReceiveError::Elapsed)
+        );
         queue.close(Close::Drain);
         assert!(drained.run().is_some());
         assert_eq!(queue.drained_blocking_until(Instant::NEVER), Ok(()));
@@ -265,7 +311,10 @@ fn an_open_queue_is_not_drained_however_empty() {
 #[test]
 fn a_queue_is_drained_by_retention_purge_and_dead_letters() {
     for config in configs() {
-        let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..config.clone() });
+        let (queue, hand) = queue(QueueConfig {
+            retention: Some(secs(60)),
+            ..config.clone()
+        });
         queue.try_send(any(&queue, 1)).unwrap();
         queue.close(Close::Drain);
         let mut drained = Task::waiting(queue.drained());
@@ -282,11 +331,16 @@ fn a_queue_is_drained_by_retention_purge_and_dead_letters() {
 
         let (queue, _) = crate::rig::queue(config.clone());
         let dead = Queue::with_clock(
-            QueueConfig { name: "dead".into(), ..config },
+            QueueConfig {
+                name: "dead".into(),
+                ..config
+            },
             queue.clock().clone(),
         )
         .unwrap();
-        queue.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+        queue
+            .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+            .unwrap();
         queue.try_send(any(&queue, 1)).unwrap();
         let held = queue.try_receive().unwrap();
         queue.close(Close::Drain);
@@ -300,7 +354,10 @@ fn a_queue_is_drained_by_retention_purge_and_dead_letters() {
 #[test]
 fn the_end_of_the_retention_ends_the_wait_without_another_call() {
     for config in configs() {
-        let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..config });
+        let (queue, hand) = queue(QueueConfig {
+            retention: Some(secs(60)),
+            ..config
+        });
         queue.try_send(any(&queue, 1)).unwrap();
         queue.close(Close::Drain);
         let mut drained = Task::waiting(queue.drained());
@@ -329,7 +386,9 @@ fn a_thread_waits_for_the_end_until_its_deadline() {
 fn a_dead_letter_queue_that_is_closed_keeps_its_letters_with_the_source() {
     let (source, hand) = queue(QueueConfig::new("source"));
     let dead = Queue::with_clock(QueueConfig::new("dead"), source.clock().clone()).unwrap();
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     dead.close(Close::Drain);
     source.try_send(7).unwrap();
     drop(source.try_receive().unwrap());

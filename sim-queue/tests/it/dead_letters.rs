@@ -13,8 +13,8 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    START, Task, block_on, dedup, drain, group, of, queue, reconcile, secs, take, until_asleep,
-    values,
+    START, Task, abandon, block_on, dedup, drain, group, of, queue, reconcile, secs, take,
+    until_asleep, values,
 };
 
 /// A source and its dead-letter queue on one clock.
@@ -30,7 +30,9 @@ fn each_kind(max_receives: u32) -> Vec<(Queue<u32>, Queue<u32>, VirtualClock)> {
         .into_iter()
         .map(|config| {
             let (source, dead, hand) = pair(config("source".to_owned()), config("dead".to_owned()));
-            source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, max_receives)).unwrap();
+            source
+                .set_dead_letters(DeadLetterPolicy::to_queue(&dead, max_receives))
+                .unwrap();
             (source, dead, hand)
         })
         .collect()
@@ -54,11 +56,19 @@ struct Shelf {
 
 impl Shelf {
     fn with_room(room: u64) -> Arc<Self> {
-        Arc::new(Self { room: AtomicU64::new(room), ..Self::default() })
+        Arc::new(Self {
+            room: AtomicU64::new(room),
+            ..Self::default()
+        })
     }
 
     fn taken(&self) -> Vec<u32> {
-        self.letters.lock().unwrap().iter().map(|letter| letter.message.value).collect()
+        self.letters
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|letter| letter.message.value)
+            .collect()
     }
 }
 
@@ -83,7 +93,7 @@ fn a_message_that_timed_out_too_often_goes_to_the_dead_letter_queue() {
             let delivery = source.try_receive().unwrap();
             assert_eq!(delivery.receive_count(), n);
             assert_eq!(dead.stats().sent, 0);
-            drop(delivery.into_receipt());
+            abandon(delivery);
             hand.advance(secs(30));
         }
         assert_eq!(source.try_receive().unwrap_err(), TryReceiveError::Empty);
@@ -157,38 +167,59 @@ fn an_acknowledged_message_is_no_dead_letter() {
 #[test]
 fn a_dead_letter_knows_its_source_reason_and_times() {
     let (source, dead, hand) = pair(QueueConfig::new("source"), QueueConfig::new("dead"));
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 2)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 2))
+        .unwrap();
     let mut attributes = Attributes::new();
     attributes.insert("seats", 149).unwrap();
-    let sent = source.try_send(Message::new(7).attributes(attributes.clone())).unwrap();
+    let sent = source
+        .try_send(Message::new(7).attributes(attributes.clone()))
+        .unwrap();
     hand.advance(secs(10));
-    drop(source.try_receive().unwrap().into_receipt());
+    abandon(source.try_receive().unwrap());
     hand.advance(secs(40));
     source.try_receive().unwrap().release().unwrap();
     hand.advance(secs(5));
     let letter = dead.try_receive().unwrap();
     let origin = letter.dead_letter().unwrap();
-    assert_eq!((origin.source(), origin.reason()), ("source", DeadLetterReason::MaxReceives));
-    assert_eq!((origin.receive_count(), origin.died_at()), (2, START + secs(50)));
+    assert_eq!(
+        (origin.source(), origin.reason()),
+        ("source", DeadLetterReason::MaxReceives)
+    );
+    assert_eq!(
+        (origin.receive_count(), origin.died_at()),
+        (2, START + secs(50))
+    );
     assert_eq!((letter.id(), letter.sent_at()), (sent.id, START));
     assert_eq!(*letter.attributes(), attributes);
     // It is received here for the first time.
-    assert_eq!((letter.receive_count(), letter.first_received_at()), (1, START + secs(55)));
+    assert_eq!(
+        (letter.receive_count(), letter.first_received_at()),
+        (1, START + secs(55))
+    );
 }
 
 #[test]
 fn a_fifo_dead_letter_keeps_its_id_and_group_and_starts_a_new_retention() {
     let (source, dead, hand) = pair(
         QueueConfig::fifo("source"),
-        QueueConfig { retention: Some(secs(60)), ..QueueConfig::fifo("dead") },
+        QueueConfig {
+            retention: Some(secs(60)),
+            ..QueueConfig::fifo("dead")
+        },
     );
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     let sent = source.try_send(of("N14228", 7)).unwrap();
     hand.advance(secs(59));
     source.try_receive().unwrap().release().unwrap();
     hand.advance(secs(59));
     let letter = dead.try_receive().unwrap();
-    assert_eq!((letter.id(), letter.group()), (sent.id, Some(&group("N14228"))));
+    assert_eq!(
+        (letter.id(), letter.group()),
+        (sent.id, Some(&group("N14228")))
+    );
     assert_eq!(letter.sent_at(), START + secs(59));
     letter.release().unwrap();
     hand.advance(secs(1));
@@ -199,9 +230,14 @@ fn a_fifo_dead_letter_keeps_its_id_and_group_and_starts_a_new_retention() {
 fn a_standard_dead_letter_keeps_the_retention_of_its_first_sending() {
     let (source, dead, hand) = pair(
         QueueConfig::new("source"),
-        QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("dead") },
+        QueueConfig {
+            retention: Some(secs(60)),
+            ..QueueConfig::new("dead")
+        },
     );
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     source.try_send(7).unwrap();
     hand.advance(secs(50));
     source.try_receive().unwrap().release().unwrap();
@@ -214,7 +250,9 @@ fn a_standard_dead_letter_keeps_the_retention_of_its_first_sending() {
 #[test]
 fn a_dead_letter_frees_its_group() {
     let (source, dead, _) = pair(QueueConfig::fifo("source"), QueueConfig::fifo("dead"));
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     source.try_send(of("a", 1)).unwrap();
     source.try_send(of("a", 2)).unwrap();
     let mut waiting = {
@@ -232,7 +270,7 @@ fn a_dead_letter_wakes_a_receiver_that_waits_at_its_queue() {
     for (source, dead, hand) in each_kind(1) {
         let mut waiting = Task::waiting(dead.receive());
         source.try_send(any(&source, 7)).unwrap();
-        drop(source.try_receive().unwrap().into_receipt());
+        abandon(source.try_receive().unwrap());
         hand.advance(secs(30));
         source.advance();
         assert_eq!(*waiting.run().unwrap().unwrap(), 7);
@@ -261,7 +299,9 @@ fn a_policy_that_came_later_holds_for_leases_that_end_later() {
     source.try_send(7).unwrap();
     source.try_receive().unwrap().release().unwrap();
     let second = source.try_receive().unwrap();
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     second.release().unwrap();
     assert_eq!(drain(&dead), [7]);
 }
@@ -285,8 +325,11 @@ fn without_its_policy_a_queue_delivers_for_ever_again() {
 fn a_dead_letter_queue_has_dead_letters_of_its_own() {
     let (source, dead, hand) = pair(QueueConfig::new("source"), QueueConfig::new("dead"));
     let last = Queue::with_clock(QueueConfig::new("last"), dead.clock().clone()).unwrap();
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
-    dead.set_dead_letters(DeadLetterPolicy::to_queue(&last, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
+    dead.set_dead_letters(DeadLetterPolicy::to_queue(&last, 1))
+        .unwrap();
     let sent = source.try_send(7).unwrap();
     drop(source.try_receive().unwrap());
     hand.advance(secs(1));
@@ -300,16 +343,24 @@ fn a_dead_letter_queue_has_dead_letters_of_its_own() {
 fn a_queue_takes_dead_letters_of_those_that_its_allow_policy_names() {
     let named = RedriveAllow::Sources(vec!["other".into(), "source".into()]);
     let stranger = RedriveAllow::Sources(vec!["other".into()]);
-    for (allow, taken) in
-        [(RedriveAllow::All, true), (RedriveAllow::Nobody, false), (named, true), (stranger, false)]
-    {
+    for (allow, taken) in [
+        (RedriveAllow::All, true),
+        (RedriveAllow::Nobody, false),
+        (named, true),
+        (stranger, false),
+    ] {
         let (source, dead, _) = pair(
             QueueConfig::new("source"),
-            QueueConfig { redrive_allow: allow, ..QueueConfig::new("dead") },
+            QueueConfig {
+                redrive_allow: allow,
+                ..QueueConfig::new("dead")
+            },
         );
         let outcome = source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1));
-        let refusal =
-            PolicyError::NotAllowed { target: "dead".into(), source_name: "source".into() };
+        let refusal = PolicyError::NotAllowed {
+            target: "dead".into(),
+            source_name: "source".into(),
+        };
         assert_eq!(outcome, if taken { Ok(()) } else { Err(refusal) });
         source.try_send(7).unwrap();
         drop(source.try_receive().unwrap());
@@ -329,7 +380,10 @@ fn a_fifo_queue_and_its_dead_letter_queue_are_both_fifo() {
         assert_eq!(outcome, Err(PolicyError::KindMismatch));
     }
     let (standard, fair, _) = pair(QueueConfig::new("a"), QueueConfig::fair("b"));
-    assert!(fair.set_dead_letters(DeadLetterPolicy::to_queue(&standard, 1)).is_ok());
+    assert!(
+        fair.set_dead_letters(DeadLetterPolicy::to_queue(&standard, 1))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -356,30 +410,46 @@ fn a_sink_gets_the_letter_with_all_that_is_known_of_it() {
     let (source, hand) = queue(QueueConfig::fifo("source"));
     let shelf = Shelf::with_room(10);
     let sink: Arc<dyn Sink<DeadLetter<u32>>> = Arc::<Shelf>::clone(&shelf);
-    source.set_dead_letters(DeadLetterPolicy::to_sink(sink, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_sink(sink, 1))
+        .unwrap();
     hand.advance(secs(1));
     let sent = source.try_send(of("a", 7)).unwrap();
     hand.advance(secs(2));
-    drop(source.try_receive().unwrap().into_receipt());
+    abandon(source.try_receive().unwrap());
     hand.advance(secs(30));
     source.advance();
     let letters = shelf.letters.lock().unwrap();
-    let [letter] = &letters[..] else { panic!("one letter") };
+    let [letter] = &letters[..] else {
+        panic!("one letter")
+    };
     assert_eq!((letter.message.value, letter.id), (7, sent.id));
     assert_eq!(letter.message.group_id(), Some(&group("a")));
-    assert_eq!((letter.reason, letter.receive_count), (DeadLetterReason::MaxReceives, 1));
-    assert_eq!((letter.source.as_str(), letter.sent_at), ("source", START + secs(1)));
+    assert_eq!(
+        (letter.reason, letter.receive_count),
+        (DeadLetterReason::MaxReceives, 1)
+    );
+    assert_eq!(
+        (letter.source.as_str(), letter.sent_at),
+        ("source", START + secs(1))
+    );
     assert_eq!(letter.first_received_at, Some(START + secs(3)));
     assert_eq!(letter.died_at, START + secs(33));
 }
 
 #[test]
 fn a_refused_letter_stays_and_is_offered_again_each_second() {
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let (source, hand) = queue(config);
         let shelf = Shelf::with_room(0);
         let sink: Arc<dyn Sink<DeadLetter<u32>>> = Arc::<Shelf>::clone(&shelf);
-        source.set_dead_letters(DeadLetterPolicy::to_sink(sink, 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_sink(sink, 1))
+            .unwrap();
         source.try_send(any(&source, 7)).unwrap();
         drop(source.try_receive().unwrap());
         for offers in 1..=5 {
@@ -409,7 +479,9 @@ fn refused_letters_are_offered_in_the_order_of_their_deaths() {
     let (source, hand) = queue(QueueConfig::new("q"));
     let shelf = Shelf::with_room(0);
     let sink: Arc<dyn Sink<DeadLetter<u32>>> = Arc::<Shelf>::clone(&shelf);
-    source.set_dead_letters(DeadLetterPolicy::to_sink(sink, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_sink(sink, 1))
+        .unwrap();
     for n in 0..5 {
         source.try_send(n).unwrap();
         drop(source.try_receive().unwrap());
@@ -428,9 +500,14 @@ fn a_full_dead_letter_queue_gets_its_letter_later() {
     for kind in [QueueConfig::new, QueueConfig::fair, QueueConfig::fifo] {
         let (source, dead, hand) = pair(
             kind("source".to_owned()),
-            QueueConfig { capacity: Some(1), ..kind("dead".to_owned()) },
+            QueueConfig {
+                capacity: Some(1),
+                ..kind("dead".to_owned())
+            },
         );
-        source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+            .unwrap();
         let mut ids = Vec::new();
         for n in 0..2 {
             ids.push(source.try_send(any(&source, n)).unwrap().id);
@@ -447,7 +524,10 @@ fn a_full_dead_letter_queue_gets_its_letter_later() {
         let second = dead.try_receive().unwrap();
         assert_eq!((*second, second.id()), (1, ids[1]));
         let origin = second.dead_letter().unwrap();
-        assert_eq!((origin.source(), origin.died_at()), ("source", START + secs(2)));
+        assert_eq!(
+            (origin.source(), origin.died_at()),
+            ("source", START + secs(2))
+        );
         reconcile(&source);
         reconcile(&dead);
     }
@@ -457,14 +537,18 @@ fn a_full_dead_letter_queue_gets_its_letter_later() {
 fn refused_letters_wait_for_the_next_policy() {
     let (source, dead, hand) = pair(QueueConfig::new("source"), QueueConfig::new("dead"));
     let shelf = Shelf::with_room(0);
-    source.set_dead_letters(DeadLetterPolicy::to_sink(shelf, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_sink(shelf, 1))
+        .unwrap();
     source.try_send(7).unwrap();
     drop(source.try_receive().unwrap());
     source.clear_dead_letters();
     hand.advance(secs(10));
     source.advance();
     assert_eq!(source.stats().in_flight, 1);
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     hand.advance(secs(1));
     source.advance();
     assert_eq!(drain(&dead), [7]);
@@ -473,17 +557,25 @@ fn refused_letters_wait_for_the_next_policy() {
 
 #[test]
 fn refused_letters_use_up_the_cap_in_flight() {
-    let (source, hand) = queue(QueueConfig { max_in_flight: 2, ..QueueConfig::new("q") });
+    let (source, hand) = queue(QueueConfig {
+        max_in_flight: 2,
+        ..QueueConfig::new("q")
+    });
     let shelf = Shelf::with_room(0);
     let sink: Arc<dyn Sink<DeadLetter<u32>>> = Arc::<Shelf>::clone(&shelf);
-    source.set_dead_letters(DeadLetterPolicy::to_sink(sink, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_sink(sink, 1))
+        .unwrap();
     for n in 0..4 {
         source.try_send(n).unwrap();
     }
     for _ in 0..2 {
         drop(source.try_receive().unwrap());
     }
-    assert_eq!(source.try_receive().unwrap_err(), TryReceiveError::OverLimit { limit: 2 });
+    assert_eq!(
+        source.try_receive().unwrap_err(),
+        TryReceiveError::OverLimit { limit: 2 }
+    );
     shelf.room.store(10, Ordering::SeqCst);
     hand.advance(secs(1));
     assert_eq!(*source.try_receive().unwrap(), 2);
@@ -493,7 +585,9 @@ fn refused_letters_use_up_the_cap_in_flight() {
 fn a_purge_drops_refused_letters_too() {
     for config in [QueueConfig::new("q"), QueueConfig::fifo("q")] {
         let (source, _) = queue(config);
-        source.set_dead_letters(DeadLetterPolicy::to_sink(Shelf::with_room(0), 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_sink(Shelf::with_room(0), 1))
+            .unwrap();
         source.try_send(any(&source, 7)).unwrap();
         drop(source.try_receive().unwrap());
         assert_eq!(source.stats().in_flight, 1);
@@ -514,12 +608,18 @@ fn a_sink_may_call_back_into_its_queue() {
             Ok(())
         }
     }
-    for config in [QueueConfig::new("q"), QueueConfig::fair("q"), QueueConfig::fifo("q")] {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
         let (source, hand) = queue(config);
         let again = Arc::new(Again(source.clone()));
-        source.set_dead_letters(DeadLetterPolicy::to_sink(again, 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_sink(again, 1))
+            .unwrap();
         source.try_send(any(&source, 7)).unwrap();
-        drop(source.try_receive().unwrap().into_receipt());
+        abandon(source.try_receive().unwrap());
         hand.advance(secs(30));
         source.advance();
         assert_eq!(*source.try_receive().unwrap(), 8);
@@ -535,7 +635,9 @@ fn a_sink_may_call_back_into_its_queue() {
 /// A source whose messages `0..n` have died.
 fn buried(n: u32) -> (Queue<u32>, Queue<u32>, VirtualClock) {
     let (source, dead, hand) = pair(QueueConfig::new("source"), QueueConfig::new("dead"));
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     bury(&source, 0..n);
     (source, dead, hand)
 }
@@ -553,15 +655,24 @@ fn a_move_task_brings_dead_letters_back_to_their_source() {
     hand.advance(secs(100));
     let task = dead.start_move(MoveTask::default()).unwrap();
     let progress = task.progress();
-    assert_eq!((progress.status, progress.moved, progress.to_move), (MoveStatus::Running, 0, 5));
+    assert_eq!(
+        (progress.status, progress.moved, progress.to_move),
+        (MoveStatus::Running, 0, 5)
+    );
     let end = task.run_blocking();
-    assert_eq!((end.status, end.moved, end.failure.clone()), (MoveStatus::Completed, 5, None));
+    assert_eq!(
+        (end.status, end.moved, end.failure.clone()),
+        (MoveStatus::Completed, 5, None)
+    );
     assert_eq!(task.next_step(), None);
     let stats = dead.stats();
     assert_eq!((stats.visible, stats.in_flight, stats.moved), (0, 0, 5));
     // What comes back counts as new.
     let first = source.try_receive().unwrap();
-    assert_eq!((*first, first.receive_count(), first.sent_at()), (0, 1, START + secs(100)));
+    assert_eq!(
+        (*first, first.receive_count(), first.sent_at()),
+        (0, 1, START + secs(100))
+    );
     assert!(first.dead_letter().is_none());
     first.acknowledge().unwrap();
     assert_eq!(drain(&source), [1, 2, 3, 4]);
@@ -572,7 +683,10 @@ fn a_move_task_brings_dead_letters_back_to_their_source() {
 #[test]
 fn a_move_task_keeps_a_rate() {
     let (source, dead, hand) = buried(5);
-    let task = MoveTask { max_per_second: Some(2), ..MoveTask::default() };
+    let task = MoveTask {
+        max_per_second: Some(2),
+        ..MoveTask::default()
+    };
     let task = dead.start_move(task).unwrap();
     assert_eq!(task.step().moved, 1);
     assert_eq!(task.step().moved, 1);
@@ -591,21 +705,30 @@ fn a_move_task_keeps_a_rate() {
 #[test]
 fn a_move_task_runs_as_a_future_at_its_rate() {
     let (source, dead, hand) = buried(3);
-    let task = MoveTask { max_per_second: Some(1), ..MoveTask::default() };
+    let task = MoveTask {
+        max_per_second: Some(1),
+        ..MoveTask::default()
+    };
     let handle = dead.start_move(task).unwrap();
     let mut run = Task::waiting(handle.run());
     for moved in 2..=3 {
         hand.advance(secs(1));
         let end = run.run();
         assert_eq!(source.stats().visible, moved);
-        assert_eq!(end.map(|end| end.status), (moved == 3).then_some(MoveStatus::Completed));
+        assert_eq!(
+            end.map(|end| end.status),
+            (moved == 3).then_some(MoveStatus::Completed)
+        );
     }
 }
 
 #[test]
 fn a_move_task_runs_on_a_blocked_thread_at_its_rate() {
     let (source, dead, hand) = buried(3);
-    let task = MoveTask { max_per_second: Some(1), ..MoveTask::default() };
+    let task = MoveTask {
+        max_per_second: Some(1),
+        ..MoveTask::default()
+    };
     let handle = dead.start_move(task).unwrap();
     std::thread::scope(|scope| {
         let runner = scope.spawn(|| handle.run_blocking());
@@ -613,7 +736,10 @@ fn a_move_task_runs_on_a_blocked_thread_at_its_rate() {
             until_asleep(&hand, 1);
             hand.advance_to_next();
         }
-        assert_eq!(runner.join().expect("no panic").status, MoveStatus::Completed);
+        assert_eq!(
+            runner.join().expect("no panic").status,
+            MoveStatus::Completed
+        );
     });
     assert_eq!(source.stats().visible, 3);
 }
@@ -621,7 +747,10 @@ fn a_move_task_runs_on_a_blocked_thread_at_its_rate() {
 #[test]
 fn a_run_until_a_deadline_tells_how_far_it_came_and_goes_on_later() {
     let (_source, dead, hand) = buried(3);
-    let task = MoveTask { max_per_second: Some(1), ..MoveTask::default() };
+    let task = MoveTask {
+        max_per_second: Some(1),
+        ..MoveTask::default()
+    };
     let handle = dead.start_move(task).unwrap();
     let mut run = Task::waiting(handle.run_until(Instant::ORIGIN + secs(1) + secs(1) / 2));
     hand.advance(secs(1));
@@ -650,17 +779,26 @@ fn one_step_moves_a_bounded_number_of_messages() {
     let (_source, dead, _) = buried(2000);
     let handle = dead.start_move(MoveTask::default()).unwrap();
     let progress = handle.step();
-    assert_eq!((progress.status, progress.moved), (MoveStatus::Running, 1024));
+    assert_eq!(
+        (progress.status, progress.moved),
+        (MoveStatus::Running, 1024)
+    );
 }
 
 #[test]
 fn a_cancelled_task_keeps_what_it_moved() {
     let (source, dead, _) = buried(3);
-    let task = MoveTask { max_per_second: Some(1), ..MoveTask::default() };
+    let task = MoveTask {
+        max_per_second: Some(1),
+        ..MoveTask::default()
+    };
     let handle = dead.start_move(task).unwrap();
     let mut run = Task::waiting(handle.run());
     let progress = handle.cancel();
-    assert_eq!((progress.status, progress.moved), (MoveStatus::Cancelled, 1));
+    assert_eq!(
+        (progress.status, progress.moved),
+        (MoveStatus::Cancelled, 1)
+    );
     assert_eq!(run.run().unwrap().status, MoveStatus::Cancelled);
     assert_eq!(handle.step().moved, 1);
     assert_eq!((source.stats().visible, dead.stats().visible), (1, 2));
@@ -679,7 +817,10 @@ fn a_dropped_handle_cancels_its_task() {
 fn a_queue_runs_one_task_at_a_time() {
     let (_source, dead, _) = buried(3);
     let first = dead.start_move(MoveTask::default()).unwrap();
-    assert_eq!(dead.start_move(MoveTask::default()).unwrap_err(), MoveError::Running);
+    assert_eq!(
+        dead.start_move(MoveTask::default()).unwrap_err(),
+        MoveError::Running
+    );
     assert_eq!(first.run_blocking().moved, 3);
     // Done, though its handle lives on.
     assert!(dead.start_move(MoveTask::default()).is_ok());
@@ -695,19 +836,29 @@ fn a_queue_lists_its_last_ten_tasks_the_newest_first() {
     let list = dead.move_tasks();
     assert_eq!(list.len(), 10);
     assert_eq!(list[0].status, MoveStatus::Running);
-    assert!(list[1..].iter().all(|task| task.status == MoveStatus::Completed));
+    assert!(
+        list[1..]
+            .iter()
+            .all(|task| task.status == MoveStatus::Completed)
+    );
     drop(last);
 }
 
 #[test]
 fn a_rate_lies_within_its_limits() {
     let config = QueueConfig {
-        limits: Limits { message_bytes: None, ..Limits::aws() },
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
         ..QueueConfig::new("dead")
     };
     let (dead, _) = queue(config);
     for (value, taken) in [(0, false), (1, true), (500, true), (501, false)] {
-        let outcome = dead.start_move(MoveTask { max_per_second: Some(value), ..MoveTask::default() });
+        let outcome = dead.start_move(MoveTask {
+            max_per_second: Some(value),
+            ..MoveTask::default()
+        });
         match outcome {
             Ok(_) => assert!(taken),
             Err(error) => {
@@ -723,7 +874,9 @@ fn dead_letters_of_several_sources_go_back_each_to_its_own() {
     let (one, dead, _) = pair(QueueConfig::new("one"), QueueConfig::new("dead"));
     let two = Queue::with_clock(QueueConfig::new("two"), dead.clock().clone()).unwrap();
     for source in [&one, &two] {
-        source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+            .unwrap();
     }
     bury(&one, [1]);
     bury(&two, [2]);
@@ -736,8 +889,12 @@ fn dead_letters_of_several_sources_go_back_each_to_its_own() {
 #[test]
 fn a_task_with_a_destination_takes_the_messages_there() {
     let (source, dead, _) = buried(3);
-    let other: Queue<u32> = Queue::with_clock(QueueConfig::new("other"), dead.clock().clone()).unwrap();
-    let task = MoveTask { destination: Some(Arc::new(other.clone())), ..MoveTask::default() };
+    let other: Queue<u32> =
+        Queue::with_clock(QueueConfig::new("other"), dead.clock().clone()).unwrap();
+    let task = MoveTask {
+        destination: Some(Arc::new(other.clone())),
+        ..MoveTask::default()
+    };
     assert_eq!(dead.start_move(task).unwrap().run_blocking().moved, 3);
     assert_eq!((source.stats().visible, drain(&other)), (0, vec![0, 1, 2]));
 }
@@ -746,11 +903,17 @@ fn a_task_with_a_destination_takes_the_messages_there() {
 fn a_task_waits_for_a_full_destination() {
     let (source, dead, hand) = buried(3);
     let other: Queue<u32> = Queue::with_clock(
-        QueueConfig { capacity: Some(1), ..QueueConfig::new("other") },
+        QueueConfig {
+            capacity: Some(1),
+            ..QueueConfig::new("other")
+        },
         dead.clock().clone(),
     )
     .unwrap();
-    let task = MoveTask { destination: Some(Arc::new(other.clone())), ..MoveTask::default() };
+    let task = MoveTask {
+        destination: Some(Arc::new(other.clone())),
+        ..MoveTask::default()
+    };
     let handle = dead.start_move(task).unwrap();
     let mut run = Task::waiting(handle.run());
     let mut got = Vec::new();
@@ -781,7 +944,10 @@ fn a_task_fails_when_its_destination_rejects_and_the_message_stays() {
     let (_source, dead, hand) = buried(2);
     let ids: Vec<_> = take(&dead, 2).iter().map(Delivery::id).collect();
     hand.advance(secs(5));
-    let task = MoveTask { destination: Some(Arc::new(Never)), ..MoveTask::default() };
+    let task = MoveTask {
+        destination: Some(Arc::new(Never)),
+        ..MoveTask::default()
+    };
     let end = dead.start_move(task).unwrap().run_blocking();
     assert_eq!((end.status, end.moved), (MoveStatus::Failed, 0));
     assert!(end.failure.unwrap().contains("never"));
@@ -837,10 +1003,15 @@ fn a_failed_move_out_of_a_draining_queue_loses_nothing() {
         (QueueConfig::fifo("source"), QueueConfig::fifo("dead")),
     ] {
         let (source, dead, _) = pair(source, dead);
-        source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+        source
+            .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+            .unwrap();
         bury(&source, [7]);
         dead.close(sim_queue::Close::Drain);
-        let task = MoveTask { destination: Some(Arc::new(Never)), ..MoveTask::default() };
+        let task = MoveTask {
+            destination: Some(Arc::new(Never)),
+            ..MoveTask::default()
+        };
         let end = dead.start_move(task).unwrap().run_blocking();
         assert_eq!(end.status, MoveStatus::Failed);
         assert_eq!(drain(&dead), [7]);
@@ -854,14 +1025,19 @@ fn a_task_that_finds_less_than_there_was_is_completed() {
     let handle = dead.start_move(MoveTask::default()).unwrap();
     let held = take(&dead, 2);
     let end = handle.run_blocking();
-    assert_eq!((end.status, end.moved, end.to_move), (MoveStatus::Completed, 1, 3));
+    assert_eq!(
+        (end.status, end.moved, end.to_move),
+        (MoveStatus::Completed, 1, 3)
+    );
     assert_eq!((values(&held), drain(&source)), (vec![0, 1], vec![2]));
 }
 
 #[test]
 fn fifo_dead_letters_go_back_into_their_groups() {
     let (source, dead, _) = pair(QueueConfig::fifo("source"), QueueConfig::fifo("dead"));
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     for n in 0..6 {
         let message = of(format!("g{}", n % 2), n).deduplication_id(dedup(&n.to_string()));
         source.try_send(message).unwrap();
@@ -873,8 +1049,15 @@ fn fifo_dead_letters_go_back_into_their_groups() {
     assert_eq!((end.status, end.moved), (MoveStatus::Completed, 6));
     let (mut even, mut odd) = (Vec::new(), Vec::new());
     while let Ok(delivery) = source.try_receive() {
-        assert_eq!(delivery.group(), Some(&group(format!("g{}", *delivery % 2))));
-        if *delivery % 2 == 0 { even.push(*delivery) } else { odd.push(*delivery) }
+        assert_eq!(
+            delivery.group(),
+            Some(&group(format!("g{}", *delivery % 2)))
+        );
+        if *delivery % 2 == 0 {
+            even.push(*delivery)
+        } else {
+            odd.push(*delivery)
+        }
         delivery.acknowledge().unwrap();
     }
     assert_eq!((even, odd), (vec![0, 2, 4], vec![1, 3, 5]));
@@ -897,7 +1080,9 @@ fn a_dropped_source_does_not_live_on_in_its_dead_letters() {
     let source: Queue<Canary> =
         Queue::with_clock(QueueConfig::new("source"), clock.clone()).unwrap();
     let dead = Queue::with_clock(QueueConfig::new("dead"), clock).unwrap();
-    source.set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1)).unwrap();
+    source
+        .set_dead_letters(DeadLetterPolicy::to_queue(&dead, 1))
+        .unwrap();
     source.try_send(canary()).unwrap();
     source.try_receive().unwrap().release().unwrap();
     source.try_send(canary()).unwrap();

@@ -10,14 +10,23 @@ use crate::rig::{
 
 fn send_all(queue: &Queue<u32>, tenant: &str, values: impl IntoIterator<Item = u32>) {
     for value in values {
-        queue.try_send(Message::new(value).tenant(group(tenant))).unwrap();
+        queue
+            .try_send(Message::new(value).tenant(group(tenant)))
+            .unwrap();
     }
 }
 
 /// Noisy from three in flight on; time does not count.
 fn by_in_flight() -> QueueConfig {
-    let fair = FairConfig { min_in_flight: 3, processing_share: 100, ..FairConfig::default() };
-    QueueConfig { kind: Kind::Fair(fair), ..QueueConfig::new("q") }
+    let fair = FairConfig {
+        min_in_flight: 3,
+        processing_share: 100,
+        ..FairConfig::default()
+    };
+    QueueConfig {
+        kind: Kind::Fair(fair),
+        ..QueueConfig::new("q")
+    }
 }
 
 #[test]
@@ -147,7 +156,10 @@ fn a_late_acknowledgement_counts_as_on_a_standard_queue() {
 
 #[test]
 fn a_late_acknowledgement_lets_a_sender_go_on_that_waits_for_room() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::fair("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::fair("q")
+    });
     send_all(&queue, "a", [1]);
     let slow = queue.try_receive().unwrap();
     hand.advance(secs(30));
@@ -160,11 +172,17 @@ fn a_late_acknowledgement_lets_a_sender_go_on_that_waits_for_room() {
 
 #[test]
 fn a_fair_queue_reports_the_cap_in_flight() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 2, ..QueueConfig::fair("q") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 2,
+        ..QueueConfig::fair("q")
+    });
     send_all(&queue, "a", 0..4);
     let held = take(&queue, 10);
     assert_eq!(held.len(), 2);
-    assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::OverLimit { limit: 2 });
+    assert_eq!(
+        queue.try_receive().unwrap_err(),
+        TryReceiveError::OverLimit { limit: 2 }
+    );
 }
 
 #[test]
@@ -175,7 +193,9 @@ fn a_fair_message_may_be_delayed_and_has_no_de_duplication_id() {
     assert_eq!((stats.delayed, stats.delayed_in_quiet_groups), (1, 1));
     hand.advance(secs(5));
     assert_eq!(drain(&queue), [1]);
-    let refused = queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap_err();
+    let refused = queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap_err();
     assert_eq!(refused.reason, Refusal::UnexpectedDeduplicationId);
 }
 
@@ -192,7 +212,10 @@ fn a_lease_lengthened_and_shortened_on_a_fair_queue_ends_when_it_should() {
     assert!(drain(&queue).iter().all(|&value| value == 2));
     hand.advance(Duration::from_nanos(1));
     assert_eq!(drain(&queue), [1]);
-    assert!(held.into_iter().all(|delivery| delivery.acknowledge() == Err(Stale)));
+    assert!(
+        held.into_iter()
+            .all(|delivery| delivery.acknowledge() == Err(Stale))
+    );
 }
 
 #[test]
@@ -211,25 +234,36 @@ fn the_statistics_of_a_fair_queue_reconcile_whatever_happens() {
             0..=2 => drop(queue.try_send(of(format!("t{}", random.below(5)), step))),
             3 => drop(queue.try_send(Message::new(step).delay(secs(random.below(20))))),
             4 | 5 => held.extend(take(&queue, 4)),
-            6 if random.below(100) == 0 => drop(queue.purge()),
+            6 if random.below(100) == 0 => {
+                let _ = queue.purge();
+            }
             6 => hand.advance(secs(random.below(10))),
             _ if held.is_empty() => {}
             _ => {
                 let at = usize::try_from(random.below(held.len() as u64)).unwrap();
                 let mut delivery = held.swap_remove(at);
                 match random.below(6) {
-                    0 => drop(delivery.release()),
-                    1 => drop(delivery.release_after(secs(random.below(20)))),
+                    0 => {
+                        let _ = delivery.release();
+                    }
+                    1 => {
+                        let _ = delivery.release_after(secs(random.below(20)));
+                    }
                     2 => {
-                        drop(delivery.extend(secs(random.below(60))));
+                        let _ = delivery.extend(secs(random.below(60)));
                         held.push(delivery);
                     }
-                    _ => drop(delivery.acknowledge()),
+                    _ => {
+                        let _ = delivery.acknowledge();
+                    }
                 }
             }
         }
         reconcile(&queue);
     }
     let stats = queue.stats();
-    assert!(stats.deleted > 50 && stats.expired > 0 && stats.lapsed > 0, "{stats:?}");
+    assert!(
+        stats.deleted > 50 && stats.expired > 0 && stats.lapsed > 0,
+        "{stats:?}"
+    );
 }

@@ -19,7 +19,10 @@ fn fifo() -> (Queue<u32>, sim_core::clock::VirtualClock) {
 }
 
 fn with(fifo: FifoConfig) -> QueueConfig {
-    QueueConfig { kind: Kind::Fifo(fifo), ..QueueConfig::new("q.fifo") }
+    QueueConfig {
+        kind: Kind::Fifo(fifo),
+        ..QueueConfig::new("q.fifo")
+    }
 }
 
 fn send_all(queue: &Queue<u32>, name: &str, values: impl IntoIterator<Item = u32>) {
@@ -74,7 +77,10 @@ fn one_receive_takes_several_messages_of_a_group_in_order() {
     let mut batch = batch.into_iter();
     batch.next().unwrap().acknowledge().unwrap();
     batch.next().unwrap().acknowledge().unwrap();
-    assert!(take(&queue, 3).is_empty(), "one of the batch is in flight still");
+    assert!(
+        take(&queue, 3).is_empty(),
+        "one of the batch is in flight still"
+    );
     batch.next().unwrap().acknowledge().unwrap();
     assert_eq!(values(&take(&queue, 3)), [3, 4]);
 }
@@ -156,7 +162,11 @@ fn a_message_released_for_later_keeps_its_group_back() {
     let (queue, hand) = fifo();
     send_all(&queue, "a", [1, 2]);
     send_all(&queue, "b", [10]);
-    queue.try_receive().unwrap().release_after(secs(45)).unwrap();
+    queue
+        .try_receive()
+        .unwrap()
+        .release_after(secs(45))
+        .unwrap();
     assert_eq!(drain(&queue), [10]);
     hand.advance(secs(44));
     assert!(queue.try_receive().is_err());
@@ -172,7 +182,10 @@ fn a_message_released_for_later_has_no_holder() {
     let receipt = delivery.receipt();
     delivery.release_after(secs(5)).unwrap();
     assert_eq!(queue.acknowledge(&receipt), Err(Stale));
-    assert_eq!(queue.change_visibility(&receipt, secs(50)), Err(ExtendError::Stale(Stale)));
+    assert_eq!(
+        queue.change_visibility(&receipt, secs(50)),
+        Err(ExtendError::Stale(Stale))
+    );
     hand.advance(secs(5));
     assert_eq!(drain(&queue), [1]);
 }
@@ -214,7 +227,10 @@ fn groups_take_turns() {
 
 #[test]
 fn a_thousand_groups_keep_their_order_over_releases_and_timeouts() {
-    let (queue, hand) = queue(QueueConfig { on_drop: OnDrop::Return, ..QueueConfig::fifo("q.fifo") });
+    let (queue, hand) = queue(QueueConfig {
+        on_drop: OnDrop::Return,
+        ..QueueConfig::fifo("q.fifo")
+    });
     for n in 0..5000_u32 {
         queue.try_send(of(format!("g{}", n % 1000), n)).unwrap();
     }
@@ -229,7 +245,12 @@ fn a_thousand_groups_keep_their_order_over_releases_and_timeouts() {
                 _ => {
                     let group = (*delivery % 1000) as usize;
                     // Only the first of a group's batch may be judged done; the rest go back.
-                    if done[group].last().map_or(0, |last| last + 1000).max(group as u32) == *delivery {
+                    if done[group]
+                        .last()
+                        .map_or(0, |last| last + 1000)
+                        .max(group as u32)
+                        == *delivery
+                    {
                         done[group].push(*delivery);
                         delivery.acknowledge().unwrap();
                     }
@@ -237,7 +258,10 @@ fn a_thousand_groups_keep_their_order_over_releases_and_timeouts() {
             }
         }
         hand.advance(secs(30));
-        assert!(lost.iter().all(|receipt| queue.acknowledge(receipt).is_err()));
+        assert!(
+            lost.iter()
+                .all(|receipt| queue.acknowledge(receipt).is_err())
+        );
     }
     for (group, seen) in done.iter().enumerate() {
         let expected: Vec<u32> = (0..5).map(|n| n * 1000 + group as u32).collect();
@@ -248,7 +272,10 @@ fn a_thousand_groups_keep_their_order_over_releases_and_timeouts() {
 
 #[test]
 fn at_the_cap_in_flight_a_fifo_queue_says_that_it_is_empty() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 2, ..QueueConfig::fifo("q.fifo") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 2,
+        ..QueueConfig::fifo("q.fifo")
+    });
     for n in 0..4 {
         send_all(&queue, &format!("g{n}"), [n]);
     }
@@ -262,7 +289,10 @@ fn at_the_cap_in_flight_a_fifo_queue_says_that_it_is_empty() {
 
 #[test]
 fn a_cap_that_is_smaller_than_a_batch_cuts_the_group() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 2, ..QueueConfig::fifo("q.fifo") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 2,
+        ..QueueConfig::fifo("q.fifo")
+    });
     send_all(&queue, "a", 0..4);
     let batch = take(&queue, 10);
     assert_eq!(values(&batch), [0, 1]);
@@ -282,7 +312,9 @@ fn a_fifo_message_needs_a_group() {
 #[test]
 fn a_delivery_knows_its_group_and_de_duplication_id() {
     let (queue, _) = fifo();
-    queue.try_send(of("N14228", 1).deduplication_id(dedup("d-1"))).unwrap();
+    queue
+        .try_send(of("N14228", 1).deduplication_id(dedup("d-1")))
+        .unwrap();
     let delivery = queue.try_receive().unwrap();
     assert_eq!(delivery.group(), Some(&group("N14228")));
     assert_eq!(delivery.deduplication_id(), Some(&dedup("d-1")));
@@ -291,7 +323,10 @@ fn a_delivery_knows_its_group_and_de_duplication_id() {
 
 #[test]
 fn a_full_fifo_queue_refuses_and_goes_on_when_received_from() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::fifo("q.fifo") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::fifo("q.fifo")
+    });
     send_all(&queue, "a", [1, 2]);
     assert!(queue.try_send(of("b", 3)).unwrap_err().is_full());
     let mut sender = Task::waiting(queue.send(of("b", 3)));
@@ -303,7 +338,10 @@ fn a_full_fifo_queue_refuses_and_goes_on_when_received_from() {
 
 #[test]
 fn retention_ends_also_a_fifo_message_in_flight_and_frees_its_group() {
-    let config = QueueConfig { retention: Some(secs(60)), ..QueueConfig::fifo("q.fifo") };
+    let config = QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::fifo("q.fifo")
+    };
     let (queue, hand) = queue(config);
     send_all(&queue, "a", [1]);
     hand.advance(secs(50));
@@ -334,7 +372,10 @@ fn a_purge_frees_every_group() {
 
 #[test]
 fn a_delayed_message_does_not_block_the_earlier_visible_ones() {
-    let config = with(FifoConfig { message_delay: MessageDelay::PerMessage, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        message_delay: MessageDelay::PerMessage,
+        ..FifoConfig::default()
+    });
     let (queue, hand) = queue(config);
     send_all(&queue, "a", [1, 2]);
     queue.try_send(of("a", 3).delay(secs(60))).unwrap();
@@ -346,7 +387,10 @@ fn a_delayed_message_does_not_block_the_earlier_visible_ones() {
 
 #[test]
 fn messages_behind_a_delayed_one_wait_for_it() {
-    let config = with(FifoConfig { message_delay: MessageDelay::PerMessage, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        message_delay: MessageDelay::PerMessage,
+        ..FifoConfig::default()
+    });
     let (queue, hand) = queue(config);
     queue.try_send(of("a", 1).delay(secs(60))).unwrap();
     send_all(&queue, "a", [2]);
@@ -366,7 +410,10 @@ fn a_delay_per_message_is_refused_unless_allowed() {
 
 #[test]
 fn a_changed_delay_holds_also_for_what_is_delayed_now() {
-    let (queue, hand) = queue(QueueConfig { delay: secs(60), ..QueueConfig::fifo("q.fifo") });
+    let (queue, hand) = queue(QueueConfig {
+        delay: secs(60),
+        ..QueueConfig::fifo("q.fifo")
+    });
     send_all(&queue, "a", [1]);
     hand.advance(secs(10));
     queue.set_delay(secs(15)).unwrap();
@@ -378,7 +425,10 @@ fn a_changed_delay_holds_also_for_what_is_delayed_now() {
 
 #[test]
 fn a_shortened_delay_wakes_a_waiting_receiver() {
-    let (queue, hand) = queue(QueueConfig { delay: secs(60), ..QueueConfig::fifo("q.fifo") });
+    let (queue, hand) = queue(QueueConfig {
+        delay: secs(60),
+        ..QueueConfig::fifo("q.fifo")
+    });
     send_all(&queue, "a", [1]);
     let mut receiver = Task::waiting(queue.receive());
     queue.set_delay(secs(15)).unwrap();
@@ -406,8 +456,12 @@ fn a_changed_timeout_holds_for_later_fifo_receives() {
 #[test]
 fn a_repeated_id_is_answered_with_the_first_send() {
     let (queue, _) = fifo();
-    let first = queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
-    let again = queue.try_send(of("a", 2).deduplication_id(dedup("x"))).unwrap();
+    let first = queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
+    let again = queue
+        .try_send(of("a", 2).deduplication_id(dedup("x")))
+        .unwrap();
     assert!(again.duplicate && !first.duplicate);
     assert_eq!((again.id, again.sequence), (first.id, first.sequence));
     let stats = queue.stats();
@@ -419,14 +473,20 @@ fn a_repeated_id_is_answered_with_the_first_send() {
 #[test]
 fn the_window_outlives_the_deletion_of_its_message() {
     let (queue, hand) = fifo();
-    let first = queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
+    let first = queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
     assert_eq!(drain(&queue), [1]);
     hand.advance(secs(299));
-    let again = queue.try_send(of("a", 2).deduplication_id(dedup("x"))).unwrap();
+    let again = queue
+        .try_send(of("a", 2).deduplication_id(dedup("x")))
+        .unwrap();
     assert_eq!((again.duplicate, again.id), (true, first.id));
     // A repetition does not lengthen the window.
     hand.advance(secs(1));
-    let new = queue.try_send(of("a", 3).deduplication_id(dedup("x"))).unwrap();
+    let new = queue
+        .try_send(of("a", 3).deduplication_id(dedup("x")))
+        .unwrap();
     assert!(!new.duplicate && new.id != first.id);
     assert_eq!(drain(&queue), [3]);
 }
@@ -434,38 +494,81 @@ fn the_window_outlives_the_deletion_of_its_message() {
 #[test]
 fn the_window_outlives_a_purge() {
     let (queue, _) = fifo();
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
     queue.purge();
-    assert!(queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap().duplicate);
+    assert!(
+        queue
+            .try_send(of("a", 1).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
     assert_eq!(queue.stats().visible, 0);
 }
 
 #[test]
 fn the_window_is_as_long_as_configured() {
-    let config = with(FifoConfig { deduplication_window: secs(10), ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication_window: secs(10),
+        ..FifoConfig::default()
+    });
     let (queue, hand) = queue(config);
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
     hand.advance(Duration::from_nanos(9_999_999_999));
-    assert!(queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap().duplicate);
+    assert!(
+        queue
+            .try_send(of("a", 1).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
     hand.advance(Duration::from_nanos(1));
-    assert!(!queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap().duplicate);
+    assert!(
+        !queue
+            .try_send(of("a", 1).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
 }
 
 #[test]
 fn an_id_is_unique_in_the_whole_queue_by_default() {
     let (queue, _) = fifo();
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
-    assert!(queue.try_send(of("b", 2).deduplication_id(dedup("x"))).unwrap().duplicate);
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
+    assert!(
+        queue
+            .try_send(of("b", 2).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
 }
 
 #[test]
 fn an_id_is_unique_in_its_group_if_told_so() {
-    let config =
-        with(FifoConfig { deduplication_scope: DeduplicationScope::Group, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication_scope: DeduplicationScope::Group,
+        ..FifoConfig::default()
+    });
     let (queue, _) = queue(config);
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
-    assert!(!queue.try_send(of("b", 2).deduplication_id(dedup("x"))).unwrap().duplicate);
-    assert!(queue.try_send(of("a", 3).deduplication_id(dedup("x"))).unwrap().duplicate);
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
+    assert!(
+        !queue
+            .try_send(of("b", 2).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
+    assert!(
+        queue
+            .try_send(of("a", 3).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
     assert_eq!(drain(&queue), [1, 2]);
 }
 
@@ -478,22 +581,39 @@ fn equal_payloads_without_an_id_are_different_messages() {
 
 #[test]
 fn a_queue_that_requires_ids_refuses_what_has_none() {
-    let config = with(FifoConfig { deduplication: Deduplication::Required, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication: Deduplication::Required,
+        ..FifoConfig::default()
+    });
     let (queue, _) = queue(config);
     let error = queue.try_send(of("a", 1)).unwrap_err();
     assert_eq!(error.reason, Refusal::MissingDeduplicationId);
-    assert!(queue.try_send(of("a", 1).deduplication_id(dedup("x"))).is_ok());
+    assert!(
+        queue
+            .try_send(of("a", 1).deduplication_id(dedup("x")))
+            .is_ok()
+    );
 }
 
 fn by_content() -> (Queue<u32>, sim_core::clock::VirtualClock) {
     let (clock, hand) = sim_core::clock::Clock::virtual_at(START);
-    let config = with(FifoConfig { deduplication: Deduplication::ByContent, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication: Deduplication::ByContent,
+        ..FifoConfig::default()
+    });
     let key = |value: &u32| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&value.to_le_bytes());
         key
     };
-    (Queue::builder(config).clock(clock).content_key(key).build().unwrap(), hand)
+    (
+        Queue::builder(config)
+            .clock(clock)
+            .content_key(key)
+            .build()
+            .unwrap(),
+        hand,
+    )
 }
 
 #[test]
@@ -510,30 +630,54 @@ fn the_content_stands_in_for_an_id() {
 #[test]
 fn an_id_goes_before_the_content() {
     let (queue, _) = by_content();
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
-    assert!(!queue.try_send(of("a", 1).deduplication_id(dedup("y"))).unwrap().duplicate);
-    assert!(queue.try_send(of("a", 2).deduplication_id(dedup("x"))).unwrap().duplicate);
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
+    assert!(
+        !queue
+            .try_send(of("a", 1).deduplication_id(dedup("y")))
+            .unwrap()
+            .duplicate
+    );
+    assert!(
+        queue
+            .try_send(of("a", 2).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
     assert!(!queue.try_send(of("a", 1)).unwrap().duplicate);
 }
 
 #[test]
 fn de_duplication_by_content_needs_to_know_the_content() {
-    let config = with(FifoConfig { deduplication: Deduplication::ByContent, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication: Deduplication::ByContent,
+        ..FifoConfig::default()
+    });
     let error = Queue::<u32>::new(config).unwrap_err();
     assert_eq!(error, sim_queue::ConfigError::NoContentKey);
 }
 
 #[test]
 fn a_full_window_refuses_and_takes_again_when_it_moves_on() {
-    let config = with(FifoConfig { deduplication_limit: 2, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication_limit: 2,
+        ..FifoConfig::default()
+    });
     let (queue, hand) = queue(config);
     let send = |id: &str| queue.try_send(of("a", 1).deduplication_id(dedup(id)));
     send("x").unwrap();
     hand.advance(secs(100));
     send("y").unwrap();
-    assert_eq!(send("z").unwrap_err().reason, Refusal::DeduplicationWindowFull { limit: 2 });
+    assert_eq!(
+        send("z").unwrap_err().reason,
+        Refusal::DeduplicationWindowFull { limit: 2 }
+    );
     assert!(send("x").unwrap().duplicate);
-    assert!(queue.try_send(of("a", 2)).is_ok(), "what has no id needs no place");
+    assert!(
+        queue.try_send(of("a", 2)).is_ok(),
+        "what has no id needs no place"
+    );
     hand.advance(secs(200));
     assert!(!send("z").unwrap().duplicate);
     assert!(send("x").is_err());
@@ -541,9 +685,14 @@ fn a_full_window_refuses_and_takes_again_when_it_moves_on() {
 
 #[test]
 fn a_sender_waits_for_a_full_window() {
-    let config = with(FifoConfig { deduplication_limit: 1, ..FifoConfig::default() });
+    let config = with(FifoConfig {
+        deduplication_limit: 1,
+        ..FifoConfig::default()
+    });
     let (queue, hand) = queue(config);
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
     let mut sender = Task::waiting(queue.send(of("a", 2).deduplication_id(dedup("y"))));
     for _ in 0..299 {
         hand.advance(secs(1));
@@ -555,21 +704,47 @@ fn a_sender_waits_for_a_full_window() {
 
 #[test]
 fn a_duplicate_is_recognised_by_a_full_queue() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::fifo("q.fifo") });
-    queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap();
-    assert!(queue.try_send(of("a", 1).deduplication_id(dedup("x"))).unwrap().duplicate);
-    assert!(queue.try_send(of("a", 2).deduplication_id(dedup("y"))).unwrap_err().is_full());
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::fifo("q.fifo")
+    });
+    queue
+        .try_send(of("a", 1).deduplication_id(dedup("x")))
+        .unwrap();
+    assert!(
+        queue
+            .try_send(of("a", 1).deduplication_id(dedup("x")))
+            .unwrap()
+            .duplicate
+    );
+    assert!(
+        queue
+            .try_send(of("a", 2).deduplication_id(dedup("y")))
+            .unwrap_err()
+            .is_full()
+    );
     // The refused one was not remembered.
     drain(&queue);
-    assert!(!queue.try_send(of("a", 2).deduplication_id(dedup("y"))).unwrap().duplicate);
+    assert!(
+        !queue
+            .try_send(of("a", 2).deduplication_id(dedup("y")))
+            .unwrap()
+            .duplicate
+    );
 }
 
 #[test]
 fn a_standard_queue_takes_neither_group_nor_de_duplication_id() {
     let (queue, _) = queue(QueueConfig::new("q"));
-    assert_eq!(queue.try_send(of("a", 1)).unwrap_err().reason, Refusal::UnexpectedGroup);
+    assert_eq!(
+        queue.try_send(of("a", 1)).unwrap_err().reason,
+        Refusal::UnexpectedGroup
+    );
     let message = Message::new(1).deduplication_id(dedup("x"));
-    assert_eq!(queue.try_send(message).unwrap_err().reason, Refusal::UnexpectedDeduplicationId);
+    assert_eq!(
+        queue.try_send(message).unwrap_err().reason,
+        Refusal::UnexpectedDeduplicationId
+    );
 }
 
 // ---- sequence numbers --------------------------------------------------------------------------------
@@ -579,7 +754,13 @@ fn sequence_numbers_grow_and_arrive_with_their_messages() {
     let (queue, _) = fifo();
     let mut sent = Vec::new();
     for n in 0..20 {
-        sent.push(queue.try_send(of(format!("g{}", n % 3), n)).unwrap().sequence.unwrap());
+        sent.push(
+            queue
+                .try_send(of(format!("g{}", n % 3), n))
+                .unwrap()
+                .sequence
+                .unwrap(),
+        );
     }
     assert!(sent.is_sorted_by(|a, b| a < b));
     while let Ok(delivery) = queue.try_receive() {
@@ -587,7 +768,10 @@ fn sequence_numbers_grow_and_arrive_with_their_messages() {
         delivery.acknowledge().unwrap();
     }
     assert_eq!(sent[0].to_string().len(), 20);
-    assert!(sent.windows(2).all(|pair| pair[0].to_string() < pair[1].to_string()));
+    assert!(
+        sent.windows(2)
+            .all(|pair| pair[0].to_string() < pair[1].to_string())
+    );
     assert_ne!(sent[0], SequenceNumber::new(0));
 }
 
@@ -603,7 +787,10 @@ fn a_redelivered_message_keeps_its_sequence_number() {
 // ---- receive attempts --------------------------------------------------------------------------------
 
 fn ask(id: &str) -> Receive {
-    Receive { attempt: Some(attempt(id)), ..at_most(10) }
+    Receive {
+        attempt: Some(attempt(id)),
+        ..at_most(10)
+    }
 }
 
 #[test]
@@ -629,8 +816,14 @@ fn another_attempt_is_another_receive() {
     let (queue, _) = fifo();
     send_all(&queue, "a", [1]);
     send_all(&queue, "b", [2]);
-    let one = Receive { attempt: Some(attempt("one")), ..at_most(1) };
-    let two = Receive { attempt: Some(attempt("two")), ..at_most(1) };
+    let one = Receive {
+        attempt: Some(attempt("one")),
+        ..at_most(1)
+    };
+    let two = Receive {
+        attempt: Some(attempt("two")),
+        ..at_most(1)
+    };
     let first = queue.try_receive_with(&one).unwrap();
     let second = queue.try_receive_with(&two).unwrap();
     assert_eq!((values(&first), values(&second)), (vec![1], vec![2]));
@@ -643,7 +836,10 @@ fn an_attempt_whose_message_was_acknowledged_cannot_be_repeated() {
     let mut got = queue.try_receive_with(&ask("one")).unwrap();
     got.remove(0).acknowledge().unwrap();
     let error = queue.try_receive_with(&ask("one")).unwrap_err();
-    assert_eq!(error, TryReceiveError::Invalid(InvalidReceive::AttemptChanged));
+    assert_eq!(
+        error,
+        TryReceiveError::Invalid(InvalidReceive::AttemptChanged)
+    );
     assert_eq!(queue.stats().in_flight, 1);
 }
 
@@ -660,7 +856,10 @@ fn an_attempt_whose_leases_ended_is_a_new_receive() {
 #[test]
 fn an_attempt_that_found_nothing_is_not_remembered() {
     let (queue, _) = fifo();
-    assert_eq!(queue.try_receive_with(&ask("one")).unwrap_err(), TryReceiveError::Empty);
+    assert_eq!(
+        queue.try_receive_with(&ask("one")).unwrap_err(),
+        TryReceiveError::Empty
+    );
     send_all(&queue, "a", [1]);
     assert_eq!(queue.try_receive_with(&ask("one")).unwrap().len(), 1);
 }
@@ -678,10 +877,17 @@ fn an_attempt_waits_for_messages_as_any_receive_does() {
 
 #[test]
 fn as_many_attempts_are_remembered_as_configured() {
-    let (queue, hand) = queue(with(FifoConfig { attempt_limit: 1, ..FifoConfig::default() }));
+    let (queue, hand) = queue(with(FifoConfig {
+        attempt_limit: 1,
+        ..FifoConfig::default()
+    }));
     send_all(&queue, "a", [1]);
     send_all(&queue, "b", [2]);
-    let one = Receive { attempt: Some(attempt("one")), visibility_timeout: Some(secs(1000)), ..at_most(1) };
+    let one = Receive {
+        attempt: Some(attempt("one")),
+        visibility_timeout: Some(secs(1000)),
+        ..at_most(1)
+    };
     let _held = queue.try_receive_with(&one).unwrap();
     let error = queue.try_receive_with(&ask("two")).unwrap_err();
     let full = InvalidReceive::AttemptWindowFull { limit: 1 };
@@ -695,14 +901,20 @@ fn only_a_fifo_queue_remembers_attempts() {
     for config in [QueueConfig::new("q"), QueueConfig::fair("q")] {
         let (queue, _) = queue(config);
         let error = queue.try_receive_with(&ask("one")).unwrap_err();
-        assert_eq!(error, TryReceiveError::Invalid(InvalidReceive::UnexpectedAttempt));
+        assert_eq!(
+            error,
+            TryReceiveError::Invalid(InvalidReceive::UnexpectedAttempt)
+        );
     }
 }
 
 #[test]
 fn a_fifo_queue_counts_a_lease_from_its_receive() {
     let config = QueueConfig {
-        limits: sim_queue::Limits { message_bytes: None, ..sim_queue::Limits::aws() },
+        limits: sim_queue::Limits {
+            message_bytes: None,
+            ..sim_queue::Limits::aws()
+        },
         ..QueueConfig::fifo("q.fifo")
     };
     let (queue, hand) = queue(config);
@@ -710,7 +922,10 @@ fn a_fifo_queue_counts_a_lease_from_its_receive() {
     let mut held = queue.try_receive().unwrap();
     held.extend(secs(43_200)).unwrap();
     hand.advance(secs(1));
-    assert!(matches!(held.extend(secs(43_200)), Err(ExtendError::TooLong { .. })));
+    assert!(matches!(
+        held.extend(secs(43_200)),
+        Err(ExtendError::TooLong { .. })
+    ));
     hand.advance_to(Instant::ORIGIN + secs(43_199));
     assert!(queue.try_receive().is_err());
     hand.advance(secs(1));
@@ -736,25 +951,36 @@ fn the_statistics_of_a_fifo_queue_reconcile_whatever_happens() {
                 drop(queue.try_send(of("g0", step).deduplication_id(dedup(&id))));
             }
             4 | 5 => held.extend(take(&queue, 4)),
-            6 if random.below(100) == 0 => drop(queue.purge()),
+            6 if random.below(100) == 0 => {
+                let _ = queue.purge();
+            }
             6 => hand.advance(secs(random.below(10))),
             _ if held.is_empty() => {}
             _ => {
                 let at = usize::try_from(random.below(held.len() as u64)).unwrap();
                 let mut delivery = held.swap_remove(at);
                 match random.below(6) {
-                    0 => drop(delivery.release()),
-                    1 => drop(delivery.release_after(secs(random.below(20)))),
+                    0 => {
+                        let _ = delivery.release();
+                    }
+                    1 => {
+                        let _ = delivery.release_after(secs(random.below(20)));
+                    }
                     2 => {
-                        drop(delivery.extend(secs(random.below(60))));
+                        let _ = delivery.extend(secs(random.below(60)));
                         held.push(delivery);
                     }
-                    _ => drop(delivery.acknowledge()),
+                    _ => {
+                        let _ = delivery.acknowledge();
+                    }
                 }
             }
         }
         reconcile(&queue);
     }
     let stats = queue.stats();
-    assert!(stats.deleted > 50 && stats.expired > 0 && stats.deduplicated > 0, "{stats:?}");
+    assert!(
+        stats.deleted > 50 && stats.expired > 0 && stats.deduplicated > 0,
+        "{stats:?}"
+    );
 }

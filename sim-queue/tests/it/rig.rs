@@ -48,11 +48,17 @@ pub(crate) fn attempt(id: &str) -> ReceiveAttemptId {
 }
 
 pub(crate) fn at_most(max: usize) -> Receive {
-    Receive { max, ..Receive::default() }
+    Receive {
+        max,
+        ..Receive::default()
+    }
 }
 
 pub(crate) fn hidden_for(visibility: Duration) -> Receive {
-    Receive { visibility_timeout: Some(visibility), ..Receive::default() }
+    Receive {
+        visibility_timeout: Some(visibility),
+        ..Receive::default()
+    }
 }
 
 /// Receives up to `max` messages, none included.
@@ -63,6 +69,11 @@ pub(crate) fn take<T: Send + Sync + 'static>(queue: &Queue<T>, max: usize) -> Ve
 /// The values of deliveries, which go back to the queue or stay with the caller as they were.
 pub(crate) fn values<T: Copy + Send + Sync + 'static>(deliveries: &[Delivery<T>]) -> Vec<T> {
     deliveries.iter().map(|delivery| **delivery).collect()
+}
+
+/// Does as a consumer that died: the lease runs on, and nobody ends it.
+pub(crate) fn abandon<T: Send + Sync + 'static>(delivery: Delivery<T>) {
+    let _receipt = delivery.into_receipt();
 }
 
 /// Acknowledges each of them; every one must be current.
@@ -109,7 +120,8 @@ impl Wake for Flag {
 
 /// A future that is polled by hand, without an executor.
 pub(crate) struct Task<'a, R> {
-    future: Pin<Box<dyn Future<Output = R> + 'a>>,
+    /// `None` when it has completed.
+    future: Option<Pin<Box<dyn Future<Output = R> + 'a>>>,
     flag: Arc<Flag>,
     waker: Waker,
 }
@@ -124,13 +136,28 @@ impl<'a, R> Task<'a, R> {
     }
 
     pub(crate) fn new(future: impl Future<Output = R> + 'a) -> Self {
-        let flag = Arc::new(Flag { woken: AtomicBool::new(false), thread: None });
-        Self { future: Box::pin(future), waker: Waker::from(Arc::clone(&flag)), flag }
+        let flag = Arc::new(Flag {
+            woken: AtomicBool::new(false),
+            thread: None,
+        });
+        Self {
+            future: Some(Box::pin(future)),
+            waker: Waker::from(Arc::clone(&flag)),
+            flag,
+        }
     }
 
     pub(crate) fn poll(&mut self) -> Option<R> {
-        match self.future.as_mut().poll(&mut Context::from_waker(&self.waker)) {
-            Poll::Ready(value) => Some(value),
+        match self
+            .future
+            .as_mut()?
+            .as_mut()
+            .poll(&mut Context::from_waker(&self.waker))
+        {
+            Poll::Ready(value) => {
+                self.future = None;
+                Some(value)
+            }
             Poll::Pending => None,
         }
     }
@@ -156,7 +183,10 @@ impl<'a, R> Task<'a, R> {
 /// Runs a future on this thread, with no runtime around it.
 pub(crate) fn block_on<R>(future: impl Future<Output = R>) -> R {
     let thread = Some(std::thread::current());
-    let flag = Arc::new(Flag { woken: AtomicBool::new(true), thread });
+    let flag = Arc::new(Flag {
+        woken: AtomicBool::new(true),
+        thread,
+    });
     let waker = Waker::from(Arc::clone(&flag));
     let mut future = std::pin::pin!(future);
     loop {

@@ -11,8 +11,8 @@ use sim_queue::{
 };
 
 use crate::rig::{
-    START, Task, acknowledge_all, block_on, drain, hidden_for, queue, queue_of, reconcile, secs,
-    take, until_asleep, values,
+    START, Task, abandon, acknowledge_all, block_on, drain, hidden_for, queue, queue_of, reconcile,
+    secs, take, until_asleep, values,
 };
 
 fn hours(n: u64) -> Duration {
@@ -31,7 +31,10 @@ fn a_message_is_received_once_and_acknowledged_with_its_value() {
     assert_eq!(queue.stats().in_flight, 1);
     assert_eq!(delivery.acknowledge(), Ok(Some(7)));
     let stats = queue.stats();
-    assert_eq!((stats.sent, stats.received, stats.deleted, stats.in_flight), (1, 1, 1, 0));
+    assert_eq!(
+        (stats.sent, stats.received, stats.deleted, stats.in_flight),
+        (1, 1, 1, 0)
+    );
 }
 
 #[test]
@@ -69,14 +72,20 @@ fn delayed_messages_have_ids_of_their_own() {
     assert_ne!(plain.id, delayed.id);
     hand.advance(secs(1));
     let got = take(&queue, 10);
-    let mut ids: Vec<_> = got.iter().map(|delivery| (**delivery, delivery.id())).collect();
+    let mut ids: Vec<_> = got
+        .iter()
+        .map(|delivery| (**delivery, delivery.id()))
+        .collect();
     ids.sort_unstable_by_key(|entry| entry.0);
     assert_eq!(ids, [(1, plain.id), (2, delayed.id)]);
 }
 
 #[test]
 fn the_same_seed_and_name_give_the_same_ids() {
-    let config = QueueConfig { seed: 9, ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        seed: 9,
+        ..QueueConfig::new("q")
+    };
     let (one, _) = queue(config.clone());
     let (two, _) = queue(config.clone());
     let (other, _) = queue(QueueConfig { seed: 10, ..config });
@@ -112,11 +121,18 @@ fn what_a_message_carries_arrives_with_it() {
     attributes.insert("tail", "N14228").unwrap();
     attributes.insert("seats", 149).unwrap();
     queue
-        .try_send(Message::new(7).attributes(attributes.clone()).trace_header("Root=1-67891233"))
+        .try_send(
+            Message::new(7)
+                .attributes(attributes.clone())
+                .trace_header("Root=1-67891233"),
+        )
         .unwrap();
     let delivery = queue.try_receive().unwrap();
     assert_eq!(*delivery.attributes(), attributes);
-    assert_eq!(delivery.attributes().get("seats").unwrap().as_text(), Some("149"));
+    assert_eq!(
+        delivery.attributes().get("seats").unwrap().as_text(),
+        Some("149")
+    );
     assert_eq!(delivery.trace_header(), Some("Root=1-67891233"));
 }
 
@@ -140,8 +156,10 @@ fn a_message_comes_back_after_its_timeout() {
 
 #[test]
 fn the_queue_sets_how_long_a_message_stays_hidden() {
-    let (queue, hand) =
-        queue(QueueConfig { visibility_timeout: secs(5), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        visibility_timeout: secs(5),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(7).unwrap();
     let _held = queue.try_receive().unwrap();
     hand.advance(Duration::from_nanos(4_999_999_999));
@@ -270,13 +288,22 @@ fn a_lease_that_ended_is_not_extended_even_before_anybody_noticed() {
 
 #[test]
 fn with_the_limits_of_aws_a_message_is_in_flight_for_twelve_hours_at_most() {
-    let config = QueueConfig { limits: Limits { message_bytes: None, ..Limits::aws() }, ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
+        ..QueueConfig::new("q")
+    };
     let (queue, hand) = queue(config);
     queue.try_send(7).unwrap();
     let mut delivery = queue.try_receive().unwrap();
     delivery.extend(hours(12)).unwrap();
     hand.advance(hours(7));
-    let too_long = ExtendError::TooLong { value: hours(5) + secs(1), limit: hours(12) };
+    let too_long = ExtendError::TooLong {
+        value: hours(5) + secs(1),
+        limit: hours(12),
+    };
     assert_eq!(delivery.extend(hours(5) + secs(1)), Err(too_long));
     delivery.extend(hours(5)).unwrap();
     hand.advance(hours(5) - secs(1));
@@ -290,12 +317,28 @@ fn with_the_limits_of_aws_a_message_is_in_flight_for_twelve_hours_at_most() {
 
 #[test]
 fn a_receive_beyond_the_longest_lease_is_refused() {
-    let config = QueueConfig { limits: Limits { message_bytes: None, ..Limits::aws() }, ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
+        ..QueueConfig::new("q")
+    };
     let (queue, _) = queue(config);
     queue.try_send(7).unwrap();
-    assert!(queue.try_receive_with(&hidden_for(hours(12) + secs(1))).is_err());
+    assert!(
+        queue
+            .try_receive_with(&hidden_for(hours(12) + secs(1)))
+            .is_err()
+    );
     assert_eq!(queue.stats().in_flight, 0);
-    assert_eq!(queue.try_receive_with(&hidden_for(hours(12))).unwrap().len(), 1);
+    assert_eq!(
+        queue
+            .try_receive_with(&hidden_for(hours(12)))
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -304,7 +347,11 @@ fn leases_of_different_lengths_end_in_the_order_of_their_ends() {
     let mut held = Vec::new();
     for n in 0..50 {
         queue.try_send(n).unwrap();
-        held.extend(queue.try_receive_with(&hidden_for(secs(u64::from(100 - n)))).unwrap());
+        held.extend(
+            queue
+                .try_receive_with(&hidden_for(secs(u64::from(100 - n))))
+                .unwrap(),
+        );
     }
     let mut returned = Vec::new();
     for _ in 0..100 {
@@ -312,7 +359,10 @@ fn leases_of_different_lengths_end_in_the_order_of_their_ends() {
         returned.extend(drain(&queue));
     }
     assert_eq!(returned, (0..50).rev().collect::<Vec<_>>());
-    assert!(held.into_iter().all(|delivery| delivery.acknowledge() == Err(Stale)));
+    assert!(
+        held.into_iter()
+            .all(|delivery| delivery.acknowledge() == Err(Stale))
+    );
 }
 
 // ---- giving back -------------------------------------------------------------------------------------
@@ -340,7 +390,11 @@ fn a_returned_message_goes_before_younger_ones() {
 fn a_message_released_for_later_stays_in_flight_until_then() {
     let (queue, hand) = queue(QueueConfig::new("q"));
     queue.try_send(7).unwrap();
-    queue.try_receive().unwrap().release_after(secs(45)).unwrap();
+    queue
+        .try_receive()
+        .unwrap()
+        .release_after(secs(45))
+        .unwrap();
     assert_eq!(queue.stats().in_flight, 1);
     hand.advance(secs(44));
     assert!(queue.try_receive().is_err());
@@ -370,7 +424,13 @@ fn a_message_released_for_later_has_no_holder() {
 
 #[test]
 fn a_release_for_too_long_leaves_the_lease_as_it_was() {
-    let config = QueueConfig { limits: Limits { message_bytes: None, ..Limits::aws() }, ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
+        ..QueueConfig::new("q")
+    };
     let (queue, hand) = queue(config);
     queue.try_send(7).unwrap();
     let refused = queue.try_receive().unwrap().release_after(hours(13));
@@ -401,7 +461,10 @@ fn every_verdict_on_a_lease_that_ended_is_stale() {
     assert_eq!(new.len(), 4);
     assert_eq!(old.remove(0).acknowledge(), Err(Stale));
     assert_eq!(old.remove(0).release(), Err(Stale));
-    assert_eq!(old.remove(0).release_after(secs(1)), Err(ExtendError::Stale(Stale)));
+    assert_eq!(
+        old.remove(0).release_after(secs(1)),
+        Err(ExtendError::Stale(Stale))
+    );
     assert_eq!(old.remove(0).reject(), Err(Stale));
     assert_eq!(queue.stats().in_flight, 4);
     acknowledge_all(new);
@@ -418,7 +481,10 @@ fn a_dropped_delivery_returns_its_message() {
 
 #[test]
 fn a_dropped_delivery_lets_its_lease_run_on_if_told_so() {
-    let (queue, hand) = queue(QueueConfig { on_drop: OnDrop::Expire, ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        on_drop: OnDrop::Expire,
+        ..QueueConfig::new("q")
+    });
     queue.try_send(7).unwrap();
     drop(queue.try_receive().unwrap());
     assert_eq!(queue.stats().in_flight, 1);
@@ -430,8 +496,10 @@ fn a_dropped_delivery_lets_its_lease_run_on_if_told_so() {
 
 #[test]
 fn a_dropped_delivery_acknowledges_its_message_if_told_so() {
-    let (queue, hand) =
-        queue(QueueConfig { on_drop: OnDrop::Acknowledge, ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        on_drop: OnDrop::Acknowledge,
+        ..QueueConfig::new("q")
+    });
     queue.try_send(7).unwrap();
     drop(queue.try_receive().unwrap());
     hand.advance(secs(3600));
@@ -443,7 +511,10 @@ fn a_dropped_delivery_acknowledges_its_message_if_told_so() {
 #[test]
 fn a_delivery_that_is_dropped_late_does_not_disturb_the_one_that_followed() {
     for on_drop in [OnDrop::Return, OnDrop::Expire, OnDrop::Acknowledge] {
-        let (queue, hand) = queue(QueueConfig { on_drop, ..QueueConfig::new("q") });
+        let (queue, hand) = queue(QueueConfig {
+            on_drop,
+            ..QueueConfig::new("q")
+        });
         queue.try_send(7).unwrap();
         let late = queue.try_receive().unwrap();
         hand.advance(secs(30));
@@ -502,7 +573,9 @@ fn every_payload_is_dropped_exactly_once() {
     let (queue, hand) = queue_of::<Counted>(QueueConfig::new("q"));
     for n in 0..100 {
         let delay = secs(if n % 10 == 0 { 60 } else { 0 });
-        queue.try_send(Message::new(Counted(Arc::clone(&drops))).delay(delay)).unwrap();
+        queue
+            .try_send(Message::new(Counted(Arc::clone(&drops))).delay(delay))
+            .unwrap();
     }
     let mut held = take(&queue, 50);
     for delivery in held.drain(..10) {
@@ -534,10 +607,15 @@ fn a_delayed_message_shows_when_its_delay_is_over() {
 
 #[test]
 fn the_queues_delay_holds_where_a_message_has_none() {
-    let (queue, hand) = queue(QueueConfig { delay: secs(10), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        delay: secs(10),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     queue.try_send(Message::new(2).delay(secs(3))).unwrap();
-    queue.try_send(Message::new(3).delay(Duration::ZERO)).unwrap();
+    queue
+        .try_send(Message::new(3).delay(Duration::ZERO))
+        .unwrap();
     let stats = queue.stats();
     assert_eq!((stats.visible, stats.delayed), (1, 2));
     assert_eq!(drain(&queue), [3]);
@@ -552,7 +630,10 @@ fn the_queues_delay_holds_where_a_message_has_none() {
 
 #[test]
 fn a_delay_counts_once_and_not_after_a_return() {
-    let (queue, hand) = queue(QueueConfig { delay: secs(10), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        delay: secs(10),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     hand.advance(secs(10));
     queue.try_receive().unwrap().release().unwrap();
@@ -576,7 +657,10 @@ fn a_changed_delay_holds_for_later_sends_only() {
 
 #[test]
 fn values_sent_in_bulk_keep_the_queues_delay() {
-    let (queue, hand) = queue(QueueConfig { delay: secs(10), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        delay: secs(10),
+        ..QueueConfig::new("q")
+    });
     let mut batch = vec![1, 2, 3];
     assert_eq!(queue.try_send_values(&mut batch), Ok(3));
     assert_eq!((batch.len(), queue.stats().delayed), (0, 3));
@@ -605,7 +689,7 @@ fn a_changed_timeout_holds_for_later_receives_only() {
         });
         seen.extend(got.unwrap_or_default().into_iter().map(|delivery| {
             let value = *delivery;
-            drop(delivery.into_receipt());
+            abandon(delivery);
             (at, value)
         }));
     }
@@ -614,15 +698,29 @@ fn a_changed_timeout_holds_for_later_receives_only() {
 
 #[test]
 fn a_timeout_or_delay_beyond_its_limit_changes_nothing() {
-    let config = QueueConfig { limits: Limits { message_bytes: None, ..Limits::aws() }, ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
+        ..QueueConfig::new("q")
+    };
     let (queue, hand) = queue(config);
     assert_eq!(
         queue.set_visibility_timeout(hours(13)),
-        Err(ConfigError::TooLong { field: "visibility_timeout", value: hours(13), limit: hours(12) })
+        Err(ConfigError::TooLong {
+            field: "visibility_timeout",
+            value: hours(13),
+            limit: hours(12)
+        })
     );
     assert_eq!(
         queue.set_delay(secs(901)),
-        Err(ConfigError::TooLong { field: "delay", value: secs(901), limit: secs(900) })
+        Err(ConfigError::TooLong {
+            field: "delay",
+            value: secs(901),
+            limit: secs(900)
+        })
     );
     queue.try_send(7).unwrap();
     let _held = queue.try_receive().unwrap();
@@ -634,7 +732,10 @@ fn a_timeout_or_delay_beyond_its_limit_changes_nothing() {
 
 #[test]
 fn a_message_is_dropped_when_its_retention_is_over() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     hand.advance(secs(30));
     queue.try_send(2).unwrap();
@@ -649,7 +750,10 @@ fn a_message_is_dropped_when_its_retention_is_over() {
 
 #[test]
 fn a_message_is_dropped_at_its_retention_also_in_flight() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(20)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(20)),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(7).unwrap();
     let delivery = queue.try_receive().unwrap();
     hand.advance(secs(20));
@@ -662,7 +766,10 @@ fn a_message_is_dropped_at_its_retention_also_in_flight() {
 
 #[test]
 fn a_lengthened_lease_does_not_outlast_the_retention() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(7).unwrap();
     let mut delivery = queue.try_receive().unwrap();
     hand.advance(secs(10));
@@ -675,7 +782,10 @@ fn a_lengthened_lease_does_not_outlast_the_retention() {
 
 #[test]
 fn a_delayed_message_is_not_shown_after_its_retention() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(Message::new(1).delay(secs(90))).unwrap();
     hand.advance(secs(90));
     assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Empty);
@@ -686,7 +796,10 @@ fn a_delayed_message_is_not_shown_after_its_retention() {
 
 #[test]
 fn a_returned_message_keeps_the_retention_of_its_sending() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     hand.advance(secs(50));
     queue.try_receive().unwrap().release().unwrap();
@@ -700,7 +813,10 @@ fn a_returned_message_keeps_the_retention_of_its_sending() {
 
 #[test]
 fn the_retention_is_served_without_any_receive() {
-    let (queue, hand) = queue(QueueConfig { retention: Some(secs(60)), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    });
     assert_eq!(queue.next_deadline(), None);
     queue.try_send(1).unwrap();
     assert_eq!(queue.next_deadline(), Some(Instant::ORIGIN + secs(60)));
@@ -715,23 +831,35 @@ fn the_retention_is_served_without_any_receive() {
 #[test]
 fn a_small_cap_in_flight_is_exact() {
     for cap in [1, 2, 7, 1024] {
-        let (queue, _) = queue(QueueConfig { max_in_flight: cap, ..QueueConfig::new("q") });
+        let (queue, _) = queue(QueueConfig {
+            max_in_flight: cap,
+            ..QueueConfig::new("q")
+        });
         for n in 0..1030 {
             queue.try_send(n).unwrap();
         }
         let mut held = take(&queue, 2000);
         assert_eq!(held.len(), cap);
-        assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::OverLimit { limit: cap });
+        assert_eq!(
+            queue.try_receive().unwrap_err(),
+            TryReceiveError::OverLimit { limit: cap }
+        );
         held.pop().unwrap().acknowledge().unwrap();
         held.extend(queue.try_receive());
         assert_eq!(held.len(), cap);
-        assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::OverLimit { limit: cap });
+        assert_eq!(
+            queue.try_receive().unwrap_err(),
+            TryReceiveError::OverLimit { limit: cap }
+        );
     }
 }
 
 #[test]
 fn every_way_out_of_flight_makes_room_under_the_cap() {
-    let (queue, hand) = queue(QueueConfig { max_in_flight: 1, ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        max_in_flight: 1,
+        ..QueueConfig::new("q")
+    });
     let over = TryReceiveError::OverLimit { limit: 1 };
     queue.try_send(1).unwrap();
     queue.try_send(2).unwrap();
@@ -755,7 +883,10 @@ fn every_way_out_of_flight_makes_room_under_the_cap() {
 
 #[test]
 fn an_empty_receive_uses_nothing_of_the_cap() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 3, ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 3,
+        ..QueueConfig::new("q")
+    });
     for _ in 0..10 {
         assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Empty);
         assert!(take(&queue, 10).is_empty());
@@ -769,13 +900,19 @@ fn an_empty_receive_uses_nothing_of_the_cap() {
 
 #[test]
 fn a_large_cap_holds_for_a_single_receiver() {
-    let (queue, _) = queue(QueueConfig { max_in_flight: 2000, ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        max_in_flight: 2000,
+        ..QueueConfig::new("q")
+    });
     for n in 0..2100 {
         queue.try_send(n).unwrap();
     }
     let held = take(&queue, 5000);
     assert_eq!(held.len(), 2000);
-    assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::OverLimit { limit: 2000 });
+    assert_eq!(
+        queue.try_receive().unwrap_err(),
+        TryReceiveError::OverLimit { limit: 2000 }
+    );
     acknowledge_all(held);
     assert_eq!(take(&queue, 5000).len(), 100);
 }
@@ -784,7 +921,10 @@ fn a_large_cap_holds_for_a_single_receiver() {
 
 #[test]
 fn a_full_queue_refuses_and_gives_the_message_back() {
-    let (queue, _) = queue_of::<String>(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue_of::<String>(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     queue.try_send("a".to_owned()).unwrap();
     queue.try_send("b".to_owned()).unwrap();
     let error = queue.try_send("c".to_owned()).unwrap_err();
@@ -802,7 +942,10 @@ fn a_full_queue_refuses_and_gives_the_message_back() {
 #[test]
 fn every_capacity_is_exact() {
     for capacity in [1, 2, 3, 7, 64, 100, 1024] {
-        let (queue, _) = queue(QueueConfig { capacity: Some(capacity), ..QueueConfig::new("q") });
+        let (queue, _) = queue(QueueConfig {
+            capacity: Some(capacity),
+            ..QueueConfig::new("q")
+        });
         let taken = (0..2000).take_while(|&n| queue.try_send(n).is_ok()).count();
         assert_eq!(taken, capacity);
     }
@@ -810,18 +953,29 @@ fn every_capacity_is_exact() {
 
 #[test]
 fn delayed_messages_count_towards_the_capacity() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(Message::new(1).delay(secs(5))).unwrap();
     queue.try_send(2).unwrap();
     assert!(queue.try_send(3).unwrap_err().is_full());
-    assert!(queue.try_send(Message::new(3).delay(secs(5))).unwrap_err().is_full());
+    assert!(
+        queue
+            .try_send(Message::new(3).delay(secs(5)))
+            .unwrap_err()
+            .is_full()
+    );
     hand.advance(secs(5));
     assert_eq!(queue.stats().visible, 2);
 }
 
 #[test]
 fn a_delayed_message_is_refused_by_a_queue_full_of_plain_ones() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     queue.try_send(2).unwrap();
     assert!(queue.try_send(Message::new(3).delay(secs(5))).is_err());
@@ -830,7 +984,10 @@ fn a_delayed_message_is_refused_by_a_queue_full_of_plain_ones() {
 
 #[test]
 fn a_returned_message_is_never_turned_away() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let held = queue.try_receive().unwrap();
     queue.try_send(2).unwrap();
@@ -842,7 +999,10 @@ fn a_returned_message_is_never_turned_away() {
 
 #[test]
 fn a_late_acknowledgement_makes_room() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let slow = queue.try_receive().unwrap();
     hand.advance(secs(30));
@@ -855,7 +1015,10 @@ fn a_late_acknowledgement_makes_room() {
 
 #[test]
 fn a_late_acknowledgement_lets_a_waiting_sender_go_on() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let slow = queue.try_receive().unwrap();
     hand.advance(secs(30));
@@ -868,7 +1031,10 @@ fn a_late_acknowledgement_lets_a_waiting_sender_go_on() {
 
 #[test]
 fn a_waiting_sender_goes_on_when_a_message_is_received() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let mut sender = Task::waiting(queue.send(2));
     assert!(!sender.is_woken());
@@ -881,7 +1047,10 @@ fn a_waiting_sender_goes_on_when_a_message_is_received() {
 
 #[test]
 fn waiting_senders_go_on_in_the_order_of_their_coming() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(0).unwrap();
     let mut senders: Vec<_> = (1..=4).map(|n| Task::waiting(queue.send(n))).collect();
     let mut got = Vec::new();
@@ -899,7 +1068,10 @@ fn waiting_senders_go_on_in_the_order_of_their_coming() {
 
 #[test]
 fn a_batch_of_receives_lets_as_many_waiting_senders_go_on() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(4), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(4),
+        ..QueueConfig::new("q")
+    });
     for n in 0..4 {
         queue.try_send(n).unwrap();
     }
@@ -908,7 +1080,11 @@ fn a_batch_of_receives_lets_as_many_waiting_senders_go_on() {
     let mut done = 0;
     // A sender that found more room wakes the next.
     for _ in 0..senders.len() {
-        done += senders.iter_mut().filter_map(Task::run).filter(Result::is_ok).count();
+        done += senders
+            .iter_mut()
+            .filter_map(Task::run)
+            .filter(Result::is_ok)
+            .count();
     }
     assert_eq!((held.len(), done), (3, 3));
     assert_eq!(queue.stats().visible, 4);
@@ -916,7 +1092,10 @@ fn a_batch_of_receives_lets_as_many_waiting_senders_go_on() {
 
 #[test]
 fn a_waiting_send_gives_its_message_back_at_its_deadline() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let mut sender = Task::waiting(queue.send_until(2, Instant::ORIGIN + secs(5)));
     hand.advance(secs(4));
@@ -931,17 +1110,26 @@ fn a_waiting_send_gives_its_message_back_at_its_deadline() {
 
 #[test]
 fn a_send_until_the_past_still_tries_once() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     hand.advance(secs(5));
     assert!(block_on(queue.send_until(1, Instant::ORIGIN)).is_ok());
     let elapsed = block_on(queue.send_until(2, Instant::ORIGIN));
     assert!(matches!(elapsed, Err(SendError::Elapsed(_))));
-    assert!(matches!(queue.send_blocking_until(2, Instant::ORIGIN), Err(SendError::Elapsed(_))));
+    assert!(matches!(
+        queue.send_blocking_until(2, Instant::ORIGIN),
+        Err(SendError::Elapsed(_))
+    ));
 }
 
 #[test]
 fn a_dropped_send_leaves_no_message_and_passes_its_turn_on() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     let first = Task::waiting(queue.send(2));
     let mut second = Task::waiting(queue.send(3));
@@ -954,7 +1142,10 @@ fn a_dropped_send_leaves_no_message_and_passes_its_turn_on() {
 
 #[test]
 fn a_blocked_sender_goes_on_when_a_message_is_received() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(0).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -973,7 +1164,10 @@ fn a_blocked_sender_goes_on_when_a_message_is_received() {
 
 #[test]
 fn a_blocked_sender_gives_up_at_its_deadline() {
-    let (queue, hand) = queue(QueueConfig { capacity: Some(1), ..QueueConfig::new("q") });
+    let (queue, hand) = queue(QueueConfig {
+        capacity: Some(1),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| queue.send_blocking_until(2, Instant::ORIGIN + secs(9)));
@@ -986,8 +1180,11 @@ fn a_blocked_sender_gives_up_at_its_deadline() {
 
 #[test]
 fn a_sender_waits_for_the_retention_of_what_stands_in_its_way() {
-    let config =
-        QueueConfig { capacity: Some(1), retention: Some(secs(60)), ..QueueConfig::new("q") };
+    let config = QueueConfig {
+        capacity: Some(1),
+        retention: Some(secs(60)),
+        ..QueueConfig::new("q")
+    };
     let (queue, hand) = queue(config);
     queue.try_send(1).unwrap();
     let mut sender = Task::waiting(queue.send(2));
@@ -1000,13 +1197,22 @@ fn a_sender_waits_for_the_retention_of_what_stands_in_its_way() {
 fn a_send_that_waiting_does_not_cure_is_refused_at_once() {
     let config = QueueConfig {
         capacity: Some(1),
-        limits: Limits { message_bytes: None, ..Limits::aws() },
+        limits: Limits {
+            message_bytes: None,
+            ..Limits::aws()
+        },
         ..QueueConfig::new("q")
     };
     let (queue, _) = queue(config);
     queue.try_send(1).unwrap();
     let error = block_on(queue.send(Message::new(2).delay(secs(901)))).unwrap_err();
-    assert_eq!(error.refusal(), Some(&Refusal::Delay { value: secs(901), limit: secs(900) }));
+    assert_eq!(
+        error.refusal(),
+        Some(&Refusal::Delay {
+            value: secs(901),
+            limit: secs(900)
+        })
+    );
 }
 
 // ---- purge -------------------------------------------------------------------------------------------
@@ -1023,7 +1229,10 @@ fn a_purge_drops_what_waits_and_what_is_in_flight() {
     held.pop().unwrap().release().unwrap();
     assert_eq!(queue.purge(), 11);
     let stats = queue.stats();
-    assert_eq!((stats.visible, stats.in_flight, stats.delayed, stats.purged), (0, 0, 0, 11));
+    assert_eq!(
+        (stats.visible, stats.in_flight, stats.delayed, stats.purged),
+        (0, 0, 0, 11)
+    );
     for delivery in held {
         assert!(*delivery < 10);
         assert_eq!(delivery.acknowledge(), Err(Stale));
@@ -1049,7 +1258,10 @@ fn a_purged_queue_goes_on() {
 
 #[test]
 fn a_purge_lets_waiting_senders_go_on() {
-    let (queue, _) = queue(QueueConfig { capacity: Some(2), ..QueueConfig::new("q") });
+    let (queue, _) = queue(QueueConfig {
+        capacity: Some(2),
+        ..QueueConfig::new("q")
+    });
     queue.try_send(1).unwrap();
     queue.try_send(2).unwrap();
     let mut senders = [Task::waiting(queue.send(3)), Task::waiting(queue.send(4))];
@@ -1148,8 +1360,14 @@ fn the_statistics_reconcile_whatever_happens() {
             4 => drop(queue.try_send_values(&mut vec![1, 2, 3])),
             5 | 6 => held.extend(queue.try_receive()),
             7 => held.extend(take(&queue, 4)),
-            8 => held.extend(queue.try_receive_with(&hidden_for(secs(random.below(50)))).unwrap_or_default()),
-            9 if random.below(100) == 0 => drop(queue.purge()),
+            8 => held.extend(
+                queue
+                    .try_receive_with(&hidden_for(secs(random.below(50))))
+                    .unwrap_or_default(),
+            ),
+            9 if random.below(100) == 0 => {
+                let _ = queue.purge();
+            }
             9 => hand.advance(secs(random.below(4))),
             _ if held.is_empty() => {}
             _ => {
@@ -1157,20 +1375,29 @@ fn the_statistics_reconcile_whatever_happens() {
                 let at = held.len() - 1 - usize::try_from(random.below(newest)).unwrap();
                 let mut delivery = held.swap_remove(at);
                 match random.below(8) {
-                    0 => drop(delivery.release()),
-                    1 => drop(delivery.release_after(secs(random.below(20)))),
+                    0 => {
+                        let _ = delivery.release();
+                    }
+                    1 => {
+                        let _ = delivery.release_after(secs(random.below(20)));
+                    }
                     2 => {
-                        drop(delivery.extend(secs(random.below(60))));
+                        let _ = delivery.extend(secs(random.below(60)));
                         held.push(delivery);
                     }
-                    _ => drop(delivery.acknowledge()),
+                    _ => {
+                        let _ = delivery.acknowledge();
+                    }
                 }
             }
         }
         reconcile(&queue);
     }
     let stats = queue.stats();
-    assert!(stats.deleted > 100 && stats.expired > 0 && stats.lapsed > 0, "{stats:?}");
+    assert!(
+        stats.deleted > 100 && stats.expired > 0 && stats.lapsed > 0,
+        "{stats:?}"
+    );
     drop(held);
     hand.advance(secs(1000));
     let stats = queue.stats();
