@@ -964,11 +964,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
         let held = self.slots.pin_low(low).ok_or(Stale)?;
         // The slot may be another message's by now: that one was not received yet.
+        // Leased under the next generation: the slot's next message.
+        if held.is_current() {
+            return Err(Stale);
+        }
         if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
             return Err(Stale);
         }
         held.remove_with(true, |shared, _, stored| {
-            standard.removed_late();
+            standard.removed_late(shared);
             shared.gone(count::DELETED, 1);
             stored.ok().map(|stored| stored.value)
         })

@@ -306,6 +306,8 @@ impl Scheduled {
         if acknowledged.wakes {
             shared.arrivals.notify_one();
         }
+        // An acknowledgement that came late has removed a message that waited.
+        shared.space.notify_one();
         Ok(())
     }
 

@@ -432,6 +432,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 Some(removed) => {
                     drop(removed);
                     shared.gone(count::EXPIRED, 1);
+                    shared.space.notify_one();
                 }
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
@@ -474,8 +475,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// A message was removed that stands in `returned`: its entry leads nowhere now.
-    pub(crate) fn removed_late(&self) {
+    pub(crate) fn removed_late(&self, shared: &Shared<T>) {
         self.dangling.fetch_add(1, Ordering::SeqCst);
+        shared.space.notify_one();
     }
 
     #[inline]
