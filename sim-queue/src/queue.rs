@@ -1,4 +1,9 @@
 //! The handle: every operation as `try_x` (never waits), `x` (async), `x_blocking` and `x_until`.
+//!
+//! # Ordering
+//! Closing sets the flag by `SeqCst`, closes the engine, and only then drops or wakes: a send that has come through
+//! before is counted by everybody who sees the flag, and a later one is refused by the engine itself.
+//! `next_due` is read `Relaxed` on the fast way, where a moment's delay does no harm, and `SeqCst` before sleeping.
 
 use std::fmt;
 use std::time::Duration;
