@@ -64,6 +64,7 @@
 //! - `tracing`: events on the rare paths (redrive, purge), target `sim_queue`.
 #![forbid(unsafe_code)]
 
+mod builder;
 mod macros;
 
 pub mod config;
@@ -77,12 +78,14 @@ pub mod move_task;
 pub mod queue;
 pub mod receipt;
 mod scheduled;
+mod seams;
 mod shared;
 mod standard;
 pub mod stats;
 pub mod stream;
 pub mod wait;
 
+pub use crate::builder::Builder;
 pub use crate::config::{Limits, OnDrop, QueueConfig, RedriveAllow};
 pub use crate::dead_letter::{DeadLetter, DeadLetterPolicy, DeadLetterReason, Origin};
 pub use crate::delivery::Delivery;
@@ -96,7 +99,7 @@ pub use crate::machine::{
 };
 pub use crate::message::{Message, Sent};
 pub use crate::move_task::{MoveHandle, MoveProgress, MoveStatus, MoveTask};
-pub use crate::queue::{Builder, Close, Queue, Receive};
+pub use crate::queue::{Close, Queue, Receive};
 pub use crate::receipt::{ParseReceiptError, Receipt};
 pub use crate::stats::Stats;
 pub use crate::stream::{Deliveries, Sending};
