@@ -31,9 +31,9 @@ use crate::machine::{self, Kind};
 use crate::message::{Message, Sent};
 use crate::move_task::{MoveHandle, MoveProgress, MoveTask};
 use crate::receipt::Receipt;
-use crate::scheduled::{Admitted, Scheduled};
+use crate::scheduled::Admitted;
 use crate::shared::{Engine, Held, Shared, Slots, closed, count};
-use crate::standard::{Nothing, Standard};
+use crate::standard::Nothing;
 use crate::stats::Stats;
 use crate::wait::{ReceiveWait, SendWait};
 
