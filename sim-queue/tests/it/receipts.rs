@@ -191,6 +191,18 @@ fn a_receipt_of_another_queue_is_stale() {
 }
 
 #[test]
+fn a_receipt_of_another_queue_of_the_same_name_is_stale() {
+    for (queue, _) in each_kind() {
+        let (other, _) = crate::rig::queue(queue.config().clone());
+        send(&other, 8);
+        let foreign = other.try_receive().unwrap().into_receipt();
+        let own = queue.try_receive().unwrap();
+        assert_eq!(queue.acknowledge(&foreign), Err(Stale));
+        assert_eq!(own.acknowledge(), Ok(Some(7)));
+    }
+}
+
+#[test]
 fn a_receipt_survives_the_way_through_text() {
     for (queue, _) in each_kind() {
         let receipt = queue.try_receive().unwrap().into_receipt();
