@@ -165,3 +165,77 @@ fn the_debug_forms_say_what_they_are() {
     assert!(format!("{:?}", queue.stream()).starts_with("Deliveries"));
     assert!(format!("{:?}", queue.sink()).starts_with("Sending"));
 }
+
+/// Calls its queue when it is dropped, as a payload may that holds a handle.
+struct Nosy {
+    queue: Arc<std::sync::Mutex<Option<Queue<Self>>>>,
+    drops: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let queue = self.queue.lock().unwrap().clone();
+        if let Some(queue) = queue {
+            // Both take whatever locks the queue has.
+            let _ = queue.stats();
+            queue.advance();
+        }
+        self.drops.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_payload_may_call_its_queue_when_it_is_dropped() {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
+        let is_standard = config.kind == sim_queue::Kind::Standard;
+        let config = QueueConfig {
+            retention: Some(secs(60)),
+            capacity: Some(10),
+            ..config
+        };
+        let (queue, hand) = queue_of::<Nosy>(config);
+        let drops = Arc::default();
+        let home = Arc::new(std::sync::Mutex::new(Some(queue.clone())));
+        let send = || {
+            let message = Message::new(Nosy {
+                queue: Arc::clone(&home),
+                drops: Arc::clone(&drops),
+            });
+            let message = if is_standard {
+                message
+            } else {
+                message.group(crate::rig::group("g"))
+            };
+            queue.try_send(message).is_ok()
+        };
+        let dropped = || drops.load(std::sync::atomic::Ordering::SeqCst);
+        // By an acknowledgement, one that waits and one that is in flight by a purge.
+        assert!(send() && send() && send());
+        drop(queue.try_receive().unwrap().acknowledge());
+        assert_eq!(dropped(), 1);
+        let held = queue.try_receive().unwrap();
+        assert_eq!(queue.purge(), 2);
+        drop(held);
+        assert_eq!(dropped(), 3);
+        // By the retention: of what waits, and of what is in flight.
+        assert!(send() && send());
+        crate::rig::abandon(queue.try_receive().unwrap());
+        hand.advance(secs(60));
+        assert!(queue.try_receive().is_err());
+        assert_eq!((dropped(), queue.stats().expired), (5, 2));
+        // By a refusal.
+        for _ in 0..10 {
+            assert!(send());
+        }
+        assert!(!send());
+        assert_eq!(dropped(), 6);
+        // By the end of the queue.
+        queue.close(sim_queue::Close::Drop);
+        assert_eq!(dropped(), 16);
+        *home.lock().unwrap() = None;
+    }
+}
