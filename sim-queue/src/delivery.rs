@@ -325,7 +325,7 @@ fn finish<T: Send + Sync + 'static>(
             if was_leased {
                 standard.lease_ended();
             } else {
-                standard.removed_late();
+                standard.removed_late(shared);
             }
         }
         shared.gone(why, 1);

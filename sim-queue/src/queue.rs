@@ -1,4 +1,9 @@
 //! The handle: every operation as `try_x` (never waits), `x` (async), `x_blocking` and `x_until`.
+//!
+//! # Ordering
+//! Closing sets the flag by `SeqCst`, closes the engine, and only then drops or wakes: a send that has come through
+//! before is counted by everybody who sees the flag, and a later one is refused by the engine itself.
+//! `next_due` is read `Relaxed` on the fast way, where a moment's delay does no harm, and `SeqCst` before sleeping.
 
 use std::fmt;
 use std::time::Duration;
@@ -964,11 +969,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
         let held = self.slots.pin_low(low).ok_or(Stale)?;
         // The slot may be another message's by now: that one was not received yet.
+        // Leased under the next generation: the slot's next message.
+        if held.is_current() {
+            return Err(Stale);
+        }
         if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
             return Err(Stale);
         }
         held.remove_with(true, |shared, _, stored| {
-            standard.removed_late();
+            standard.removed_late(shared);
             shared.gone(count::DELETED, 1);
             stored.ok().map(|stored| stored.value)
         })

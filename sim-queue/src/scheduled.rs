@@ -4,6 +4,11 @@
 //! the packed key of its slot, which stays idle from the send to the end; deliveries pin it. Whether a
 //! lease holds is the machine's to say. Foreign code (drops, sinks, wakers) runs after the lock is given
 //! back.
+//!
+//! # Ordering
+//! The mutex orders all but three words: `next_due`, swapped by `SeqCst` under it (a reader that sees an old value
+//! serves a moment late, and is told by `retime` when it sleeps); `redrive_at` and `undelivered_len`, which another
+//! lock orders.
 
 use std::time::Duration;
 
@@ -306,6 +311,8 @@ impl Scheduled {
         if acknowledged.wakes {
             shared.arrivals.notify_one();
         }
+        // An acknowledgement that came late has removed a message that waited.
+        shared.space.notify_one();
         Ok(())
     }
 

@@ -2,6 +2,16 @@
 //!
 //! It is the context of the slab that holds the messages in flight, so that a delivery reaches it through
 //! the slot that it pins and touches no reference count.
+//!
+//! # Ordering
+//! - `next_due` and `closed` are `SeqCst`, each against what a caller does before or after: who adds a deadline makes
+//!   it findable (by the ring's claim, the chunk's note or the control lock) and lowers `next_due` then; who serves
+//!   sets `next_due` to never, looks, and lowers it to what it found: in the single order one sees the other.
+//!   `closed` is set before the rings are closed and before what is left is counted.
+//! - `undelivered_len` and `redrive_at` are `SeqCst` and written under their lock; they may be read a moment late, which
+//!   the next call makes good.
+//! - What stands in a slot (`first_received`, `receives`, `index`, `fate`) is `Relaxed`: the slot's stamp orders it, since
+//!   whoever writes it holds the lease, and the lease passes on by compare-and-swap.
 
 use std::collections::VecDeque;
 use std::time::Duration;

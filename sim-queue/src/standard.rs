@@ -18,6 +18,16 @@
 //!
 //! [`Shared::next_due`] is a lower bound of all deadlines. Who enters the queue later than that serves
 //! what is due, under the control lock and deadline by deadline.
+//!
+//! # Ordering
+//! - The rings' claims are `SeqCst`, and so are the loads of an event's flag after them: no wake-up is lost.
+//! - A chunk's note is read and lowered by `SeqCst` after the slot was claimed, and cleared by `SeqCst` before the slots
+//!   are walked: no lease ends unseen (argued in [`sim_core::slab::Noted`]'s module).
+//! - `delayed`, `dangling` and `exact` are counts, `SeqCst` for the sake of waiters: they change before the event is
+//!   notified, and are read after a waiter has registered.
+//! - `lease_nanos` is `SeqCst` against the ring of timers: who pushes a timer reads it again and spills the ring when
+//!   it changed; who changes it spills the ring afterwards. `granted` and `delay_nanos` are `Relaxed`: a value that is
+//!   a moment old only checks again too early, or delays as before.
 
 use std::time::Duration;
 
@@ -432,6 +442,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 Some(removed) => {
                     drop(removed);
                     shared.gone(count::EXPIRED, 1);
+                    shared.space.notify_one();
                 }
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
@@ -474,8 +485,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// A message was removed that stands in `returned`: its entry leads nowhere now.
-    pub(crate) fn removed_late(&self) {
+    pub(crate) fn removed_late(&self, shared: &Shared<T>) {
         self.dangling.fetch_add(1, Ordering::SeqCst);
+        shared.space.notify_one();
     }
 
     #[inline]
