@@ -166,19 +166,19 @@ fn the_debug_forms_say_what_they_are() {
     assert!(format!("{:?}", queue.sink()).starts_with("Sending"));
 }
 
+type Call = Arc<dyn Fn() + Send + Sync>;
+
 /// Calls its queue when it is dropped, as a payload may that holds a handle.
 struct Nosy {
-    queue: Arc<std::sync::Mutex<Option<Queue<Self>>>>,
+    call: Arc<std::sync::Mutex<Option<Call>>>,
     drops: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Drop for Nosy {
     fn drop(&mut self) {
-        let queue = self.queue.lock().unwrap().clone();
-        if let Some(queue) = queue {
-            // Both take whatever locks the queue has.
-            let _ = queue.stats();
-            queue.advance();
+        let call = self.call.lock().unwrap().clone();
+        if let Some(call) = call {
+            call();
         }
         self.drops.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
@@ -199,10 +199,16 @@ fn a_payload_may_call_its_queue_when_it_is_dropped() {
         };
         let (queue, hand) = queue_of::<Nosy>(config);
         let drops = Arc::default();
-        let home = Arc::new(std::sync::Mutex::new(Some(queue.clone())));
+        let home = Arc::new(std::sync::Mutex::new(None::<Call>));
+        let called = queue.clone();
+        // Both take whatever locks the queue has.
+        *home.lock().unwrap() = Some(Arc::new(move || {
+            let _ = called.stats();
+            called.advance();
+        }));
         let send = || {
             let message = Message::new(Nosy {
-                queue: Arc::clone(&home),
+                call: Arc::clone(&home),
                 drops: Arc::clone(&drops),
             });
             let message = if is_standard {
