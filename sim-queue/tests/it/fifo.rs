@@ -107,6 +107,39 @@ fn dropped_deliveries_return_in_the_order_of_their_group() {
 }
 
 #[test]
+fn every_choice_for_a_dropped_delivery_holds_on_fifo_and_fair_queues() {
+    for kind in [Kind::fifo(), Kind::fair()] {
+        for (on_drop, now, later) in [
+            (OnDrop::Return, (1, 0, 0), (1, 0, 0)),
+            (OnDrop::Expire, (0, 1, 0), (1, 0, 0)),
+            (OnDrop::Acknowledge, (0, 0, 1), (0, 0, 1)),
+        ] {
+            let config = QueueConfig {
+                on_drop,
+                kind: kind.clone(),
+                ..QueueConfig::new("q")
+            };
+            let (queue, hand) = queue(config);
+            send_all(&queue, "a", [7]);
+            drop(queue.try_receive().unwrap());
+            let stats = queue.stats();
+            assert_eq!(
+                (stats.visible, stats.in_flight, stats.deleted),
+                now,
+                "{on_drop:?}"
+            );
+            hand.advance(secs(30));
+            let stats = queue.stats();
+            assert_eq!(
+                (stats.visible, stats.in_flight, stats.deleted),
+                later,
+                "{on_drop:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_group_goes_on_from_its_first_message_after_a_timeout() {
     let (queue, hand) = fifo();
     send_all(&queue, "a", [1, 2]);

@@ -1,4 +1,5 @@
 //! The integration tests of the queue, a file for each topic.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod rig;
 

@@ -130,8 +130,8 @@ fn handles_are_the_same_queue_and_cheap() {
     let other = queue.clone();
     other.try_send(7).unwrap();
     assert_eq!(*queue.try_receive().unwrap(), 7);
-    assert!(size_of::<Queue<[u8; 4096]>>() <= 4 * size_of::<usize>());
-    assert!(size_of::<Delivery<[u8; 4096]>>() <= 8 * size_of::<usize>());
+    assert!(size_of::<Queue<[u8; 4096]>>() <= 32);
+    assert!(size_of::<Delivery<[u8; 4096]>>() <= 64);
 }
 
 #[test]
@@ -164,4 +164,84 @@ fn the_debug_forms_say_what_they_are() {
     assert!(format!("{:?}", Message::new(7)).contains('7'));
     assert!(format!("{:?}", queue.stream()).starts_with("Deliveries"));
     assert!(format!("{:?}", queue.sink()).starts_with("Sending"));
+}
+
+type Call = Arc<dyn Fn() + Send + Sync>;
+
+/// Calls its queue when it is dropped, as a payload may that holds a handle.
+struct Nosy {
+    call: Arc<std::sync::Mutex<Option<Call>>>,
+    drops: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let call = self.call.lock().unwrap().clone();
+        if let Some(call) = call {
+            call();
+        }
+        self.drops.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_payload_may_call_its_queue_when_it_is_dropped() {
+    for config in [
+        QueueConfig::new("q"),
+        QueueConfig::fair("q"),
+        QueueConfig::fifo("q"),
+    ] {
+        let is_standard = config.kind == sim_queue::Kind::Standard;
+        let config = QueueConfig {
+            retention: Some(secs(60)),
+            capacity: Some(10),
+            ..config
+        };
+        let (queue, hand) = queue_of::<Nosy>(config);
+        let drops = Arc::default();
+        let home = Arc::new(std::sync::Mutex::new(None::<Call>));
+        let called = queue.clone();
+        // Both take whatever locks the queue has.
+        *home.lock().unwrap() = Some(Arc::new(move || {
+            let _ = called.stats();
+            called.advance();
+        }));
+        let send = || {
+            let message = Message::new(Nosy {
+                call: Arc::clone(&home),
+                drops: Arc::clone(&drops),
+            });
+            let message = if is_standard {
+                message
+            } else {
+                message.group(crate::rig::group("g"))
+            };
+            queue.try_send(message).is_ok()
+        };
+        let dropped = || drops.load(std::sync::atomic::Ordering::SeqCst);
+        // By an acknowledgement, one that waits and one that is in flight by a purge.
+        assert!(send() && send() && send());
+        drop(queue.try_receive().unwrap().acknowledge());
+        assert_eq!(dropped(), 1);
+        let held = queue.try_receive().unwrap();
+        assert_eq!(queue.purge(), 2);
+        drop(held);
+        assert_eq!(dropped(), 3);
+        // By the retention: of what waits, and of what is in flight.
+        assert!(send() && send());
+        crate::rig::abandon(queue.try_receive().unwrap());
+        hand.advance(secs(60));
+        assert!(queue.try_receive().is_err());
+        assert_eq!((dropped(), queue.stats().expired), (5, 2));
+        // By a refusal.
+        for _ in 0..10 {
+            assert!(send());
+        }
+        assert!(!send());
+        assert_eq!(dropped(), 6);
+        // By the end of the queue.
+        queue.close(sim_queue::Close::Drop);
+        assert_eq!(dropped(), 16);
+        *home.lock().unwrap() = None;
+    }
 }
