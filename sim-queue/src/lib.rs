@@ -64,6 +64,7 @@
 //! - `tracing`: events on the rare paths (redrive, purge), target `sim_queue`.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod builder;
 mod macros;
 
@@ -85,6 +86,7 @@ pub mod stats;
 pub mod stream;
 pub mod wait;
 
+pub use crate::ask::{Close, Receive};
 pub use crate::builder::Builder;
 pub use crate::config::{Limits, OnDrop, QueueConfig, RedriveAllow};
 pub use crate::dead_letter::{DeadLetter, DeadLetterPolicy, DeadLetterReason, Origin};
@@ -99,7 +101,7 @@ pub use crate::machine::{
 };
 pub use crate::message::{Message, Sent};
 pub use crate::move_task::{MoveHandle, MoveProgress, MoveStatus, MoveTask};
-pub use crate::queue::{Close, Queue, Receive};
+pub use crate::queue::Queue;
 pub use crate::receipt::{ParseReceiptError, Receipt};
 pub use crate::stats::Stats;
 pub use crate::stream::{Deliveries, Sending};

@@ -16,6 +16,7 @@ use sim_core::sync::Arc;
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
+use crate::ask::{Close, Receive};
 use crate::builder::Builder;
 use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
@@ -26,7 +27,6 @@ use crate::error::{
     ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
     SendError, Stale, TryReceiveError, TrySendError,
 };
-use crate::group::ReceiveAttemptId;
 use crate::machine::{self, Kind};
 use crate::message::{Message, Sent};
 use crate::move_task::{MoveHandle, MoveProgress, MoveTask};
@@ -56,40 +56,6 @@ struct Life<T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> Drop for Life<T> {
     fn drop(&mut self) {
         self.address.clear();
-    }
-}
-
-/// What closing does with the messages that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Close {
-    /// They are still delivered; receivers see the end when nothing is left.
-    Drain,
-    /// They are dropped; what is in flight can no longer be acknowledged.
-    Drop,
-}
-
-/// What a receive asks for.
-///
-/// ```
-/// use std::time::Duration;
-/// use sim_queue::Receive;
-///
-/// let ask = Receive { max: 10, visibility_timeout: Some(Duration::from_secs(5)), ..Receive::default() };
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receive {
-    /// The most messages to return: at least 1, at most [`Limits::batch`](crate::Limits::batch). Default: 1.
-    pub max: usize,
-    /// How long they stay hidden, instead of the queue's own timeout.
-    pub visibility_timeout: Option<Duration>,
-    /// On a FIFO queue: repeats an earlier receive whose answer was lost.
-    pub attempt: Option<ReceiveAttemptId>,
-}
-
-impl Default for Receive {
-    fn default() -> Self {
-        Self { max: 1, visibility_timeout: None, attempt: None }
     }
 }
 

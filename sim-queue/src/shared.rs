@@ -193,6 +193,7 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
 }
 
 /// How the queue works inside.
+#[expect(clippy::large_enum_variant, reason = "one of them in each queue: a box would cost each operation a load")]
 pub(crate) enum Engine<T> {
     /// Lock-free.
     Standard(Standard<T>),

@@ -16,5 +16,5 @@ mod seams;
 mod serde;
 mod standard;
 mod stream;
-mod types;
+mod auto_traits;
 mod waiting;
