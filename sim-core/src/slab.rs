@@ -271,8 +271,10 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert(&self, value: V) -> Result<Key, V> {
-        let (_, key) = self.occupy(value, 0, 0, Life::Idle)?;
-        Ok(key)
+        match self.occupy(move || value, 0, 0, Life::Idle) {
+            Ok((_, key)) => Ok(key),
+            Err(make) => Err(make()),
+        }
     }
 
     /// Puts a value in, leased and held.
@@ -281,28 +283,30 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     /// The value comes back when the limit is reached.
     #[inline]
     pub fn insert_leased(&self, value: V) -> Result<Held<C, V>, V> {
-        let (chunk, key) = self.occupy(value, 0, 1, Life::Leased)?;
-        // SAFETY: the stamp was stored with one holder.
-        Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
+        match self.occupy(move || value, 0, 1, Life::Leased) {
+            // SAFETY: the stamp was stored with one holder.
+            Ok((chunk, key)) => Ok(unsafe { Held::adopt(chunk, key.index, key.generation) }),
+            Err(make) => Err(make()),
+        }
     }
 
     #[inline(always)]
-    fn occupy(
+    fn occupy<F: FnOnce() -> V>(
         &self,
-        value: V,
+        make: F,
         note: u64,
         holders: u64,
         life: Life,
-    ) -> Result<(NonNull<chunk::Chunk<C, V>>, Key), V> {
+    ) -> Result<(NonNull<chunk::Chunk<C, V>>, Key), F> {
         let Some((chunk, index)) = self.header().claim() else {
-            return Err(value);
+            return Err(make);
         };
         // SAFETY: a slot of the chunk is in use, so it stays.
         let slot = unsafe { chunk.as_ref() }.slot(index);
         let free = Word(slot.stamp.load(Ordering::Relaxed));
         let word = Word::new(free.generation().wrapping_add(1), holders, life);
         // SAFETY: the slot's bit was just claimed.
-        unsafe { slot.write(value) };
+        unsafe { slot.write(make) };
         slot.note.store(note, Ordering::Relaxed);
         // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.

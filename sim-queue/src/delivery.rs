@@ -71,7 +71,7 @@ impl Lease {
     }
 
     /// What the machine calls this lease of a message: its receives number the leases.
-    fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
+    pub(crate) fn machine<T>(&self, stored: &Stored<T>) -> MachineLease {
         MachineLease {
             key: MessageKey::from_parts(stored.index.load(Ordering::Relaxed), stored.number),
             lease: u64::from(self.receives()),
@@ -132,7 +132,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
     }
 
-    /// Gives the message back after a while: until then it stays in flight, without a holder.
+    /// Gives the message back after a while: until then it stays in flight, without a holder. Receipts of this
+    /// delivery are stale from now on.
     ///
     /// # Errors
     /// [`ExtendError::Stale`] when the lease ended already, [`ExtendError::TooLong`] when `delay` passes
@@ -140,7 +141,26 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// returns when its lease ends.
     pub fn release_after(mut self, delay: Duration) -> Result<(), ExtendError> {
         self.lease = self.lease.left_running();
-        self.change_visibility(delay)
+        let (now, deadline) = self.check_visibility(delay)?;
+        let held = self.held();
+        let shared = held.context();
+        match &shared.engine {
+            Engine::Scheduled(scheduled) => {
+                scheduled.release(held, now, self.lease.machine(held), delay)?;
+                shared.counters.add(count::RELEASED, 1);
+            }
+            // The pin makes the message shared: should it be a dead letter, it is buried when this
+            // delivery goes.
+            Engine::Standard(_) if delay.is_zero() => {
+                end_lease(held.pin(), &self.lease, now, Released::Yes)?;
+            }
+            Engine::Standard(standard) => {
+                extend_standard(held, standard, now, deadline)?;
+                held.disown().map_err(|_| Stale)?;
+                shared.counters.add(count::RELEASED, 1);
+            }
+        }
+        Ok(())
     }
 
     /// Gives the message up: it goes to the dead letters at once. Without a dead-letter policy it is
@@ -153,7 +173,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         if held.context().max_receives().is_none() {
             return give_back(held, &self.lease);
         }
-        doom(held, &self.lease, Fate::Rejected)
+        doom(held, &self.lease, Fate::Rejected, Released::No)
     }
 
     /// Sets the lease to end `timeout` from now: longer or shorter than before (SQS's
@@ -169,20 +189,30 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         self.change_visibility(timeout)
     }
 
-    fn change_visibility(&self, timeout: Duration) -> Result<(), ExtendError> {
-        let held = self.held();
-        let shared = held.context();
+    /// The present and the end of a lease of that length from now on, if it may be so long.
+    fn check_visibility(&self, timeout: Duration) -> Result<(Instant, Instant), ExtendError> {
+        let shared = self.shared();
         let now = shared.clock.now();
         let deadline = now + timeout;
         let limit = shared.config.limits.visibility;
         if deadline - self.lease.received_at > limit {
             return Err(ExtendError::TooLong { value: timeout, limit });
         }
+        Ok((now, deadline))
+    }
+
+    fn change_visibility(&self, timeout: Duration) -> Result<(), ExtendError> {
+        let (now, deadline) = self.check_visibility(timeout)?;
+        let held = self.held();
+        let shared = held.context();
         match &shared.engine {
             Engine::Scheduled(scheduled) => {
                 let machine = self.lease.machine(held);
                 scheduled.change_visibility(held, now, machine, timeout)
             }
+            // At once, like a release. The pin makes the message shared: should it be a dead letter, it is
+            // buried when this delivery goes.
+            Engine::Standard(_) if timeout.is_zero() => Ok(end_lease(held.pin(), &self.lease, now, Released::No)?),
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
     }
@@ -265,7 +295,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// Names this lease of this message, for a verdict that comes by another way.
     #[must_use]
     pub fn receipt(&self) -> Receipt {
-        Receipt::new(self.shared().namespace, self.held().key(), &self.lease)
+        Receipt::new(self.shared().secret, self.held().key(), &self.lease)
     }
 
     /// Turns the delivery into its receipt; the lease runs on.
@@ -295,7 +325,7 @@ fn finish<T: Send + Sync + 'static>(
             if was_leased {
                 standard.lease_ended();
             } else {
-                standard.removed_late();
+                standard.removed_late(shared);
             }
         }
         shared.gone(why, 1);
@@ -307,40 +337,70 @@ fn finish<T: Send + Sync + 'static>(
 /// Returns a leased message to its queue, or to the dead letters if it was received too often.
 fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(), Stale> {
     let shared = held.context();
+    let now = shared.clock.recent();
     match &shared.engine {
-        Engine::Standard(standard) => {
-            if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
-                return doom(held, lease, Fate::MaxReceives);
-            }
-            let idle = held.unlease().map_err(|_| Stale)?;
-            shared.counters.add(count::RELEASED, 1);
-            standard.put_back(shared, held.sent_at, idle.low());
-            shared.arrivals.notify_one();
-            Ok(())
-        }
+        Engine::Standard(_) => end_lease(held, lease, now, Released::Yes),
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine(&held);
-            scheduled
-                .release(&held, shared.clock.recent(), machine, Duration::ZERO)
-                .map_err(|_| Stale)?;
+            scheduled.release(&held, now, machine, Duration::ZERO).map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
     }
 }
 
-/// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
-fn doom<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease, fate: Fate) -> Result<(), Stale> {
-    if let Engine::Scheduled(scheduled) = &held.context().engine {
-        let machine = lease.machine(&held);
-        let shared = held.context();
-        scheduled.acknowledge(shared, shared.clock.recent(), machine)?;
+/// Whether the end of a lease counts among those that were given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Released {
+    Yes,
+    No,
+}
+
+/// Ends the lease of a standard queue's message at once.
+fn end_lease<T: Send + Sync + 'static>(
+    held: Held<T>,
+    lease: &Lease,
+    now: Instant,
+    released: Released,
+) -> Result<(), Stale> {
+    let shared = held.context();
+    let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+    // A lease whose end has come is over, also before anybody has entered the queue to notice it.
+    if held.note() <= now.as_nanos() {
+        return Err(Stale);
     }
-    let is_scheduled = matches!(held.context().engine, Engine::Scheduled(_));
+    if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
+        return doom(held, lease, Fate::MaxReceives, released);
+    }
+    let idle = held.unlease().map_err(|_| Stale)?;
+    shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+    standard.put_back(shared, held.sent_at, idle.low());
+    shared.arrivals.notify_one();
+    Ok(())
+}
+
+/// Sends a leased message to the dead letters: now, or when the last older delivery of it goes.
+fn doom<T: Send + Sync + 'static>(
+    held: Held<T>,
+    lease: &Lease,
+    fate: Fate,
+    released: Released,
+) -> Result<(), Stale> {
+    let shared = held.context();
+    let now = shared.clock.recent();
+    let is_scheduled = match &shared.engine {
+        Engine::Scheduled(scheduled) => {
+            scheduled.withdraw(shared, now, lease.machine(&held))?;
+            true
+        }
+        Engine::Standard(_) if held.note() <= now.as_nanos() => return Err(Stale),
+        Engine::Standard(_) => false,
+    };
     held.remove_with(is_scheduled, |shared, was_leased, stored| {
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }
+        shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
         match stored {
             Ok(stored) => shared.bury(stored, fate.reason(), shared.clock.now()),
             Err(stored) => stored.set_fate(fate),

@@ -33,16 +33,18 @@ pub(super) struct Slot<V> {
 }
 
 impl<V> Slot<V> {
-    /// Puts a value in.
+    /// Puts the value in that `make` returns, made in its place.
+    ///
+    /// When `make` panics, the slot stays claimed and empty: one slot less.
     ///
     /// # Safety
     /// The caller has claimed the slot's bit and has not published it yet; no value is in.
-    #[inline]
-    pub(super) unsafe fn write(&self, value: V) {
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, make: impl FnOnce() -> V) {
         self.value.with_mut(|place| {
             // SAFETY: the pointer is the cell's own; the caller vouches for exclusive access.
             let place = unsafe { &mut *place };
-            place.write(value);
+            place.write(make());
         });
     }
 

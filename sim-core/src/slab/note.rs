@@ -56,13 +56,18 @@ pub enum Due {
 }
 
 impl<C: Vacate<V>, V> Slab<C, V> {
-    /// Puts a value in, leased and held, with a note beside it: [`insert_leased`](Self::insert_leased).
+    /// Puts a value in, leased and held, with a note beside it: [`insert_leased`](Self::insert_leased). The value
+    /// is made in its place.
     ///
     /// # Errors
-    /// The value comes back when the limit is reached.
+    /// `make` comes back, not called, when the limit is reached.
     #[inline(always)]
-    pub fn insert_leased_noted(&self, value: V, note: u64) -> Result<Held<C, V>, V> {
-        let (chunk, key) = self.occupy(value, note, 1, Life::Leased)?;
+    pub fn insert_leased_noted<F: FnOnce() -> V>(
+        &self,
+        note: u64,
+        make: F,
+    ) -> Result<Held<C, V>, F> {
+        let (chunk, key) = self.occupy(make, note, 1, Life::Leased)?;
         // SAFETY: the stamp was stored with one holder.
         Ok(unsafe { Held::adopt(chunk, key.index, key.generation) })
     }

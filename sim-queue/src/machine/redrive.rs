@@ -61,6 +61,12 @@ impl<M: Copy> Machine<M> {
         })
     }
 
+    /// Whether the lease is running: neither over nor given up.
+    #[must_use]
+    pub fn is_running(&self, now: Instant, key: MessageKey, lease: u64) -> bool {
+        self.holder(key, lease).is_ok_and(|held| held.runs(now))
+    }
+
     /// Lets the lease end `after` from now; zero ends it at once.
     ///
     /// # Errors
