@@ -909,8 +909,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
         self.fresh.close();
     }
 
-    /// Whether the last message was taken in: what [`remaining`](Self::remaining) counts from now on only
-    /// gets less. The flag alone, set before the ring is closed, does not say so.
+    /// Whether the last new message was taken in, so that nothing new comes after
+    /// [`remaining`](Self::remaining) said zero. The flag alone, set before the ring is closed, does not say so.
     pub(crate) fn is_sealed(&self) -> bool {
         self.fresh.is_closed()
     }
