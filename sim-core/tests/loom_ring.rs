@@ -31,6 +31,11 @@
 //! | unbounded peek: segment Acquire | unbounded_conditional_pops_.. |
 //! | unbounded peek: stamp Acquire | an_unbounded_front_belongs_.. |
 //! | unbounded "empty" answered from the copy | .._cross_segments_together |
+//! | bounded close: mark (to Relaxed); refused: tail Acquire | a_push_and_a_close_of_a_bounded_ring_.. |
+//! | unbounded close: mark (to Relaxed) | a_push_and_a_close_of_an_unbounded_.., .._within_a_segment_.. |
+//! | unbounded close: does not wait while the tail is locked | a_push_and_a_close_of_an_unbounded_ring_.. |
+//! | refused by an unbounded ring: tail Acquire (batches, segment ends) | a_push_and_a_close_of_an_unbounded_ring_.. |
+//! | unbounded tail seen with the mark by consumers | all models of closing an unbounded ring |
 //!
 //! Not caught by any model:
 //! - Claims at `SeqCst` made `Relaxed`: no data depends on them; they order a claim against a waiter's flag,

@@ -32,7 +32,8 @@
 //!   and leased from there with a note that would be overwritten.
 //!
 //! loom treats `SeqCst` accesses as `AcqRel`. Under `cfg(loom)` a fence stands where the single order is needed, and
-//! nowhere else.
+//! nowhere else; and the walker's loads are plain ones there too, since the read-modify-writes that
+//! [`Stamp`](crate::sync::Stamp) makes of loads would order the two sides by themselves.
 
 use std::mem::ManuallyDrop;
 
@@ -152,7 +153,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         };
         single_order();
         // SeqCst: see "Ordering".
-        let mut used = entry.full & !entry.bitmap.load(Ordering::SeqCst);
+        let mut used = entry.full & !entry.bitmap.look(Ordering::SeqCst);
         while used != 0 {
             let slot = used.trailing_zeros();
             used &= used - 1;
@@ -176,7 +177,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let backoff = Backoff::new();
         for _ in 0..LOOKS {
             // Ordering: acquires the note, which was written before the stamp. SeqCst: see "Ordering".
-            let word = Word(slot.stamp.load(Ordering::SeqCst));
+            let word = Word(slot.stamp.look(Ordering::SeqCst));
             match word.life() {
                 Life::Leased => {
                     let note = slot.note.load(Ordering::Relaxed);
