@@ -301,6 +301,8 @@ fn finish<T: Send + Sync + 'static>(
                 standard.lease_ended();
             } else {
                 standard.removed_late();
+                // It waited, so there is room.
+                shared.space.notify_one();
             }
         }
         shared.gone(why, 1);
