@@ -534,7 +534,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     #[inline(always)]
     pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
-        if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
+        if let Engine::Standard(standard) = &shared.engine
+            && message.headers.is_nothing()
             && shared.size.is_none()
         {
             let now = shared.clock.recent();
@@ -586,7 +587,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     fn check(&self, message: &Message<T>) -> Result<(), Refusal> {
         let shared = self.shared();
         let limits = &shared.config.limits;
-        if let Some(headers) = &message.headers {
+        let headers = message.headers.headers();
+        if let Some(headers) = headers {
             if let Some(value) = headers.delay
                 && value > limits.delay
             {
@@ -598,13 +600,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
                     limit: limits.attributes,
                 });
             }
-            match shared.config.kind {
-                Kind::Standard if headers.group.is_some() => return Err(Refusal::UnexpectedGroup),
-                Kind::Standard | Kind::Fair(_) if headers.deduplication_id.is_some() => {
-                    return Err(Refusal::UnexpectedDeduplicationId);
-                }
-                _ => {}
+        }
+        match shared.config.kind {
+            Kind::Standard if message.group_id().is_some() => return Err(Refusal::UnexpectedGroup),
+            Kind::Standard | Kind::Fair(_)
+                if headers.is_some_and(|headers| headers.deduplication_id.is_some()) =>
+            {
+                return Err(Refusal::UnexpectedDeduplicationId);
             }
+            _ => {}
         }
         if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
             let bytes = message_bytes(message, size);
@@ -1307,7 +1311,7 @@ fn refuse_all<T>(messages: Vec<Message<T>>, reason: &Refusal) -> Vec<Result<Sent
 }
 
 fn message_bytes<T>(message: &Message<T>, size: fn(&T) -> usize) -> usize {
-    let attributes = message.headers.as_ref().map_or(0, |headers| headers.attributes.size());
+    let attributes = message.headers.headers().map_or(0, |headers| headers.attributes.size());
     size(&message.value).saturating_add(attributes)
 }
 

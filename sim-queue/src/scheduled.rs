@@ -111,7 +111,7 @@ impl Scheduled {
         }
         // The machine numbers what it takes in from 1 on, without a gap.
         let number = inner.numbers + 1;
-        let headers = message.headers.as_deref();
+        let headers = message.headers.headers();
         let given = headers
             .filter(|_| !internal)
             .and_then(|headers| headers.deduplication_id.clone())
@@ -124,7 +124,7 @@ impl Scheduled {
         let sent_at = headers.and_then(|headers| headers.sent_at);
         let admission = Admission {
             delay: headers.and_then(|headers| headers.delay),
-            group: headers.and_then(|headers| headers.group.as_ref()),
+            group: message.headers.group(),
             dedup: dedup.as_ref(),
             sent_at,
             // Only a repetition asks for it.
@@ -190,7 +190,7 @@ impl Scheduled {
             return None;
         }
         let has_id =
-            message.headers.as_ref().is_some_and(|headers| headers.deduplication_id.is_some());
+            message.headers.headers().is_some_and(|headers| headers.deduplication_id.is_some());
         let key = shared.content_key.filter(|_| !has_id)?;
         Some(key(&message.value))
     }
