@@ -178,10 +178,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         let delay = message
             .headers
-            .as_ref()
+            .headers()
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
-        let sent_at = message.headers.as_ref().and_then(|headers| headers.sent_at);
+        let sent_at = message.headers.headers().and_then(|headers| headers.sent_at);
         let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
         if within_capacity
             && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
@@ -194,7 +194,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers }) {
+        match self.fresh.push(now.as_nanos(), Waiting { value, headers: headers.into_headers() }) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -202,7 +202,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 shared.arrivals.notify_one();
                 Ok(number)
             }
-            Err(Waiting { value, headers }) => Err(Message { value, headers }),
+            Err(Waiting { value, headers }) => Err(Message { value, headers: headers.into() }),
         }
     }
 
@@ -729,7 +729,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         } else if let Some(entry) = self.returned.pop_if(is_old) {
             match slots.remove_idle_low(entry.value) {
                 Some(Removed::Value(stored)) => {
-                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                    dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                 }
                 Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
@@ -809,7 +809,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         self.lease_ended();
         match removed {
             Some(Some(stored)) if is_old => {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
             }
             Some(Some(stored)) => letters.push(stored),
             Some(None) if is_old => shared.gone(count::EXPIRED, 1),
@@ -869,7 +869,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(low) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                     }
                     Some(Removed::Shared) => gone += 1,
                     // Acknowledged in this very moment.
@@ -882,7 +882,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(entry.value) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                     }
                     Some(Removed::Shared) => gone += 1,
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
