@@ -376,6 +376,8 @@ impl<T: Send + Sync + 'static> Ended<T> {
                     *leases += 1;
                 } else if let Engine::Standard(standard) = &shared.engine {
                     standard.removed_late();
+                    // It waited, so there is room.
+                    shared.space.notify_one();
                 }
                 if headers.is_some() {
                     drop_headers(headers);
@@ -416,6 +418,8 @@ fn count_ended<T: Send + Sync + 'static>(shared: &Shared<T>, was_leased: bool, w
             standard.lease_ended();
         } else {
             standard.removed_late();
+            // It waited, so there is room.
+            shared.space.notify_one();
         }
     }
     shared.gone(why, 1);

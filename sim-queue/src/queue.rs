@@ -993,12 +993,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
         let held = self.slots.pin_low(low).ok_or(Stale)?;
-        // The slot may be another message's by now: that one was not received yet.
-        if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
+        // The slot may be another message's by now: then that one is leased, or was not received yet.
+        let receives = held.receives.load(Ordering::Relaxed);
+        if receives != receipt.lease().receives() || !self.slots.is_idle_low(low) {
             return Err(Stale);
         }
         held.remove_with(true, |shared, _, stored| {
             standard.removed_late();
+                // It waited, so there is room.
+                shared.space.notify_one();
             shared.gone(count::DELETED, 1);
             stored.ok().map(|stored| stored.value)
         })
