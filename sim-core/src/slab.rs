@@ -69,6 +69,7 @@
 //! release, touch and drop are lock-free; values are dropped, and [`Vacate::vacated`] is called, outside the
 //! mutex.
 
+mod batch;
 mod chunk;
 mod held;
 mod low;
@@ -80,6 +81,7 @@ mod witness;
 use std::fmt;
 use std::ptr::NonNull;
 
+pub use self::batch::{Claimed, Emptied};
 pub use self::held::Held;
 pub use self::note::{Due, NO_NOTE, Noted};
 use self::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
@@ -301,23 +303,35 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let Some((chunk, index)) = self.header().claim() else {
             return Err(make);
         };
+        // SAFETY: the slot's bit was just claimed.
+        let generation = unsafe { Self::fill(chunk, index, make, note, holders, life) };
+        Ok((chunk, Key { index, generation }))
+    }
+
+    /// Fills a claimed slot; returns its generation.
+    ///
+    /// # Safety
+    /// The caller has claimed the slot's bit and has not filled it yet.
+    #[inline(always)]
+    unsafe fn fill<F: FnOnce() -> V>(
+        chunk: NonNull<chunk::Chunk<C, V>>,
+        index: u32,
+        make: F,
+        note: u64,
+        holders: u64,
+        life: Life,
+    ) -> u64 {
         // SAFETY: a slot of the chunk is in use, so it stays.
         let slot = unsafe { chunk.as_ref() }.slot(index);
         let free = Word(slot.stamp.load(Ordering::Relaxed));
         let word = Word::new(free.generation().wrapping_add(1), holders, life);
-        // SAFETY: the slot's bit was just claimed.
+        // SAFETY: the caller claimed the slot's bit.
         unsafe { slot.write(make) };
         slot.note.store(note, Ordering::Relaxed);
         // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.
         slot.stamp.store(word.0, Ordering::Release);
-        Ok((
-            chunk,
-            Key {
-                index,
-                generation: word.generation(),
-            },
-        ))
+        word.generation()
     }
 
     /// Leases an idle slot under a new generation and holds it: one compare-and-swap.

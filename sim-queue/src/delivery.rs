@@ -1,11 +1,13 @@
 //! A message in the hands of a consumer.
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::time::Duration;
 
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
+use sim_core::slab::Emptied;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::{Instant, Timestamp};
 
@@ -14,6 +16,7 @@ use crate::dead_letter::Origin;
 use crate::error::{ExtendError, Stale};
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
 use crate::machine::{Kind, MessageKey};
+use crate::message::Attached;
 use crate::receipt::Receipt;
 use crate::shared::{Engine, Fate, Held, Shared, Stored, count};
 use crate::standard::Standard;
@@ -80,7 +83,7 @@ impl Lease {
 }
 
 impl<T: Send + Sync + 'static> Delivery<T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(held: Held<T>, lease: Lease) -> Self {
         Self { held: Some(held), lease }
     }
@@ -107,7 +110,15 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
+            Some(held) => {
+                let stored = finish(held, &self.lease, count::DELETED)?;
+                Ok(stored.map(|Stored { value, headers, .. }| {
+                    if !headers.is_nothing() {
+                        drop_headers(headers);
+                    }
+                    value
+                }))
+            }
             None => Err(Stale),
         }
     }
@@ -307,6 +318,12 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     }
 }
 
+/// Most messages have none: kept out of the fast way.
+#[cold]
+fn drop_headers<T>(headers: Attached<T>) {
+    drop(headers);
+}
+
 /// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
 #[inline(always)]
 fn finish<T: Send + Sync + 'static>(
@@ -321,17 +338,115 @@ fn finish<T: Send + Sync + 'static>(
     // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
     // the other queues are never leased: there the machine has just said yes.
     held.remove_with(true, |shared, was_leased, stored| {
-        if let Engine::Standard(standard) = &shared.engine {
-            if was_leased {
-                standard.lease_ended();
-            } else {
-                standard.removed_late(shared);
-            }
-        }
-        shared.gone(why, 1);
+        count_ended(shared, was_leased, why);
         stored.ok()
     })
     .map_err(|_| Stale)
+}
+
+/// Acknowledges all of `deliveries` and takes them out, except those whose verdict comes too late; returns how many.
+pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(deliveries: &mut Vec<Delivery<T>>) -> usize {
+    let mut ended = Ended::default();
+    let mut acknowledged = 0;
+    deliveries.retain_mut(|delivery| {
+        let Some(held) = delivery.held.take() else { return false };
+        match ended.acknowledge(held, &delivery.lease) {
+            Ok(()) => {
+                acknowledged += 1;
+                false
+            }
+            Err(held) => {
+                delivery.held = Some(held);
+                true
+            }
+        }
+    });
+    acknowledged
+}
+
+/// Messages of one chunk whose life has ended: they are counted, and their slots given back, together.
+struct Ended<T: Send + Sync + 'static> {
+    slots: Emptied<Shared<T>, Stored<T>>,
+    /// Not yet counted messages: those that had `slots`.
+    deleted: u64,
+    /// How many of these were still leased.
+    leases: usize,
+}
+
+impl<T: Send + Sync + 'static> Default for Ended<T> {
+    fn default() -> Self {
+        Self { slots: Emptied::new(), deleted: 0, leases: 0 }
+    }
+}
+
+impl<T: Send + Sync + 'static> Ended<T> {
+    /// As [`finish`]; gives the handle back when it is too late.
+    #[inline(always)]
+    fn acknowledge(&mut self, held: Held<T>, lease: &Lease) -> Result<(), Held<T>> {
+        let shared = held.context();
+        if let Engine::Scheduled(scheduled) = &shared.engine {
+            let now = shared.clock.recent();
+            if scheduled.acknowledge(shared, now, lease.machine(&held)).is_err() {
+                return Err(held);
+            }
+        }
+        if !self.slots.takes(&held) {
+            self.settle();
+        }
+        let Self { slots, deleted, leases } = self;
+        held.remove_into(true, slots, |shared, was_leased, stored| match stored {
+            Ok(Stored { value, headers, .. }) => {
+                *deleted += 1;
+                if was_leased {
+                    *leases += 1;
+                } else if let Engine::Standard(standard) = &shared.engine {
+                    standard.removed_late(shared);
+                    // It waited, so there is room.
+                    shared.space.notify_one();
+                }
+                if !headers.is_nothing() {
+                    drop_headers(headers);
+                }
+                drop(value);
+            }
+            // An older delivery holds the slot too, so that it is not among `slots`.
+            Err(_) => count_ended(shared, was_leased, count::DELETED),
+        })
+    }
+
+    /// Counts, then gives the slots back, which keep the counters.
+    fn settle(&mut self) {
+        let (deleted, leases) = (mem::take(&mut self.deleted), mem::take(&mut self.leases));
+        if let Some(shared) = self.slots.context()
+            && deleted > 0
+        {
+            if let Engine::Standard(standard) = &shared.engine {
+                standard.unreserve(leases);
+            }
+            shared.gone(count::DELETED, deleted);
+        }
+        self.slots.give_back();
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// Settles the accounts of one message whose life has ended.
+#[inline(always)]
+fn count_ended<T: Send + Sync + 'static>(shared: &Shared<T>, was_leased: bool, why: usize) {
+    if let Engine::Standard(standard) = &shared.engine {
+        if was_leased {
+            standard.lease_ended();
+        } else {
+            // It waited, so there is room.
+            standard.removed_late(shared);
+        }
+    }
+    shared.gone(why, 1);
 }
 
 /// Returns a leased message to its queue, or to the dead letters if it was received too often.
@@ -443,21 +558,21 @@ impl<T: Send + Sync + 'static> Drop for Delivery<T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            abandon(held, &self.lease);
+            abandon(held, self.lease);
         }
     }
 }
 
 /// What a delivery does that is dropped without a verdict.
 #[inline(never)]
-fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) {
+fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: Lease) {
     if lease.is_left_running() {
         return;
     }
     // A verdict that comes too late here has nobody to tell.
     let _ = match held.context().config.on_drop {
-        OnDrop::Return => give_back(held, lease),
-        OnDrop::Acknowledge => finish(held, lease, count::DELETED).map(drop),
+        OnDrop::Return => give_back(held, &lease),
+        OnDrop::Acknowledge => finish(held, &lease, count::DELETED).map(drop),
         OnDrop::Expire => Ok(()),
     };
 }

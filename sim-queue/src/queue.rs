@@ -22,7 +22,7 @@ use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
     DeadLetter, DeadLetterPolicy, MAX_RECEIVES, Policy, ReturnAddress, Target,
 };
-use crate::delivery::{Delivery, Lease};
+use crate::delivery::{Delivery, Lease, acknowledge_all};
 use crate::error::{
     ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
     SendError, Stale, TryReceiveError, TrySendError,
@@ -532,10 +532,13 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
     #[inline]
     pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
-        match self.receive_fast() {
-            Some(delivery) => Ok(delivery),
-            None => self.try_receive_exactly(),
+        if let Some(delivery) = self.receive_fast() {
+            return Ok(delivery);
         }
+        // Through a place of its own: one that the fast way shared would be in memory; see `take_fast`.
+        let mut outcome = None;
+        self.try_receive_exactly(&mut outcome);
+        outcome.unwrap_or(Err(TryReceiveError::Empty))
     }
 
     /// Receives by the recent time.
@@ -543,9 +546,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
         let shared = self.shared();
         match &shared.engine {
-            Engine::Standard(standard) => {
-                standard.take(&self.slots, shared.clock.recent(), None).ok()
-            }
+            Engine::Standard(standard) => standard.take_fast(&self.slots, shared.clock.recent()),
             Engine::Scheduled(scheduled) => {
                 let recent = shared.clock.recent();
                 if !scheduled.may_receive(shared, recent) {
@@ -558,9 +559,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     /// Receives by the exact time: what is due now may be visible.
     #[inline(never)]
-    fn try_receive_exactly(&self) -> Result<Delivery<T>, TryReceiveError> {
+    fn try_receive_exactly(&self, outcome: &mut Option<Result<Delivery<T>, TryReceiveError>>) {
         let shared = self.shared();
-        match &shared.engine {
+        *outcome = Some(match &shared.engine {
             Engine::Standard(standard) => {
                 let now = shared.clock.now();
                 standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
@@ -572,7 +573,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                     Err(error) => Err(self.machine_error(error)),
                 }
             }
-        }
+        });
     }
 
     /// Receives one message, waiting for it: SQS's long poll without an end.
@@ -642,6 +643,36 @@ impl<T: Send + Sync + 'static> Queue<T> {
         out: &mut Vec<Delivery<T>>,
     ) -> Result<usize, TryReceiveError> {
         self.try_receive_into(&Receive { max, ..Receive::default() }, out)
+    }
+
+    /// Receives up to `max` messages behind those in `out`, waiting until there is at least one; returns how
+    /// many. Allocates nothing where `out` has room.
+    ///
+    /// # Errors
+    /// As [`receive_with`](Self::receive_with); `out` is untouched.
+    ///
+    /// # Cancel safety
+    /// Messages are taken in the poll that completes the future: one that is dropped loses none.
+    pub async fn receive_batch(
+        &self,
+        max: usize,
+        out: &mut Vec<Delivery<T>>,
+    ) -> Result<usize, ReceiveError> {
+        let shared = self.shared();
+        until(&shared.arrivals, &shared.clock, Instant::NEVER, || {
+            let outcome = self.try_receive_batch(max, out);
+            self.attempt(outcome)
+        })
+        .await
+        .unwrap_or_else(|Elapsed| Err(self.elapsed()))
+    }
+
+    /// Acknowledges all of `deliveries`, drops their payloads, and returns how many they were. What stands in one
+    /// chunk of the queue's memory is given back at once, so this is cheaper than to acknowledge each.
+    ///
+    /// Those whose [verdict comes too late](Stale) stay in `deliveries`, in their order.
+    pub fn acknowledge_all(&self, deliveries: &mut Vec<Delivery<T>>) -> usize {
+        acknowledge_all(deliveries)
     }
 
     fn try_receive_into(

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use sim_core::deadline::LeaseRing;
 use sim_core::ring::{Bounded, Entry, Unbounded};
-use sim_core::slab::{Due, NO_NOTE, Noted, Removed};
+use sim_core::slab::{Claimed, Due, NO_NOTE, Noted, Removed};
 use sim_core::sync::Mutex;
 use sim_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sim_core::time::Instant;
@@ -230,7 +230,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     /// Takes many messages without headers in with one claim, as many as there is room for.
     pub(crate) fn send_values(&self, slots: &Slots<T>, now: Instant, values: &mut Vec<T>) -> usize {
         let shared = slots.context();
-        if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
+        // Beside what waits outside of the ring, the ring's capacity is too large: one by one.
+        let is_shared = shared.config.capacity.is_some() && self.slots_waiting() != 0;
+        if self.delay_nanos.load(Ordering::Relaxed) != 0 || is_shared {
             let mut taken = 0;
             let mut rest = std::mem::take(values).into_iter();
             for value in rest.by_ref() {
@@ -264,6 +266,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
         let Times { sent_at, now, visible_at } = times;
+        // A message that is too old before it shows is dropped then.
+        let visible_at = LeaseEnd { at: visible_at, own: None }.within(shared, sent_at).at;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
@@ -296,8 +300,67 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     // ---- receiving -----------------------------------------------------------------------------------
 
-    /// Receives one message.
+    /// Receives one message that has come straight out of the ring. `None` where that is not all there is
+    /// to it (nothing there, something came back, something is due, the cap is reached): then [`take`](Self::take)
+    /// knows what to do.
+    ///
+    /// Inlined, and without a call that is handed a place in memory for the delivery: so the delivery is made
+    /// in registers where it is used. A struct that is written word by word and then moved as a whole
+    /// makes the processor wait until the words have left its store buffer, which costs as much as a
+    /// compare-and-swap.
     #[inline(always)]
+    pub(crate) fn take_fast(&self, slots: &Slots<T>, now: Instant) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) || !self.returned.is_empty() {
+            return None;
+        }
+        self.reserve(shared, 1).ok()?;
+        let lease = self.lease_end(shared, now, None);
+        let taken = match &self.fresh {
+            Fresh::Bounded(ring) => ring
+                .pop_entry()
+                .map(|entry| self.lease_fresh(slots, now, lease, entry)),
+            Fresh::Unbounded(ring) => ring
+                .pop_entry()
+                .map(|entry| self.lease_fresh(slots, now, lease, entry)),
+        };
+        if taken.is_none() {
+            self.unreserve(1);
+        }
+        taken.flatten()
+    }
+
+    /// Leases what was taken out of the ring under a reservation; drops it, and gives the reservation back, if it
+    /// is too old.
+    #[inline(always)]
+    fn lease_fresh(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        lease: LeaseEnd,
+        entry: Entry<Waiting<T>, u64>,
+    ) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        shared.space.notify_one();
+        if shared.is_expired(Instant::from_nanos(entry.key), now) {
+            self.expire(shared, entry.value);
+            self.unreserve(1);
+            return None;
+        }
+        let held = self.place(&mut slots.claimed(), 0, shared, now, lease, entry);
+        Some(Delivery::new(held, Lease::new(now, 1)))
+    }
+
+    /// Drops a message out of the ring that is too old.
+    #[cold]
+    fn expire(&self, shared: &Shared<T>, waiting: Waiting<T>) {
+        drop(waiting);
+        shared.counters.add(count::UNRECEIVED, 1);
+        shared.gone(count::EXPIRED, 1);
+    }
+
+    /// Receives one message.
+    #[inline(never)]
     pub(crate) fn take(
         &self,
         slots: &Slots<T>,
@@ -321,12 +384,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
             shared.space.notify_one();
             let sent_at = Instant::from_nanos(entry.key);
             if shared.is_expired(sent_at, now) {
-                drop(entry.value);
-                shared.counters.add(count::UNRECEIVED, 1);
-                shared.gone(count::EXPIRED, 1);
+                self.expire(shared, entry.value);
                 continue;
             }
-            let held = self.place(slots, now, lease, entry.position, sent_at, entry.value);
+            let held = self.place(&mut slots.claimed(), 0, shared, now, lease, entry);
             return Ok(Delivery::new(held, Lease::new(now, 1)));
         }
     }
@@ -356,7 +417,6 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let max = self.reserve(shared, max)?;
         let lease = self.lease_end(shared, now, visibility);
         let before = out.len();
-        out.reserve(max.min(self.fresh.len() + self.returned.len()));
         let mut found = 0;
         while found < max && !self.returned.is_empty() {
             let Some(entry) = self.returned.pop_entry() else { break };
@@ -365,15 +425,32 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 found += 1;
             }
         }
+        let mut claimed = slots.claimed();
         while found < max {
             let mut expired = 0;
-            let taken = self.fresh.pop_batch(max - found, |position, key, waiting| {
-                let sent_at = Instant::from_nanos(key);
-                if shared.is_expired(sent_at, now) {
+            if let Fresh::Bounded(ring) = &self.fresh
+                && shared.config.retention.is_none()
+            {
+                // An iterator that cannot end early: the deliveries are made in their places, as none is that
+                // is pushed; see `take_fast`.
+                let Some(mut batch) = ring.claim_batch(max - found) else { break };
+                let count = batch.len();
+                out.extend((0..count).map(|at| {
+                    let Some(entry) = batch.next() else {
+                        unreachable!("a batch yields as many as it says")
+                    };
+                    let held = self.place(&mut claimed, count - at - 1, shared, now, lease, entry);
+                    Delivery::new(held, Lease::new(now, 1))
+                }));
+                found += count;
+                continue;
+            }
+            let taken = self.fresh.pop_batch(max - found, |follow, entry| {
+                if shared.is_expired(Instant::from_nanos(entry.key), now) {
                     expired += 1;
                     return;
                 }
-                let held = self.place(slots, now, lease, position, sent_at, waiting);
+                let held = self.place(&mut claimed, follow, shared, now, lease, entry);
                 out.push(Delivery::new(held, Lease::new(now, 1)));
                 found += 1;
             });
@@ -394,23 +471,24 @@ impl<T: Send + Sync + 'static> Standard<T> {
         Ok(taken)
     }
 
-    /// Puts a message out of the ring into a leased slot.
+    /// Puts a message out of the ring into a leased slot; so many `follow`.
     #[inline(always)]
     fn place(
         &self,
-        slots: &Slots<T>,
+        claimed: &mut Claimed<'_, Shared<T>, Stored<T>>,
+        follow: usize,
+        shared: &Shared<T>,
         now: Instant,
         lease: LeaseEnd,
-        position: u64,
-        sent_at: Instant,
-        waiting: Waiting<T>,
+        entry: Entry<Waiting<T>, u64>,
     ) -> Held<T> {
-        let lease = lease.within(slots.context(), sent_at);
-        let Waiting { value, headers } = waiting;
+        let Entry { position, key, value: Waiting { value, headers } } = entry;
+        let sent_at = Instant::from_nanos(key);
+        let lease = lease.within(shared, sent_at);
         let first_received = now.as_nanos().max(1);
         let mut make = move || Stored::received(value, headers, position, sent_at, first_received);
         loop {
-            match slots.insert_leased_noted(lease.at.as_nanos(), make) {
+            match claimed.insert_leased_noted(follow + 1, lease.at.as_nanos(), make) {
                 Ok(held) => {
                     self.arm(&held, lease);
                     return held;
@@ -590,6 +668,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if received + max as u64 <= self.granted.load(Ordering::Relaxed) {
             return Ok(max);
         }
+        self.grant(shared, max, cap, received)
+    }
+
+    /// Counts those in flight, for the next so many receives.
+    #[cold]
+    fn grant(
+        &self,
+        shared: &Shared<T>,
+        max: usize,
+        cap: usize,
+        received: u64,
+    ) -> Result<usize, Nothing> {
         let in_flight = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
         let room = cap.saturating_sub(in_flight);
         self.granted.store(received + room as u64, Ordering::Relaxed);
@@ -597,7 +687,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[inline]
-    fn unreserve(&self, n: usize) {
+    pub(crate) fn unreserve(&self, n: usize) {
         if self.is_exact && n > 0 {
             self.exact.fetch_sub(n, Ordering::SeqCst);
         }
@@ -711,8 +801,20 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 self.end_leases(slots, control, at, chunk, dropped, letters);
                 return;
             }
-            Some((_, Timer::Visible(low))) => {
+            Some((at, Timer::Visible(low))) => {
                 match slots.with_low(low, |stored| stored.sent_at) {
+                    Some(sent_at) if shared.is_expired(sent_at, at) => {
+                        match slots.remove_idle_low(low) {
+                            Some(Removed::Value(stored)) => {
+                                dropped.push(Waiting {
+                                    value: stored.value,
+                                    headers: stored.headers.into_headers(),
+                                });
+                            }
+                            Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
+                            None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
+                        }
+                    }
                     Some(sent_at) => self.push_returned(sent_at, low),
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
@@ -779,7 +881,6 @@ impl<T: Send + Sync + 'static> Standard<T> {
         letters: &mut Vec<Stored<T>>,
     ) {
         let shared = slots.context();
-        shared.counters.add(count::LAPSED, 1);
         let seen = slots.with_low(low, |stored| {
             (stored.sent_at, stored.receives.load(Ordering::Relaxed))
         });
@@ -791,6 +892,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
         };
         let is_dead = shared.max_receives().is_some_and(|max| receives >= max);
         let is_old = shared.is_expired(sent_at, at);
+        // A message that grew too old has expired; its lease has not run out.
+        shared.counters.add(count::LAPSED, u64::from(!is_old));
         if !is_dead && !is_old {
             self.put_back(shared, sent_at, low);
             return;
@@ -985,7 +1088,7 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 }
 
 impl<T> Fresh<T> {
-    #[inline]
+    #[inline(always)]
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
@@ -995,14 +1098,16 @@ impl<T> Fresh<T> {
 
     /// Pushes as many of the values as fit, with one claim; returns how many.
     fn push_values(&self, key: u64, values: &mut Vec<T>) -> usize {
-        let mut entries = values.drain(..).map(|value| (key, Waiting { value, headers: None }));
+        let want = values.len();
+        let plain = |value| Waiting { value, headers: None };
         let (_, pushed) = match self {
-            Self::Bounded(ring) => ring.push_batch_keyed(&mut entries),
-            Self::Unbounded(ring) => ring.push_batch_keyed(&mut entries),
+            Self::Bounded(ring) => {
+                ring.push_batch_from(key, want, move |count| values.drain(..count).map(plain))
+            }
+            Self::Unbounded(ring) => {
+                ring.push_batch_from(key, want, move |count| values.drain(..count).map(plain))
+            }
         };
-        // The rest goes back to the caller, in order.
-        let rest: Vec<T> = entries.map(|(_, waiting)| waiting.value).collect();
-        values.extend(rest);
         pushed
     }
 
@@ -1022,11 +1127,12 @@ impl<T> Fresh<T> {
         .map(|entry| entry.value)
     }
 
-    fn pop_batch(&self, max: usize, mut each: impl FnMut(u64, u64, Waiting<T>)) -> usize {
-        let each = |entry: Entry<Waiting<T>, u64>| each(entry.position, entry.key, entry.value);
+    /// Tells `each` how many of its claim follow, too.
+    #[inline(always)]
+    fn pop_batch(&self, max: usize, each: impl FnMut(usize, Entry<Waiting<T>, u64>)) -> usize {
         match self {
-            Self::Bounded(ring) => ring.pop_batch(max, each),
-            Self::Unbounded(ring) => ring.pop_batch(max, each),
+            Self::Bounded(ring) => ring.pop_batch_counted(max, each),
+            Self::Unbounded(ring) => ring.pop_batch_counted(max, each),
         }
     }
 

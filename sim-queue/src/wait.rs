@@ -32,15 +32,20 @@ impl<'a, T: Send + Sync + 'static> ReceiveWait<'a, T> {
         Self { queue, deadline, waiter: None }
     }
 
+    /// Leaves its outcome in a place of its own: a returned one would share memory with that of the fast way.
     #[inline(never)]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery<T>, ReceiveError>> {
+    fn poll_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: &mut Poll<Result<Delivery<T>, ReceiveError>>,
+    ) {
         let Self { queue, deadline, waiter } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_receive();
-        waiter
+        *outcome = waiter
             .poll_until(cx, &shared.arrivals, &shared.clock, *deadline, &mut attempt)
-            .map(|outcome| outcome.unwrap_or_else(|Elapsed| Err(ReceiveError::Elapsed)))
+            .map(|outcome| outcome.unwrap_or_else(|Elapsed| Err(ReceiveError::Elapsed)));
     }
 }
 
@@ -54,7 +59,9 @@ impl<T: Send + Sync + 'static> Future for ReceiveWait<'_, T> {
         {
             return Poll::Ready(Ok(delivery));
         }
-        self.poll_waiting(cx)
+        let mut outcome = Poll::Pending;
+        self.poll_waiting(cx, &mut outcome);
+        outcome
     }
 }
 
@@ -95,20 +102,24 @@ impl<'a, T: Send + Sync + 'static> SendWait<'a, T> {
         Self { queue, deadline, message: Some(message), waiter: None }
     }
 
+    /// Leaves its outcome in a place of its own, as that of [`ReceiveWait`] does.
     #[inline(never)]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent, SendError<T>>> {
+    fn poll_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: &mut Poll<Result<Sent, SendError<T>>>,
+    ) {
         let Self { queue, deadline, message, waiter } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_send(message);
-        match waiter.poll_until(cx, &shared.space, &shared.clock, *deadline, &mut attempt) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(outcome)) => Poll::Ready(outcome),
-            Poll::Ready(Err(Elapsed)) => match message.take() {
-                Some(message) => Poll::Ready(Err(SendError::Elapsed(Box::new(message)))),
-                None => unreachable!("polled after it was ready"),
-            },
-        }
+        *polled = waiter
+            .poll_until(cx, &shared.space, &shared.clock, *deadline, &mut attempt)
+            .map(|outcome| match (outcome, message.take()) {
+                (Ok(outcome), _) => outcome,
+                (Err(Elapsed), Some(message)) => Err(SendError::Elapsed(Box::new(message))),
+                (Err(Elapsed), None) => unreachable!("polled after it was ready"),
+            });
     }
 }
 
@@ -125,7 +136,9 @@ impl<T: Send + Sync + 'static> Future for SendWait<'_, T> {
                 Err(message) => self.message = Some(message),
             }
         }
-        self.poll_waiting(cx)
+        let mut polled = Poll::Pending;
+        self.poll_waiting(cx, &mut polled);
+        polled
     }
 }
 
