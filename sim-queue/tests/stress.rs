@@ -1,4 +1,5 @@
 //! Real threads, a real runtime, the system clock: short, and nothing may be lost, doubled or left asleep.
+#![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;

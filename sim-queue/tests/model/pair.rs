@@ -257,7 +257,7 @@ impl Pair {
         let token = self.drops.token();
         let m = token.id;
         let mut message = Message::new(token);
-        if !self.is_standard() && !(send.group == 3 && !self.is_fifo()) {
+        if self.has_group(send) {
             message = message.group(group(send.group));
         }
         if let Some(key) = send.dedup.filter(|_| self.is_fifo()) {
@@ -269,10 +269,15 @@ impl Pair {
         (message, m)
     }
 
+    /// The last of the tenants of a fair queue stands for messages without one.
+    fn has_group(&self, send: &Send) -> bool {
+        !self.is_standard() && (self.is_fifo() || send.group != 3)
+    }
+
     /// What the oracle says to the same message.
     fn admit(&mut self, send: Option<&Send>, m: u32) -> Result<u64, NotStored> {
         let given = send
-            .filter(|send| !self.is_standard() && !(send.group == 3 && !self.is_fifo()))
+            .filter(|send| self.has_group(send))
             .map(|send| group(send.group));
         let key = send
             .and_then(|send| send.dedup)

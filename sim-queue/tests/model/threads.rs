@@ -626,6 +626,9 @@ fn threads_on_a_fifo_queue_keep_the_order_within_each_group() {
     }
 }
 
+/// Message, receive count, time of the receive, and whether it was given back.
+type Received = (u32, u32, Instant, bool);
+
 /// While the clock moves nobody knows when exactly a call took place; what must hold all the same is that a
 /// lease excludes others until its end, that counts have no gap, and that nothing is lost or doubled.
 fn play_moving(kind: Kind, seed: u64) {
@@ -640,7 +643,7 @@ fn play_moving(kind: Kind, seed: u64) {
         }
         queue.try_send(message).unwrap();
     }
-    let receives: Arc<Mutex<Vec<(u32, u32, Instant, bool)>>> = Arc::default();
+    let receives: Arc<Mutex<Vec<Received>>> = Arc::default();
     let taken: Arc<Mutex<Vec<u32>>> = Arc::default();
     let mut threads = Vec::new();
     for number in 0..3 {
