@@ -153,7 +153,7 @@ pub(crate) struct Facts<T> {
 impl<T> Facts<T> {
     /// Makes the letter again whose message was refused.
     pub(crate) fn into_letter(self, mut message: Message<T>) -> DeadLetter<T> {
-        if let Some(headers) = &mut message.headers {
+        if let Some(headers) = message.headers.headers_mut() {
             headers.id = None;
             headers.sent_at = None;
             headers.origin = None;

@@ -257,13 +257,13 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// The message's group or tenant.
     #[must_use]
     pub fn group(&self) -> Option<&GroupId> {
-        self.held().headers.as_ref()?.group.as_ref()
+        self.held().headers.group()
     }
 
     /// The message's de-duplication id, where its sender gave one.
     #[must_use]
     pub fn deduplication_id(&self) -> Option<&DeduplicationId> {
-        self.held().headers.as_ref()?.deduplication_id.as_ref()
+        self.held().headers.headers()?.deduplication_id.as_ref()
     }
 
     /// The message's place in the order of a FIFO queue.
@@ -277,19 +277,19 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[must_use]
     pub fn attributes(&self) -> &Attributes {
         static NONE: std::sync::LazyLock<Attributes> = std::sync::LazyLock::new(Attributes::default);
-        self.held().headers.as_ref().map_or(&NONE, |headers| &headers.attributes)
+        self.held().headers.headers().map_or(&NONE, |headers| &headers.attributes)
     }
 
     /// The trace header that the sender attached.
     #[must_use]
     pub fn trace_header(&self) -> Option<&str> {
-        self.held().headers.as_ref()?.trace.as_deref()
+        self.held().headers.headers()?.trace.as_deref()
     }
 
     /// Where a dead letter comes from; `None` for a message that is none.
     #[must_use]
     pub fn dead_letter(&self) -> Option<&Origin<T>> {
-        self.held().headers.as_ref()?.origin.as_deref()
+        self.held().headers.headers()?.origin.as_deref()
     }
 
     /// Names this lease of this message, for a verdict that comes by another way.

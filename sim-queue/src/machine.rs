@@ -60,7 +60,7 @@ use sim_core::time::Instant;
 
 use crate::group::{GroupId, ReceiveAttemptId, SequenceNumber};
 
-pub use admission::{Accepted, Admission, First, NotStored};
+pub use admission::{Accepted, Admission, Admitted, First, NotStored};
 pub use dedup::DedupKey;
 pub use outcome::{
     Acknowledged, ChangeError, Content, DeadLetter, Disposition, Effect, Leased, MessageKey,
@@ -179,39 +179,59 @@ impl<M: Copy> Machine<M> {
         m: M,
         admission: &Admission<'_>,
     ) -> Result<Accepted, NotStored> {
-        let unseen = match self.admit(now, admission) {
+        let admitted = self.admit(now, admission)?;
+        Ok(self.store(now, m, admitted))
+    }
+
+    /// The first half of a [`send`](Self::send): finds out whether the message may be stored, so that its
+    /// payload is given a name only then.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn admit(&mut self, now: Instant, admission: &Admission<'_>) -> Result<Admitted, NotStored> {
+        let unseen = match self.look_up(now, admission) {
             Ok(unseen) => unseen,
             Err(why) => {
                 self.counters.deduplicated += u64::from(matches!(why, NotStored::Duplicate(_)));
                 return Err(why);
             }
         };
-        let waiting = self.tally.visible as usize + self.tally.delayed as usize;
-        if self
-            .rules
-            .capacity
-            .is_some_and(|capacity| waiting >= capacity)
-            || self.records.is_full()
-            || self.groups.is_full()
-        {
+        if self.is_full() || self.records.is_full() || self.groups.is_full() {
             return Err(NotStored::Full);
-        }
-        let sequence = self.last_sequence + 1;
-        self.last_sequence = sequence;
-        if let (Some(dedup), Some(unseen)) = (&mut self.dedup, unseen) {
-            dedup.remember(now, unseen, admission, SequenceNumber::new(sequence));
         }
         let group = match self.order {
             Order::Standard => NIL,
-            Order::Fair | Order::Fifo => self.groups.enter(admission.group),
+            Order::Fair | Order::Fifo => self.groups.find_or_create(admission.group),
         };
-        let delay = admission.delay.unwrap_or(self.rules.delay);
+        Ok(Admitted {
+            unseen: unseen.map(|unseen| (unseen, admission.id)),
+            group,
+            delay: admission.delay,
+            sent_at: admission.sent_at,
+        })
+    }
+
+    /// The second half of a [`send`](Self::send): stores the message that was just admitted, nothing else
+    /// having happened in between.
+    #[inline]
+    pub fn store(&mut self, now: Instant, m: M, admitted: Admitted) -> Accepted {
+        let Admitted { unseen, group, delay: own_delay, sent_at } = admitted;
+        let sequence = self.last_sequence + 1;
+        self.last_sequence = sequence;
+        if let (Some(dedup), Some((unseen, id))) = (&mut self.dedup, unseen) {
+            dedup.remember(now, unseen, First { id, sequence: SequenceNumber::new(sequence) });
+        }
+        if group != NIL {
+            self.groups.occupy(group);
+        }
+        let delay = own_delay.unwrap_or(self.rules.delay);
         let state = if delay.is_zero() {
             State::Visible
         } else {
             State::Delayed
         };
-        let sent_at = admission.sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let sent_at = sent_at.map_or(now, |sent_at| sent_at.min(now));
         let (age, in_age_order) = self.ages.back(sent_at);
         let in_lane = state == State::Visible || self.order == Order::Fifo;
         let lane = match self.order {
@@ -254,19 +274,28 @@ impl<M: Copy> Machine<M> {
                 Order::Fifo => first && self.groups.settle_fifo(group, &self.records),
             },
             _ => {
-                self.start_delay(now, index, delay, admission.delay.is_some());
+                self.start_delay(now, index, delay, own_delay.is_some());
                 false
             }
         };
-        Ok(Accepted {
+        Accepted {
             key: MessageKey { sequence, index },
             sequence: SequenceNumber::new(sequence),
             visible_now: state == State::Visible,
             wakes,
-        })
+        }
     }
 
-    fn admit(
+    /// Whether as many messages wait as the capacity allows.
+    #[must_use]
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let waiting = self.tally.visible as usize + self.tally.delayed as usize;
+        self.rules.capacity.is_some_and(|capacity| waiting >= capacity)
+    }
+
+    #[inline]
+    fn look_up(
         &mut self,
         now: Instant,
         admission: &Admission<'_>,
@@ -353,6 +382,24 @@ impl<M: Copy> Machine<M> {
             taken += 1;
         }
         Ok(taken)
+    }
+
+    /// Receives one message, if there is one: what [`receive`](Self::receive) does with a `max` of 1 and
+    /// nothing else asked for.
+    ///
+    /// # Errors
+    /// [`ReceiveError::OverLimit`].
+    #[inline]
+    pub fn receive_one(&mut self, now: Instant) -> Result<Option<Leased<M>>, ReceiveError> {
+        let full = self.in_flight_full();
+        let index = match self.order {
+            Order::Fifo if full => None,
+            Order::Fifo => self.groups.next_ready(),
+            _ if full => return Err(ReceiveError::OverLimit),
+            Order::Fair => return Ok(self.receive_one_fair(now, None)),
+            Order::Standard => (!self.visible.is_empty()).then_some(self.visible.head),
+        };
+        Ok(index.map(|index| self.lease(index, now, None)))
     }
 
     fn receive_fifo(

@@ -201,15 +201,15 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
             // An older delivery still looks at it; it comes back when that one goes.
             return;
         };
-        let kept = (stored.sent_at, stored.headers.as_ref().and_then(|headers| headers.id));
+        let kept = (stored.sent_at, stored.headers.headers().and_then(|headers| headers.id));
         let mut message = Message { value: stored.value, headers: stored.headers };
         // SQS: a message that is moved back counts as new.
-        if let Some(headers) = &mut message.headers {
+        if let Some(headers) = message.headers.headers_mut() {
             headers.id = None;
             headers.sent_at = None;
             headers.delay = None;
         }
-        let origin = message.headers.as_mut().and_then(|headers| headers.origin.take());
+        let origin = message.headers.headers_mut().and_then(|headers| headers.origin.take());
         let outcome = match (&self.task.destination, home) {
             (Some(sink), _) => sink.try_deliver(message),
             (None, Some(home)) => home.deliver(message),
@@ -229,7 +229,7 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
             }
         }
         let mut message = refused.item;
-        if origin.is_some() || kept.1.is_some() || message.headers.is_some() {
+        if origin.is_some() || kept.1.is_some() || !message.headers.is_nothing() {
             let headers = message.headers_mut();
             headers.origin = origin;
             headers.id = kept.1;

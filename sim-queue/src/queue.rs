@@ -354,13 +354,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let Some(message) = slot.take() else {
             return Attempt::Pending { wake_at: Instant::NEVER };
         };
-        match self.send_now(message) {
+        match self.send_fast(message).or_else(|message| self.send_with_headers(message)) {
             Ok(sent) => Attempt::Done { value: Ok(sent), more: !self.is_full() },
-            Err(error) if error.reason.is_temporary() => {
-                *slot = Some(*error.message);
-                Attempt::Pending { wake_at: self.room_at(&error.reason) }
+            Err((message, reason)) if reason.is_temporary() => {
+                *slot = Some(message);
+                Attempt::Pending { wake_at: self.room_at(&reason) }
             }
-            Err(error) => Attempt::Done { value: Err(SendError::Refused(error)), more: true },
+            Err((message, reason)) => {
+                let error = TrySendError::new(message, reason);
+                Attempt::Done { value: Err(SendError::Refused(error)), more: true }
+            }
         }
     }
 
@@ -385,21 +388,34 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Standard(standard) => {
                 standard.visible() + standard.delayed() >= capacity as u64
             }
-            // The machine decides; a wake-up in vain is cheaper than its lock.
-            Engine::Scheduled(_) => false,
+            Engine::Scheduled(scheduled) => scheduled.is_full(),
         })
     }
 
     #[inline]
     pub(crate) fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
-        self.send_fast(message).or_else(|message| self.send_with_headers(message))
+        self.send_fast(message)
+            .or_else(|message| self.send_with_headers(message))
+            .map_err(|(message, reason)| TrySendError::new(message, reason))
+    }
+
+    /// Sends a message that was just made, where that is likely to succeed; gives it back otherwise.
+    #[inline(always)]
+    pub(crate) fn send_first(&self, message: Message<T>) -> Result<Sent, Message<T>> {
+        match &self.shared().engine {
+            Engine::Scheduled(scheduled) if !scheduled.is_full() => {
+                self.send_with_headers(message).map_err(|(message, _)| message)
+            }
+            _ => self.send_fast(message),
+        }
     }
 
     /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
     #[inline(always)]
     pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
-        if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
+        if let Engine::Standard(standard) = &shared.engine
+            && message.headers.is_nothing()
             && shared.size.is_none()
         {
             let now = shared.clock.recent();
@@ -413,10 +429,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
     }
 
     #[inline(never)]
-    fn send_with_headers(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+    fn send_with_headers(&self, message: Message<T>) -> Result<Sent, (Message<T>, Refusal)> {
         let shared = self.shared();
         if let Err(reason) = self.check(&message) {
-            return Err(TrySendError::new(message, reason));
+            return Err((message, reason));
         }
         match &shared.engine {
             Engine::Standard(standard) => {
@@ -430,7 +446,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                     Err(message) => {
                         let reason =
                             if shared.is_closed() { Refusal::Closed } else { Refusal::Full };
-                        Err(TrySendError::new(message, reason))
+                        Err((message, reason))
                     }
                 }
             }
@@ -439,10 +455,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
                     scheduled.serve(&self.slots, now);
                 }
-                match scheduled.send(&self.slots, now, message, false, true) {
-                    Ok(admitted) => Ok(sent(shared, &admitted)),
-                    Err((message, reason)) => Err(TrySendError::new(message, reason)),
-                }
+                scheduled
+                    .send(&self.slots, now, message, false, true)
+                    .map(|admitted| sent(shared, &admitted))
             }
         }
     }
@@ -452,7 +467,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     fn check(&self, message: &Message<T>) -> Result<(), Refusal> {
         let shared = self.shared();
         let limits = &shared.config.limits;
-        if let Some(headers) = &message.headers {
+        let headers = message.headers.headers();
+        if let Some(headers) = headers {
             if let Some(value) = headers.delay
                 && value > limits.delay
             {
@@ -464,13 +480,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
                     limit: limits.attributes,
                 });
             }
-            match shared.config.kind {
-                Kind::Standard if headers.group.is_some() => return Err(Refusal::UnexpectedGroup),
-                Kind::Standard | Kind::Fair(_) if headers.deduplication_id.is_some() => {
-                    return Err(Refusal::UnexpectedDeduplicationId);
-                }
-                _ => {}
+        }
+        match shared.config.kind {
+            Kind::Standard if message.group_id().is_some() => return Err(Refusal::UnexpectedGroup),
+            Kind::Standard | Kind::Fair(_)
+                if headers.is_some_and(|headers| headers.deduplication_id.is_some()) =>
+            {
+                return Err(Refusal::UnexpectedDeduplicationId);
             }
+            _ => {}
         }
         if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
             let bytes = message_bytes(message, size);
@@ -520,7 +538,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
     }
 
-    /// Receives from a standard queue by the recent time.
+    /// Receives by the recent time.
     #[inline(always)]
     pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
         let shared = self.shared();
@@ -528,7 +546,13 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Standard(standard) => {
                 standard.take(&self.slots, shared.clock.recent(), None).ok()
             }
-            Engine::Scheduled(_) => None,
+            Engine::Scheduled(scheduled) => {
+                let recent = shared.clock.recent();
+                if !scheduled.may_receive(shared, recent) {
+                    return None;
+                }
+                scheduled.receive_one(&self.slots, recent).ok().flatten()
+            }
         }
     }
 
@@ -542,9 +566,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
             }
             Engine::Scheduled(scheduled) => {
-                let mut one = Vec::with_capacity(1);
-                match scheduled.receive_exactly(&self.slots, None, 1, None, &mut one) {
-                    Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
+                match scheduled.receive_one(&self.slots, shared.clock.now()) {
+                    Ok(Some(delivery)) => Ok(delivery),
+                    Ok(None) => Err(self.nothing(Nothing::Empty)),
                     Err(error) => Err(self.machine_error(error)),
                 }
             }
@@ -730,8 +754,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     fn has_visible(&self) -> bool {
         match &self.shared().engine {
             Engine::Standard(standard) => standard.has_visible(),
-            // The machine decides; a wake-up in vain is cheaper than its lock.
-            Engine::Scheduled(_) => true,
+            Engine::Scheduled(scheduled) => scheduled.has_visible(),
         }
     }
 
@@ -744,7 +767,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 TryReceiveError::OverLimit { limit: shared.config.max_in_flight }
             }
             Nothing::Empty => {
-                if shared.is_closed() && self.remaining() == 0 {
+                if self.is_sealed() && self.remaining() == 0 {
                     return TryReceiveError::Closed;
                 }
                 shared.counters.add(count::EMPTY, 1);
@@ -1043,11 +1066,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn attempt_drained(&self) -> Attempt<()> {
         self.serve_if_due();
-        if self.shared().is_closed() && self.remaining() == 0 {
+        if self.is_sealed() && self.remaining() == 0 {
             Attempt::Done { value: (), more: true }
         } else {
             // What is left may end by itself: when it gets too old, or its lease its last time.
             Attempt::Pending { wake_at: self.shared().wake_at() }
+        }
+    }
+
+    /// Whether no send that was under way when the queue was closed can succeed any more.
+    fn is_sealed(&self) -> bool {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => standard.is_sealed(),
+            // Sends look at the flag under the lock that `remaining` takes.
+            Engine::Scheduled(_) => shared.is_closed(),
         }
     }
 
@@ -1083,7 +1116,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// When the queue next has something to serve, at the earliest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let next = self.shared().wake_at();
+        let shared = self.shared();
+        let next = match &shared.engine {
+            Engine::Standard(_) => shared.wake_at(),
+            Engine::Scheduled(scheduled) => {
+                let retry = Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst));
+                scheduled.next_deadline().map_or(retry, |deadline| deadline.min(retry))
+            }
+        };
         (next != Instant::NEVER).then_some(next)
     }
 
@@ -1172,7 +1212,7 @@ fn refuse_all<T>(messages: Vec<Message<T>>, reason: &Refusal) -> Vec<Result<Sent
 }
 
 fn message_bytes<T>(message: &Message<T>, size: fn(&T) -> usize) -> usize {
-    let attributes = message.headers.as_ref().map_or(0, |headers| headers.attributes.size());
+    let attributes = message.headers.headers().map_or(0, |headers| headers.attributes.size());
     size(&message.value).saturating_add(attributes)
 }
 

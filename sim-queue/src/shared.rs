@@ -28,7 +28,7 @@ use sim_core::time::Instant;
 
 use crate::config::QueueConfig;
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Policy, ReturnAddress};
-use crate::message::Headers;
+use crate::message::{Attached, Headers};
 use crate::move_task::Moves;
 use crate::scheduled::Scheduled;
 use crate::standard::Standard;
@@ -41,7 +41,7 @@ pub(crate) type Held<T> = sim_core::slab::Held<Shared<T>, Stored<T>>;
 /// A message in a slot: in flight, returned or delayed.
 pub(crate) struct Stored<T> {
     pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers<T>>>,
+    pub(crate) headers: Attached<T>,
     /// Numbers the message within its queue; the id is made from it. On FIFO and fair queues it is the
     /// sequence number.
     pub(crate) number: u64,
@@ -90,7 +90,7 @@ impl<T> Stored<T> {
     #[inline]
     pub(crate) fn new(
         value: T,
-        headers: Option<Box<Headers<T>>>,
+        headers: Attached<T>,
         number: u64,
         sent_at: Instant,
     ) -> Self {
@@ -117,7 +117,7 @@ impl<T> Stored<T> {
     ) -> Self {
         Self {
             value,
-            headers,
+            headers: headers.into(),
             number,
             sent_at,
             first_received: AtomicU64::new(first_received),
@@ -210,12 +210,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     pub(crate) fn id_of(&self, stored: &Stored<T>) -> Id {
-        match &stored.headers {
-            Some(headers) if headers.id.is_some() => {
-                headers.id.unwrap_or_else(|| self.id(stored.number))
-            }
-            _ => self.id(stored.number),
-        }
+        let own = stored.headers.headers().and_then(|headers| headers.id);
+        own.unwrap_or_else(|| self.id(stored.number))
     }
 
     /// Announces a deadline that was just made findable: lowers the bound, and lets the timekeeper know.

@@ -178,10 +178,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         let delay = message
             .headers
-            .as_ref()
+            .headers()
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
-        let sent_at = message.headers.as_ref().and_then(|headers| headers.sent_at);
+        let sent_at = message.headers.headers().and_then(|headers| headers.sent_at);
         let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
         if within_capacity
             && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
@@ -194,7 +194,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers }) {
+        match self.fresh.push(now.as_nanos(), Waiting { value, headers: headers.into_headers() }) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -202,7 +202,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 shared.arrivals.notify_one();
                 Ok(number)
             }
-            Err(Waiting { value, headers }) => Err(Message { value, headers }),
+            Err(Waiting { value, headers }) => Err(Message { value, headers: headers.into() }),
         }
     }
 
@@ -284,7 +284,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             drop(control);
             shared.announce(visible_at);
         } else {
-            self.returned.push_keyed(sent_at.as_nanos(), key.low());
+            self.push_returned(sent_at, key.low());
             drop(control);
             shared.arrivals.notify_one();
         }
@@ -613,11 +613,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     /// Makes an idle slot visible that was in flight until now. The caller notifies `arrivals`.
     pub(crate) fn put_back(&self, shared: &Shared<T>, sent_at: Instant, low: u64) {
-        self.returned.push_keyed(sent_at.as_nanos(), low);
+        self.push_returned(sent_at, low);
         self.lease_ended();
         if let Some(retention) = shared.config.retention {
             shared.announce(sent_at + retention);
         }
+    }
+
+    /// Appends an idle slot to `returned`, which is never closed: what came back may be received after the end
+    /// of sending.
+    #[inline]
+    fn push_returned(&self, sent_at: Instant, low: u64) {
+        let pushed = self.returned.push_keyed(sent_at.as_nanos(), low);
+        debug_assert!(pushed.is_ok(), "`returned` is never closed");
     }
 
     // ---- deadlines -----------------------------------------------------------------------------------
@@ -705,7 +713,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             Some((_, Timer::Visible(low))) => {
                 match slots.with_low(low, |stored| stored.sent_at) {
-                    Some(sent_at) => drop(self.returned.push_keyed(sent_at.as_nanos(), low)),
+                    Some(sent_at) => self.push_returned(sent_at, low),
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
                 self.delayed.fetch_sub(1, Ordering::SeqCst);
@@ -721,7 +729,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         } else if let Some(entry) = self.returned.pop_if(is_old) {
             match slots.remove_idle_low(entry.value) {
                 Some(Removed::Value(stored)) => {
-                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                    dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                 }
                 Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
@@ -801,7 +809,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         self.lease_ended();
         match removed {
             Some(Some(stored)) if is_old => {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
             }
             Some(Some(stored)) => letters.push(stored),
             Some(None) if is_old => shared.gone(count::EXPIRED, 1),
@@ -861,7 +869,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(low) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                     }
                     Some(Removed::Shared) => gone += 1,
                     // Acknowledged in this very moment.
@@ -874,7 +882,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(entry.value) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
                     }
                     Some(Removed::Shared) => gone += 1,
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
@@ -893,10 +901,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         gone
     }
 
-    /// Refuses every later send.
+    /// Refuses every later send. The queue's flag is set before, so that who is refused sees it.
     pub(crate) fn close(&self) {
-        // Sends into slots happen under this lock and look at the flag there.
+        // Sends into slots happen under this lock and look at the flag there: those that took it before have
+        // counted their messages, those after are refused.
         let _control = self.control.lock();
+        self.fresh.close();
+    }
+
+    /// Whether the last new message was taken in, so that nothing new comes after
+    /// [`remaining`](Self::remaining) said zero. The flag alone, set before the ring is closed, does not say so.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.fresh.is_closed()
     }
 
     pub(crate) fn has_visible(&self) -> bool {
@@ -973,7 +989,7 @@ impl<T> Fresh<T> {
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => Ok(ring.push_keyed(key, waiting)),
+            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
         }
     }
 
@@ -1052,4 +1068,17 @@ impl<T> Fresh<T> {
         }
     }
 
+    fn close(&self) {
+        match self {
+            Self::Bounded(ring) => ring.close(),
+            Self::Unbounded(ring) => ring.close(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Bounded(ring) => ring.is_closed(),
+            Self::Unbounded(ring) => ring.is_closed(),
+        }
+    }
 }

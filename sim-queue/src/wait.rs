@@ -120,7 +120,7 @@ impl<T: Send + Sync + 'static> Future for SendWait<'_, T> {
         if self.waiter.is_none()
             && let Some(message) = self.message.take()
         {
-            match self.queue.send_fast(message) {
+            match self.queue.send_first(message) {
                 Ok(sent) => return Poll::Ready(Ok(sent)),
                 Err(message) => self.message = Some(message),
             }

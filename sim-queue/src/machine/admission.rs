@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sim_core::time::Instant;
 
+use super::dedup::Unseen;
 use super::{DedupKey, MessageKey};
 use crate::group::{GroupId, SequenceNumber};
 
@@ -22,6 +23,18 @@ pub struct Admission<'a> {
     pub sent_at: Option<Instant>,
     /// The sender's name for the message, which a repetition gets back.
     pub id: u128,
+}
+
+/// A message that may be stored: what [`Machine::admit`](super::Machine::admit) found out for
+/// [`Machine::store`](super::Machine::store).
+#[derive(Debug)]
+#[must_use]
+pub struct Admitted {
+    /// To be remembered, with the sender's name for the message.
+    pub(super) unseen: Option<(Unseen, u128)>,
+    pub(super) group: u32,
+    pub(super) delay: Option<Duration>,
+    pub(super) sent_at: Option<Instant>,
 }
 
 /// A message that a send stored.

@@ -6,11 +6,11 @@
 //! send is answered with the first one's id and sequence number. Ids and content hashes never match
 //! each other.
 
-use crate::group::{DeduplicationId, GroupId, SequenceNumber};
+use crate::group::{DeduplicationId, GroupId};
 
 use super::recent::{Recent, hash_bytes};
 use super::rules::{DeduplicationScope, FifoConfig};
-use super::{Admission, First, NotStored};
+use super::{First, NotStored};
 use sim_core::time::Instant;
 
 /// What makes two sends the same.
@@ -31,7 +31,7 @@ impl DedupKey {
     }
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Key {
     /// Set if the scope is the group.
     group: Option<GroupId>,
@@ -45,6 +45,7 @@ pub(super) struct Dedup {
 }
 
 /// A key that was looked up and not found.
+#[derive(Debug)]
 pub(super) struct Unseen {
     hash: u64,
     key: Key,
@@ -92,13 +93,8 @@ impl Dedup {
         &mut self,
         now: Instant,
         unseen: Unseen,
-        admission: &Admission<'_>,
-        sequence: SequenceNumber,
+        first: First,
     ) {
-        let first = First {
-            id: admission.id,
-            sequence,
-        };
         self.sends.insert(now, unseen.hash, unseen.key, first);
     }
 }

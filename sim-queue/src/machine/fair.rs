@@ -83,18 +83,28 @@ impl<M: Copy> Machine<M> {
         out: &mut Vec<Leased<M>>,
     ) -> usize {
         for taken in 0..room {
-            let Some(group) = self.next_tenant(now) else {
+            let Some(leased) = self.receive_one_fair(now, visibility) else {
                 return taken;
             };
-            let index = self.groups.table[group].lane.head;
-            out.push(self.lease(index, now, visibility));
-            // The lease put the tenant out of its ring if that was its last visible message.
-            let ring = self.groups.table[group].ring_of;
-            if matches!(ring, Ring::Ready | Ring::Noisy) {
-                self.groups.place(group, ring);
-            }
+            out.push(leased);
         }
         room
+    }
+
+    pub(super) fn receive_one_fair(
+        &mut self,
+        now: Instant,
+        visibility: Option<Duration>,
+    ) -> Option<Leased<M>> {
+        let group = self.next_tenant(now)?;
+        let index = self.groups.table[group].lane.head;
+        let leased = self.lease(index, now, visibility);
+        // The lease put the tenant out of its ring if that was its last visible message.
+        let ring = self.groups.table[group].ring_of;
+        if matches!(ring, Ring::Ready | Ring::Noisy) {
+            self.groups.place(group, ring);
+        }
+        Some(leased)
     }
 
     fn next_tenant(&mut self, now: Instant) -> Option<u32> {

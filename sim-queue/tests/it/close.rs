@@ -397,3 +397,59 @@ fn a_dead_letter_queue_that_is_closed_keeps_its_letters_with_the_source() {
     assert_eq!((stats.in_flight, stats.redriven), (1, 0));
     assert_eq!(dead.stats().sent, 0);
 }
+
+/// Sends without headers take no lock: they race with closing on the ring alone.
+#[test]
+fn a_send_that_races_with_closing_is_delivered_or_refused() {
+    for (round, capacity) in [(10, None), (40, Some(3)), (200, Some(64)), (900, None)] {
+        let (queue, _) = queue(QueueConfig {
+            capacity,
+            ..QueueConfig::new("q")
+        });
+        let (sent, received) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for bulk in [false, true] {
+                let (queue, sent) = (&queue, &sent);
+                scope.spawn(move || {
+                    loop {
+                        let outcome = if bulk {
+                            queue.try_send_values(&mut vec![1, 2, 3])
+                        } else {
+                            let outcome = queue.try_send(1);
+                            outcome.map(|_| 1).map_err(|error| error.reason)
+                        };
+                        match outcome {
+                            Ok(count) => drop(sent.fetch_add(count, Ordering::SeqCst)),
+                            Err(Refusal::Closed) => return,
+                            Err(reason) => {
+                                assert_eq!(reason, Refusal::Full);
+                                std::thread::yield_now();
+                            }
+                        }
+                    }
+                });
+            }
+            for _ in 0..2 {
+                let (queue, received) = (&queue, &received);
+                scope.spawn(move || {
+                    loop {
+                        match queue.try_receive() {
+                            Ok(delivery) => {
+                                delivery.acknowledge().expect("nobody else has it");
+                                received.fetch_add(1, Ordering::SeqCst);
+                            }
+                            Err(TryReceiveError::Closed) => return,
+                            Err(_) => std::thread::yield_now(),
+                        }
+                    }
+                });
+            }
+            while received.load(Ordering::SeqCst) < round {
+                std::thread::yield_now();
+            }
+            queue.close(Close::Drain);
+        });
+        assert_eq!(received.into_inner(), sent.into_inner());
+        assert_eq!(queue.try_receive().unwrap_err(), TryReceiveError::Closed);
+    }
+}
