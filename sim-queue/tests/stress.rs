@@ -1,4 +1,5 @@
 //! Real threads, a real runtime, the system clock: short, and nothing may be lost, doubled or left asleep.
+#![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -483,6 +484,46 @@ fn closing_by_dropping_leaves_nothing_to_those_who_receive_meanwhile() {
             );
             drop(queue);
             drops.check();
+        }
+    });
+}
+
+#[test]
+fn a_cap_that_is_approximate_holds_for_messages_that_were_delayed() {
+    const CAP: u64 = 1_025;
+    within_patience(|| {
+        for _ in 0..20 {
+            let queue: Queue<u32> = Queue::new(QueueConfig {
+                max_in_flight: CAP as usize,
+                ..QueueConfig::new("stress")
+            })
+            .unwrap();
+            for n in 0..4_000 {
+                queue
+                    .try_send(Message::new(n).delay(Duration::from_nanos(1)))
+                    .unwrap();
+            }
+            let receivers: Vec<_> = (0..4)
+                .map(|_| {
+                    let queue = queue.clone();
+                    thread::spawn(move || {
+                        let mut held = Vec::new();
+                        while queue.try_receive_batch(90, &mut held).is_ok() {}
+                        held
+                    })
+                })
+                .collect();
+            let held: Vec<_> = receivers
+                .into_iter()
+                .flat_map(|receiver| receiver.join().unwrap())
+                .collect();
+            let in_flight = queue.stats().in_flight;
+            assert_eq!(in_flight, held.len() as u64);
+            // Each receiver may pass it by one call's messages.
+            assert!(
+                (CAP..=CAP + 4 * 90).contains(&in_flight),
+                "{in_flight} in flight"
+            );
         }
     });
 }

@@ -626,6 +626,17 @@ fn threads_on_a_fifo_queue_keep_the_order_within_each_group() {
     }
 }
 
+/// A delivery in short. The clock moves during the call that brings it: it read one time at its start, and
+/// another one after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Received {
+    m: u32,
+    count: u32,
+    started: Instant,
+    ended: Instant,
+    released: bool,
+}
+
 /// While the clock moves nobody knows when exactly a call took place; what must hold all the same is that a
 /// lease excludes others until its end, that counts have no gap, and that nothing is lost or doubled.
 fn play_moving(kind: Kind, seed: u64) {
@@ -640,43 +651,45 @@ fn play_moving(kind: Kind, seed: u64) {
         }
         queue.try_send(message).unwrap();
     }
-    let receives: Arc<Mutex<Vec<(u32, u32, Instant, bool)>>> = Arc::default();
+    let receives: Arc<Mutex<Vec<Received>>> = Arc::default();
     let taken: Arc<Mutex<Vec<u32>>> = Arc::default();
     let mut threads = Vec::new();
     for number in 0..3 {
         let (queue, receives, taken) = (queue.clone(), Arc::clone(&receives), Arc::clone(&taken));
         let mut random = Random::new(seed).fork(&number.to_string());
         threads.push(thread::spawn(move || {
-            let mut hands: Vec<Delivery<Token>> = Vec::new();
+            let mut hands: Vec<(Delivery<Token>, Received)> = Vec::new();
             for _ in 0..150 {
                 if let Ok(delivery) = queue.try_receive() {
-                    hands.push(delivery);
+                    let seen = Received {
+                        m: delivery.id,
+                        count: delivery.receive_count(),
+                        started: delivery.received_at(),
+                        ended: queue.clock().now(),
+                        released: false,
+                    };
+                    hands.push((delivery, seen));
                 }
                 if hands.len() < 4 {
                     continue;
                 }
                 let at = usize::try_from(random.below(hands.len() as u64)).unwrap();
-                let delivery = hands.swap_remove(at);
-                let (m, count) = (delivery.id, delivery.receive_count());
-                let received_at = delivery.received_at();
+                let (delivery, seen) = hands.swap_remove(at);
                 if random.chance(0.5) {
-                    receives.lock().push((m, count, received_at, false));
+                    receives.lock().push(seen);
                     if delivery.acknowledge().is_ok() {
-                        taken.lock().push(m);
+                        taken.lock().push(seen.m);
                     }
                 } else if random.chance(0.5) {
                     let released = delivery.release().is_ok();
-                    receives.lock().push((m, count, received_at, released));
+                    receives.lock().push(Received { released, ..seen });
                 } else {
-                    receives.lock().push((m, count, received_at, false));
+                    receives.lock().push(seen);
                     let _ = delivery.into_receipt();
                 }
             }
-            for delivery in hands {
-                let (m, count) = (delivery.id, delivery.receive_count());
-                receives
-                    .lock()
-                    .push((m, count, delivery.received_at(), false));
+            for (delivery, seen) in hands {
+                receives.lock().push(seen);
                 let _ = delivery.into_receipt();
             }
         }));
@@ -694,19 +707,19 @@ fn play_moving(kind: Kind, seed: u64) {
         thread.join().unwrap();
     }
     mover.join().unwrap();
-    let mut chains: BTreeMap<u32, Vec<(u32, Instant, bool)>> = BTreeMap::new();
-    for &(m, count, at, released) in receives.lock().iter() {
-        chains.entry(m).or_default().push((count, at, released));
+    let mut chains: BTreeMap<u32, Vec<Received>> = BTreeMap::new();
+    for seen in receives.lock().iter() {
+        chains.entry(seen.m).or_default().push(*seen);
     }
     for (m, chain) in &mut chains {
         chain.sort_unstable();
-        for (n, (count, ..)) in chain.iter().enumerate() {
-            assert_eq!(*count as usize, n + 1, "receive counts of message {m}");
+        for (seen, count) in chain.iter().zip(1..) {
+            assert_eq!(seen.count, count, "receive counts of message {m}");
         }
         for pair in chain.windows(2) {
-            let ((_, before, released), (_, after, _)) = (pair[0], pair[1]);
-            let ended = released || after >= before + secs(VISIBILITY);
-            assert!(ended, "message {m} was received during a lease");
+            let (before, after) = (pair[0], pair[1]);
+            let is_over = before.released || after.ended >= before.started + secs(VISIBILITY);
+            assert!(is_over, "message {m} was received during a lease");
         }
     }
     finish(&queue, &hand);
