@@ -236,37 +236,56 @@ pub(crate) struct Policy<T> {
 /// The way back to a queue, for its dead letters. Cleared when the queue's last handle goes, so that a
 /// letter does not keep its source alive.
 pub(crate) struct ReturnAddress<T> {
-    slots: Mutex<Option<Box<dyn Sink<Message<T>>>>>,
+    home: Mutex<Option<Arc<dyn Home<T>>>>,
 }
 
 impl<T> Default for ReturnAddress<T> {
     fn default() -> Self {
-        Self { slots: Mutex::new(None) }
+        Self { home: Mutex::new(None) }
     }
 }
 
 impl<T: Send + Sync + 'static> ReturnAddress<T> {
     pub(crate) fn set(&self, slots: Slots<T>) {
-        *self.slots.lock() = Some(Box::new(Home(slots)));
+        *self.home.lock() = Some(Arc::new(slots));
     }
 
     pub(crate) fn clear(&self) {
-        let former = self.slots.lock().take();
+        let former = self.home.lock().take();
         drop(former);
     }
 
+    fn home(&self) -> Option<Arc<dyn Home<T>>> {
+        self.home.lock().clone()
+    }
+
     pub(crate) fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
-        match &*self.slots.lock() {
-            Some(home) => home.try_deliver(message),
+        match self.home() {
+            Some(home) => home.deliver(message),
             None => Err(Refused::closed(message)),
+        }
+    }
+
+    /// Puts a message back that was here before: never refused while the queue has a handle.
+    pub(crate) fn take_back(&self, message: Message<T>) {
+        if let Some(home) = self.home() {
+            home.take_back(message);
         }
     }
 }
 
-struct Home<T: Send + Sync + 'static>(Slots<T>);
+/// The queue behind an address.
+trait Home<T>: Send + Sync {
+    fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>>;
+    fn take_back(&self, message: Message<T>);
+}
 
-impl<T: Send + Sync + 'static> Sink<Message<T>> for Home<T> {
-    fn try_deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
-        crate::queue::deliver_internally(&self.0, message)
+impl<T: Send + Sync + 'static> Home<T> for Slots<T> {
+    fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
+        crate::queue::deliver_internally(self, message)
+    }
+
+    fn take_back(&self, message: Message<T>) {
+        crate::queue::take_back(self, message);
     }
 }

@@ -123,7 +123,13 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
     }
 
-    /// Takes the message out for another destination.
+    /// Whether no older delivery of the message is held, nor does anybody look at it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.held().is_alone()
+    }
+
+    /// Takes the message out for another destination; `None` when somebody else holds it: then it is put back
+    /// when they go.
     pub(crate) fn withdraw(mut self) -> Result<Option<Stored<T>>, Stale> {
         match self.held.take() {
             Some(held) => finish(held, &self.lease, count::MOVED),
@@ -168,6 +174,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
             Engine::Standard(standard) => {
                 extend_standard(held, standard, now, deadline)?;
                 held.disown().map_err(|_| Stale)?;
+                // A timer that fired in between knew the lease by its former key, and found it gone.
+                standard.arm_odd(held, deadline);
                 shared.counters.add(count::RELEASED, 1);
             }
         }
@@ -339,7 +347,13 @@ fn finish<T: Send + Sync + 'static>(
     // the other queues are never leased: there the machine has just said yes.
     held.remove_with(true, |shared, was_leased, stored| {
         count_ended(shared, was_leased, why);
-        stored.ok()
+        stored
+            .map_err(|shared| {
+                if why == count::MOVED {
+                    shared.set_fate(Fate::Return);
+                }
+            })
+            .ok()
     })
     .map_err(|_| Stale)
 }

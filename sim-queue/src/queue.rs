@@ -37,6 +37,8 @@ use crate::standard::Nothing;
 use crate::stats::Stats;
 use crate::wait::{ReceiveWait, SendWait};
 
+/// How often closing looks for messages that were on their way to a receiver.
+const PURGES: usize = 1000;
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
 /// A queue of `T`: a cheap handle, cloned for each producer and consumer.
@@ -515,13 +517,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     }
 
     /// Puts a message back that a move task could not deliver: never refused.
-    pub(crate) fn put_back(&self, shared: &Shared<T>, message: Message<T>) {
-        let now = shared.clock.now();
-        if let Err(message) = admit(&self.slots, now, message, false) {
-            // Closed with all its messages dropped: this one follows them.
-            drop(message);
-            shared.gone(count::PURGED, 1);
-        }
+    pub(crate) fn put_back(&self, _shared: &Shared<T>, message: Message<T>) {
+        take_back(&self.slots, message);
     }
 
     // ---- receiving -----------------------------------------------------------------------------------
@@ -978,9 +975,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn apply_max_receives(&self, max: Option<u32>) {
         let shared = self.shared();
-        if let Engine::Scheduled(scheduled) = &shared.engine {
-            // The value was checked: the machine's range is the same.
-            let _ = scheduled.set_max_receives(&self.slots, shared.clock.now(), max);
+        let now = shared.clock.now();
+        match (&shared.engine, max) {
+            (Engine::Scheduled(scheduled), max) => {
+                // The value was checked: the machine's range is the same.
+                let _ = scheduled.set_max_receives(&self.slots, now, max);
+            }
+            (Engine::Standard(standard), Some(max)) => standard.bury_spent(&self.slots, now, max),
+            (Engine::Standard(_), None) => {}
         }
     }
 
@@ -1063,7 +1065,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Scheduled(scheduled) => scheduled.close(),
         }
         if how == Close::Drop {
-            self.purge();
+            // What is on its way from the ring to a receiver is missed by one purge and found by the next.
+            for _ in 0..PURGES {
+                self.purge();
+                if self.remaining() == 0 {
+                    break;
+                }
+                sim_core::sync::thread::yield_now();
+            }
         }
         shared.space.notify_all();
         shared.arrivals.notify_all();
@@ -1181,7 +1190,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 stats.visible = standard.visible();
                 stats.delayed = standard.delayed();
                 stats.in_flight = standard.in_flight(shared);
-                stats.oldest_age = standard.oldest_sent().map(|sent_at| now - sent_at);
+                stats.oldest_age = standard
+                    .oldest_sent()
+                    .filter(|_| stats.visible > 0)
+                    .map(|sent_at| now - sent_at);
                 stats.sent = standard.sent(shared);
                 stats.received = standard.received(shared);
             }
@@ -1254,14 +1266,31 @@ fn admit<T: Send + Sync + 'static>(
     message: Message<T>,
     within_capacity: bool,
 ) -> Result<(), Message<T>> {
-    match &slots.context().engine {
+    let shared = slots.context();
+    match &shared.engine {
         Engine::Standard(standard) => {
+            // What is due may make room.
+            standard.serve_if_due(slots, now);
             standard.send(slots, now, message, within_capacity).map(drop)
         }
-        Engine::Scheduled(scheduled) => scheduled
+        Engine::Scheduled(scheduled) => {
+            if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
+                scheduled.serve(slots, now);
+            }
+            scheduled
             .send(slots, now, message, true, within_capacity)
             .map(drop)
-            .map_err(|(message, _)| message),
+            .map_err(|(message, _)| message)
+        }
+    }
+}
+
+/// Puts a message back that was in the queue before.
+pub(crate) fn take_back<T: Send + Sync + 'static>(slots: &Slots<T>, message: Message<T>) {
+    let shared = slots.context();
+    if let Err(message) = admit(slots, shared.clock.now(), message, false) {
+        // Closed with all its messages dropped: this one follows them. It has left the counts before.
+        drop(message);
     }
 }
 

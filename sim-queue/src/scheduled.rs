@@ -349,10 +349,12 @@ impl Scheduled {
         let machine = &inner.machine;
         let retry = shared.redrive_at.load(Ordering::SeqCst);
         let next = machine.next_look().as_nanos().min(retry);
-        if shared.next_due.load(Ordering::Relaxed) != next
-            && shared.next_due.swap(next, Ordering::SeqCst) > next
-        {
-            shared.retime();
+        if shared.next_due.load(Ordering::Relaxed) != next {
+            if shared.next_due.swap(next, Ordering::SeqCst) > next {
+                shared.retime();
+            }
+            // A letter that was refused since is announced once more: the swap may have taken its time away.
+            shared.announce(Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst)));
         }
         let ready = if machine.something_ready() { READY } else { 0 };
         let signs = if machine.is_full() { ready | FULL } else { ready };
@@ -619,7 +621,7 @@ fn settle_now<T: Send + Sync + 'static>(shared: &Shared<T>, now: Instant, ended:
     if ended.wakes {
         shared.arrivals.notify_one();
     }
-    if ended.expired + ended.purged > 0 {
+    if ended.expired + ended.purged > 0 || !ended.letters.is_empty() {
         shared.space.notify_one();
     }
     drop(ended.dropped);

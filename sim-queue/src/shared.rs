@@ -28,7 +28,7 @@ use sim_core::time::Instant;
 
 use crate::config::QueueConfig;
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Policy, ReturnAddress};
-use crate::message::{Attached, Headers};
+use crate::message::{Message, Attached, Headers};
 use crate::move_task::Moves;
 use crate::scheduled::Scheduled;
 use crate::standard::Standard;
@@ -66,6 +66,8 @@ pub(crate) enum Fate {
     MaxReceives = 1,
     /// It goes to the dead letters: rejected by its consumer.
     Rejected = 2,
+    /// It goes back to its queue: a move task could not take it by value.
+    Return = 3,
 }
 
 impl Fate {
@@ -73,6 +75,7 @@ impl Fate {
         match raw {
             1 => Self::MaxReceives,
             2 => Self::Rejected,
+            3 => Self::Return,
             _ => Self::Drop,
         }
     }
@@ -81,7 +84,7 @@ impl Fate {
     pub(crate) const fn reason(self) -> DeadLetterReason {
         match self {
             Self::Rejected => DeadLetterReason::Rejected,
-            Self::Drop | Self::MaxReceives => DeadLetterReason::MaxReceives,
+            Self::Drop | Self::Return | Self::MaxReceives => DeadLetterReason::MaxReceives,
         }
     }
 }
@@ -295,15 +298,22 @@ impl<T: Send + Sync + 'static> Shared<T> {
             .sum()
     }
 
-    /// Hands a message to the dead letters.
+    /// Hands a message to the dead letters, behind those that their sink has refused.
     pub(crate) fn bury(&self, stored: Stored<T>, reason: DeadLetterReason, now: Instant) {
         let id = self.id_of(&stored);
-        let letter = DeadLetter::new(self, stored, id, reason, now);
-        if let Err(letter) = self.deliver_letter(letter) {
+        let mut letter = DeadLetter::new(self, stored, id, reason, now);
+        if self.undelivered_len.load(Ordering::SeqCst) == 0 {
+            letter = match self.deliver_letter(letter) {
+                Ok(()) => return,
+                Err(letter) => letter,
+            };
+        }
+        let retry = {
             let mut waiting = self.undelivered.lock();
             waiting.push_back(letter);
-            self.note_undelivered(waiting.len(), now);
-        }
+            self.note_undelivered(waiting.len(), now)
+        };
+        self.announce(retry);
     }
 
     fn deliver_letter(&self, letter: DeadLetter<T>) -> Result<(), DeadLetter<T>> {
@@ -323,26 +333,31 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
-    /// Offers the refused dead letters again, outside of any lock of the queue.
+    /// Offers the refused dead letters again, in their order and outside of any lock of the queue, until one is
+    /// refused.
     pub(crate) fn redeliver_letters(&self, now: Instant) {
         let mut pending = std::mem::take(&mut *self.undelivered.lock());
-        let mut refused = VecDeque::new();
         while let Some(letter) = pending.pop_front() {
             if let Err(letter) = self.deliver_letter(letter) {
-                refused.push_back(letter);
+                pending.push_front(letter);
+                break;
             }
         }
-        let mut waiting = self.undelivered.lock();
-        refused.append(&mut waiting);
-        *waiting = refused;
-        self.note_undelivered(waiting.len(), now);
+        let retry = {
+            let mut waiting = self.undelivered.lock();
+            pending.append(&mut waiting);
+            *waiting = pending;
+            self.note_undelivered(waiting.len(), now)
+        };
+        self.announce(retry);
     }
 
-    fn note_undelivered(&self, len: usize, now: Instant) {
+    /// Notes how many letters wait, under their lock; returns when they are offered again.
+    fn note_undelivered(&self, len: usize, now: Instant) -> Instant {
         self.undelivered_len.store(len as u64, Ordering::SeqCst);
         let retry = if len == 0 { Instant::NEVER } else { now + REDRIVE_RETRY };
         self.redrive_at.store(retry.as_nanos(), Ordering::SeqCst);
-        self.announce(retry);
+        retry
     }
 }
 
@@ -350,6 +365,12 @@ impl<T: Send + Sync + 'static> Vacate<Stored<T>> for Shared<T> {
     fn vacated(&self, stored: Stored<T>) {
         match Fate::of(stored.fate.load(Ordering::Relaxed)) {
             Fate::Drop => drop(stored),
+            Fate::Return => {
+                let mut message = Message { value: stored.value, headers: stored.headers };
+                message.headers_mut().sent_at = Some(stored.sent_at);
+                // When the last handle of the queue is gone nobody could receive it any more.
+                self.return_address.take_back(message);
+            }
             fate => self.bury(stored, fate.reason(), self.clock.now()),
         }
     }

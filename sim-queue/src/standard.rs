@@ -445,15 +445,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 found += count;
                 continue;
             }
+            // Dropped after the claim: a payload's drop may use the queue.
+            let mut old = Vec::new();
             let taken = self.fresh.pop_batch(max - found, |follow, entry| {
                 if shared.is_expired(Instant::from_nanos(entry.key), now) {
                     expired += 1;
+                    old.push(entry.value);
                     return;
                 }
                 let held = self.place(&mut claimed, follow, shared, now, lease, entry);
                 out.push(Delivery::new(held, Lease::new(now, 1)));
                 found += 1;
             });
+            drop(old);
             if expired > 0 {
                 shared.counters.add(count::UNRECEIVED, expired);
                 shared.gone(count::EXPIRED, expired);
@@ -540,7 +544,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
         shared.counters.add(count::RECEIVED_AGAIN, 1);
         if !self.is_exact {
             // It does not pass `fresh`, where those under an approximate cap are counted.
-            self.granted.fetch_sub(1, Ordering::Relaxed);
+            let less = |granted: u64| Some(granted.saturating_sub(1));
+            let _ = self.granted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
         Some(Delivery::new(held, Lease::new(now, receives)))
     }
@@ -668,7 +673,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if received + max as u64 <= self.granted.load(Ordering::Relaxed) {
             return Ok(max);
         }
-        self.grant(shared, max, cap, received)
+        self.grant(shared, max, received)
     }
 
     /// Counts those in flight, for the next so many receives.
@@ -677,11 +682,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
         &self,
         shared: &Shared<T>,
         max: usize,
-        cap: usize,
         received: u64,
     ) -> Result<usize, Nothing> {
+        // Refused letters are among those in flight.
         let in_flight = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        let room = cap.saturating_sub(in_flight);
+        let room = shared.config.max_in_flight.saturating_sub(in_flight);
         self.granted.store(received + room as u64, Ordering::Relaxed);
         if room == 0 { Err(Nothing::OverLimit) } else { Ok(max.min(room)) }
     }
@@ -885,6 +890,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
             (stored.sent_at, stored.receives.load(Ordering::Relaxed))
         });
         let Some((sent_at, receives)) = seen else {
+            if slots.is_idle_low(low) {
+                // So many old deliveries are held that the slot counts no more: it waits for one to go.
+                self.put_back(shared, at, low);
+                return;
+            }
             // Acknowledged in this very moment; there is no entry in `returned` to lead nowhere.
             self.dangling.fetch_sub(1, Ordering::SeqCst);
             self.lease_ended();
@@ -940,6 +950,37 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     // ---- the whole -----------------------------------------------------------------------------------
+
+    /// Sends those to the dead letters that came back and were received `max` times or more.
+    pub(crate) fn bury_spent(&self, slots: &Slots<T>, now: Instant, max: u32) {
+        let shared = slots.context();
+        for _ in 0..self.returned.len() {
+            let Some(entry) = self.returned.pop_entry() else { break };
+            let low = entry.value;
+            let spent = slots.with_low(low, |stored| stored.receives.load(Ordering::Relaxed) >= max);
+            if spent != Some(true) {
+                self.push_returned(Instant::from_nanos(entry.key), low);
+                continue;
+            }
+            let removed = slots.pin_low(low).and_then(|held| {
+                held.remove_with(true, |_, _, stored| match stored {
+                    Ok(stored) => Some(stored),
+                    Err(stored) => {
+                        stored.set_fate(Fate::MaxReceives);
+                        None
+                    }
+                })
+                .ok()
+            });
+            match removed {
+                Some(Some(stored)) => shared.bury(stored, DeadLetterReason::MaxReceives, now),
+                Some(None) => {}
+                None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
+            }
+        }
+        shared.arrivals.notify_one();
+        shared.space.notify_one();
+    }
 
     /// Drops every message, in flight or not; returns how many.
     pub(crate) fn purge(&self, slots: &Slots<T>) -> u64 {

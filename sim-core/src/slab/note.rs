@@ -20,7 +20,7 @@ use super::chunk::SLOTS;
 use super::held::{Held, exchange};
 use super::low::matches;
 use super::stamp::{HOLDERS_LIMIT, Life, Word};
-use super::{Key, Slab, Vacate};
+use super::{Key, Slab, Vacate, pin};
 use crate::sync::Backoff;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,10 +77,15 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     pub fn lease_low_noted(&self, low: u64, note: u64) -> Option<Held<C, V>> {
         let located = self.header().locate(Key::index_of_low(low))?;
         let slot = located.slot();
+        // Held first: a slot that is held is not given to another value, whose note this would be.
+        let idle = pin(&located, HOLDERS_LIMIT, |word| {
+            word.life() == Life::Idle && matches(word, low)
+        })
+        .ok()?;
+        slot.note.store(note, Ordering::Relaxed);
         let mut word = Word(slot.stamp.load(Ordering::Relaxed));
-        while word.life() == Life::Idle && matches(word, low) && word.holders() < HOLDERS_LIMIT {
-            slot.note.store(note, Ordering::Relaxed);
-            let leased = word.turned(Life::Leased).pinned();
+        while word.life() == Life::Idle && word.generation() == idle.generation() {
+            let leased = word.turned(Life::Leased);
             // SeqCst: see "Ordering".
             match slot.stamp.compare_exchange_weak(
                 word.0,
@@ -90,7 +95,9 @@ impl<C: Vacate<V>, V> Slab<C, V> {
             ) {
                 Ok(_) => {
                     let generation = leased.generation();
-                    // SAFETY: the exchange has counted a holder of a slot with a value.
+                    // The pin goes on as the lease's.
+                    std::mem::forget(idle);
+                    // SAFETY: the pin has counted a holder of a slot with a value.
                     return Some(unsafe { Held::adopt(located.chunk, located.index, generation) });
                 }
                 Err(found) => word = Word(found),
@@ -182,8 +189,15 @@ impl<C: Vacate<V>, V> Held<C, V> {
         let note = &self.slot().note;
         // The note of this lease, read while it was current, is not that of a later one: if another took
         // over meanwhile it wrote its own, and the exchange fails.
-        note.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && self.touch()
+        if note.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        if self.touch() {
+            return true;
+        }
+        // The lease had ended, and the note may be a later one's that happened to be the same.
+        let _ = note.compare_exchange(new, current, Ordering::Relaxed, Ordering::Relaxed);
+        false
     }
 
     /// The number of the chunk that the slot stands in.
