@@ -107,7 +107,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
+            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(Stored::into_value)),
             None => Err(Stale),
         }
     }
