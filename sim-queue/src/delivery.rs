@@ -107,7 +107,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(Stored::into_value)),
+            Some(held) => finish(held, &self.lease, count::DELETED, Stored::into_value),
             None => Err(Stale),
         }
     }
@@ -115,7 +115,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// Takes the message out for another destination.
     pub(crate) fn withdraw(mut self) -> Result<Option<Stored<T>>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::MOVED),
+            Some(held) => finish(held, &self.lease, count::MOVED, |stored| stored),
             None => Err(Stale),
         }
     }
@@ -282,13 +282,15 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     }
 }
 
-/// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
+/// Ends the life of a leased message: counts it under `why` and returns what `keep` makes of it if
+/// nobody else holds it.
 #[inline(always)]
-fn finish<T: Send + Sync + 'static>(
+fn finish<T: Send + Sync + 'static, R>(
     held: Held<T>,
     lease: &Lease,
     why: usize,
-) -> Result<Option<Stored<T>>, Stale> {
+    keep: impl FnOnce(Stored<T>) -> R,
+) -> Result<Option<R>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.recent(), lease.machine(&held))?;
@@ -304,7 +306,7 @@ fn finish<T: Send + Sync + 'static>(
             }
         }
         shared.gone(why, 1);
-        stored.ok()
+        stored.ok().map(keep)
     })
     .map_err(|_| Stale)
 }
@@ -432,7 +434,7 @@ fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) {
     // A verdict that comes too late here has nobody to tell.
     let _ = match held.context().config.on_drop {
         OnDrop::Return => give_back(held, lease),
-        OnDrop::Acknowledge => finish(held, lease, count::DELETED).map(drop),
+        OnDrop::Acknowledge => finish(held, lease, count::DELETED, drop).map(drop),
         OnDrop::Expire => Ok(()),
     };
 }

@@ -512,7 +512,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
         match &self.shared().engine {
             Engine::Standard(_) => {
