@@ -17,8 +17,7 @@ impl<T: Payload> RingSender<T> for Arc<Bounded<T>> {
 
 impl<T: Payload> RingSender<T> for Arc<Unbounded<T>> {
     fn try_push(&mut self, message: T) -> Option<T> {
-        self.push(message);
-        None
+        self.push(message).err()
     }
 }
 

@@ -155,7 +155,10 @@ impl LeaseRing {
     /// ring. Lock-free. [`Instant::NEVER`] counts as the instant before it; what never ends needs no entry.
     #[inline]
     pub fn push(&self, deadline: Instant, low: u64) -> u64 {
-        self.ring.push_keyed(deadline.as_nanos().min(LAST), low)
+        // Never refused: this ring is not closed.
+        self.ring
+            .push_keyed(deadline.as_nanos().min(LAST), low)
+            .unwrap_or_default()
     }
 
     /// Notes one deadline for several leases with one claim; returns how many were pushed before them in all.

@@ -8,6 +8,11 @@
 //! `K = u64` gives each cell a key beside the value (a deadline, say) that [`Bounded::pop_if`] and
 //! [`Bounded::front`] read without taking the element. `K = ()`, the default, costs no byte.
 //!
+//! # Closing
+//! `close` ends pushing for good and leaves popping alone. It is a mark on the very index that pushes claim, so that
+//! each push comes either before it, and is counted from then on, or is refused: nothing appears in a ring that
+//! somebody saw closed and empty.
+//!
 //! # Progress
 //! An operation claims its cells by one compare-and-swap on an index and then fills or empties them. Between
 //! the two no code of the caller runs, except in the batch operations, where the caller's iterator or closure

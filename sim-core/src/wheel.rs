@@ -19,7 +19,7 @@
 //! - **The wheel does not turn.** The classical wheel places a timer by its distance from the present, moves
 //!   lists down when the present reaches them, and knows the first deadline of a distant slot only by walking it.
 //!   Here a timer is placed by its digits alone, as in a radix tree, and a list is cascaded to a lower level when
-//!   it comes *first* and has more than [`SHORT`] timers, whether or not its time has come. So asking for the
+//!   it comes *first* and has more than `SHORT` timers, whether or not its time has come. So asking for the
 //!   next deadline prepares it, a timer is moved at most once a level whatever happens in between, and a
 //!   timer earlier than all others needs nothing undone.
 //! - **Levels exist where they are needed.** A level below a slot is allocated when that slot is cascaded, at the
@@ -794,7 +794,7 @@ impl<V> Timers<V> {
         }
     }
 
-    /// The first timer of the earliest deadline in a list, unless the list is longer than [`SHORT`].
+    /// The first timer of the earliest deadline in a list, unless the list is longer than `SHORT`.
     fn first_of_short(&self, head: u32) -> Option<u32> {
         let timer = &self[head];
         let (mut first, mut earliest) = (head, timer.deadline);

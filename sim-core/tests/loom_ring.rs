@@ -47,6 +47,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use loom::sync::Arc;
+use loom::sync::atomic::AtomicBool;
 use loom::thread;
 use sim_core::ring::{Bounded, Unbounded};
 
@@ -290,7 +291,7 @@ fn an_unbounded_ring_links_its_first_segment_once() {
         let producers: Vec<_> = (0..2)
             .map(|number| {
                 let ring = ring.clone();
-                thread::spawn(move || ring.push(Box::new(number)))
+                thread::spawn(move || ring.push(Box::new(number)).unwrap())
             })
             .collect();
         let consumer = {
@@ -313,7 +314,7 @@ fn unbounded_segments_are_linked_before_they_are_entered() {
             let ring = ring.clone();
             thread::spawn(move || {
                 for number in 0..3 {
-                    assert_eq!(ring.push(large(number)), number);
+                    assert_eq!(ring.push(large(number)).ok(), Some(number));
                 }
             })
         };
@@ -365,7 +366,9 @@ fn filled(count: u64) -> Arc<Unbounded<Box<u64>>> {
     let ring = Arc::new(Unbounded::new());
     let producer = {
         let ring = ring.clone();
-        thread::spawn(move || (0..count).for_each(|number| _ = ring.push(Box::new(number))))
+        thread::spawn(move || {
+            (0..count).for_each(|number| _ = ring.push(Box::new(number)).unwrap())
+        })
     };
     producer.join().unwrap();
     ring
@@ -379,8 +382,8 @@ fn unbounded_producers_enter_the_next_segment_after_it_was_linked() {
             .map(|number| {
                 let ring = ring.clone();
                 thread::spawn(move || {
-                    ring.push(Box::new(number));
-                    ring.push(Box::new(number + 2))
+                    ring.push(Box::new(number)).unwrap();
+                    ring.push(Box::new(number + 2)).unwrap()
                 })
             })
             .collect();
@@ -418,7 +421,9 @@ fn an_unbounded_segment_is_used_again_after_its_last_value_was_moved_out() {
         let ring = filled(3);
         let producer = {
             let ring = ring.clone();
-            thread::spawn(move || (3..8).for_each(|number| _ = ring.push(Box::new(number))))
+            thread::spawn(move || {
+                (3..8).for_each(|number| _ = ring.push(Box::new(number)).unwrap())
+            })
         };
         let consumers: Vec<_> = [2, 1]
             .into_iter()
@@ -443,7 +448,7 @@ fn an_unbounded_segment_is_not_freed_while_somebody_peeks() {
             let ring = ring.clone();
             thread::spawn(move || {
                 for position in 0..3 {
-                    ring.push_keyed(position + 10, [position; 2]);
+                    ring.push_keyed(position + 10, [position; 2]).unwrap();
                 }
             })
         };
@@ -477,7 +482,7 @@ fn an_unbounded_front_belongs_to_its_position_when_segments_are_used_again() {
             let ring = ring.clone();
             thread::spawn(move || {
                 for position in 0..4 {
-                    assert_eq!(ring.push_keyed(position + 10, [position; 2]), position);
+                    assert_eq!(ring.push_keyed(position + 10, [position; 2]), Ok(position));
                     assert_eq!(ring.pop(), Some([position; 2]));
                 }
             })
@@ -503,7 +508,7 @@ fn unbounded_conditional_pops_take_each_element_once() {
             let ring = ring.clone();
             thread::spawn(move || {
                 for position in 0..2 {
-                    ring.push_keyed(position, [position; 2]);
+                    ring.push_keyed(position, [position; 2]).unwrap();
                 }
             })
         };
@@ -521,5 +526,195 @@ fn unbounded_conditional_pops_take_each_element_once() {
         assert_eq!(taken.len() + ring.len(), 2);
         assert!(taken.iter().all(|entry| entry.value == [entry.position; 2]));
         assert!(taken.len() < 2 || taken[0].position != taken[1].position);
+    });
+}
+
+/// Both rings behind one face, for the models of closing.
+trait Closing<T>: Send + Sync {
+    fn push(&self, value: T) -> Result<u64, T>;
+    fn push_two(&self, values: [T; 2]) -> usize;
+    fn pop(&self) -> Option<T>;
+    fn pushed(&self) -> u64;
+    fn is_empty(&self) -> bool;
+    fn close(&self);
+    fn is_closed(&self) -> bool;
+}
+
+macro_rules! closing {
+    ($($ring:ident),*) => {$(
+        impl<T: Send> Closing<T> for $ring<T> {
+            fn push(&self, value: T) -> Result<u64, T> {
+                $ring::push(self, value)
+            }
+            fn push_two(&self, values: [T; 2]) -> usize {
+                let mut values = values.into_iter();
+                let (_, count) = $ring::push_batch(self, &mut values);
+                assert_eq!(values.len() + count, 2);
+                count
+            }
+            fn pop(&self) -> Option<T> {
+                $ring::pop(self)
+            }
+            fn pushed(&self) -> u64 {
+                $ring::pushed(self)
+            }
+            fn is_empty(&self) -> bool {
+                $ring::is_empty(self)
+            }
+            fn close(&self) {
+                $ring::close(self);
+            }
+            fn is_closed(&self) -> bool {
+                $ring::is_closed(self)
+            }
+        }
+    )*};
+}
+
+closing!(Bounded, Unbounded);
+
+/// A push of one or two and a close: what was counted when the close had returned is what was taken in. Who was
+/// refused sees what was done before the close.
+fn close_against_push<R: Closing<Large> + 'static>(ring: impl Fn() -> R, batch: bool) {
+    let ring = Arc::new(ring());
+    let before = Arc::new(AtomicBool::new(false));
+    let producer = {
+        let (ring, before) = (ring.clone(), before.clone());
+        thread::spawn(move || {
+            let taken_in = if batch {
+                ring.push_two([large(1), large(2)])
+            } else {
+                usize::from(ring.push(large(1)).is_ok())
+            };
+            assert!(taken_in > 0 || before.load(Relaxed), "refused too early");
+            taken_in
+        })
+    };
+    let closer = {
+        let (ring, before) = (ring.clone(), before.clone());
+        thread::spawn(move || {
+            before.store(true, Relaxed);
+            ring.close();
+            let pushed = ring.pushed();
+            let mut given_out = 0;
+            while ring.pop().is_some() {
+                given_out += 1;
+            }
+            assert!(ring.push(large(9)).is_err());
+            (pushed, given_out)
+        })
+    };
+    let taken_in = producer.join().unwrap();
+    let (pushed, given_out) = closer.join().unwrap();
+    assert_eq!((pushed, given_out), (taken_in as u64, taken_in));
+    assert!(ring.pop().is_none());
+    assert_eq!(ring.pushed(), pushed);
+}
+
+#[test]
+fn a_push_and_a_close_of_a_bounded_ring_taken_or_refused_never_lost() {
+    explore(3, 20, || {
+        close_against_push(|| Bounded::with_capacity(3), false)
+    });
+    explore(3, 10, || {
+        close_against_push(|| Bounded::with_capacity(2), false)
+    });
+    explore(3, 20, || {
+        close_against_push(|| Bounded::with_capacity(3), true)
+    });
+    explore(3, 20, || {
+        close_against_push(|| Bounded::with_capacity(2), true)
+    });
+}
+
+#[test]
+fn a_push_and_a_close_of_an_unbounded_ring_taken_or_refused_never_lost() {
+    // Segments of one cell: each push links the next one, a batch two.
+    explore(3, 20, || close_against_push(Unbounded::new, false));
+    explore(3, 20, || close_against_push(Unbounded::new, true));
+}
+
+#[test]
+fn a_push_and_a_close_within_a_segment_taken_or_refused_never_lost() {
+    explore(3, 20, || {
+        let ring = filled(1);
+        let before = Arc::new(AtomicBool::new(false));
+        let producer = {
+            let (ring, before) = (ring.clone(), before.clone());
+            thread::spawn(move || {
+                let taken_in = ring.push(Box::new(1)).is_ok();
+                assert!(taken_in || before.load(Relaxed), "refused too early");
+                taken_in
+            })
+        };
+        let closer = {
+            let (ring, before) = (ring.clone(), before.clone());
+            thread::spawn(move || {
+                before.store(true, Relaxed);
+                ring.close();
+                ring.len()
+            })
+        };
+        let len = 1 + usize::from(producer.join().unwrap());
+        assert_eq!(closer.join().unwrap(), len);
+        assert_eq!(ring.pop_batch(9, |_| ()), len);
+    });
+}
+
+/// Somebody else looks: nothing comes after a ring was seen closed and empty.
+fn closed_and_empty<R: Closing<Large> + 'static>(ring: impl Fn() -> R) {
+    let ring = Arc::new(ring());
+    let producer = {
+        let ring = ring.clone();
+        thread::spawn(move || ring.push_two([large(1), large(2)]))
+    };
+    let closer = {
+        let ring = ring.clone();
+        thread::spawn(move || ring.close())
+    };
+    let consumer = {
+        let ring = ring.clone();
+        thread::spawn(move || {
+            let first = usize::from(ring.pop().is_some());
+            (first, ring.is_closed() && ring.is_empty())
+        })
+    };
+    let taken_in = producer.join().unwrap();
+    closer.join().unwrap();
+    let (given_out, ended) = consumer.join().unwrap();
+    assert!(!ended || taken_in == given_out, "came after the end");
+}
+
+#[test]
+fn nothing_comes_after_a_bounded_ring_was_seen_closed_and_empty() {
+    explore(2, 100, || closed_and_empty(|| Bounded::with_capacity(3)));
+}
+
+#[test]
+fn nothing_comes_after_an_unbounded_ring_was_seen_closed_and_empty() {
+    explore(1, 50, || closed_and_empty(Unbounded::new));
+}
+
+#[test]
+fn two_closes_and_a_push_agree() {
+    explore(1, 50, || {
+        let ring = Arc::new(Unbounded::<Large>::new());
+        let producer = {
+            let ring = ring.clone();
+            thread::spawn(move || ring.push(large(1)).is_ok())
+        };
+        let closers: Vec<_> = (0..2)
+            .map(|_| {
+                let ring = ring.clone();
+                thread::spawn(move || {
+                    ring.close();
+                    ring.pushed()
+                })
+            })
+            .collect();
+        let pushed = u64::from(producer.join().unwrap());
+        for closer in closers {
+            assert_eq!(closer.join().unwrap(), pushed);
+        }
     });
 }

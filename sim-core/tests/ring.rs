@@ -43,6 +43,9 @@ trait Ring<T>: Send + Sync {
     fn pop_batch(&self, max: usize, each: impl FnMut(Entry<T>)) -> usize;
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool;
+    fn pushed(&self) -> u64;
+    fn close(&self);
+    fn is_closed(&self) -> bool;
 }
 
 impl<T: Send> Ring<T> for Bounded<T> {
@@ -64,11 +67,20 @@ impl<T: Send> Ring<T> for Bounded<T> {
     fn is_empty(&self) -> bool {
         Bounded::is_empty(self)
     }
+    fn pushed(&self) -> u64 {
+        Bounded::pushed(self)
+    }
+    fn close(&self) {
+        Bounded::close(self);
+    }
+    fn is_closed(&self) -> bool {
+        Bounded::is_closed(self)
+    }
 }
 
 impl<T: Send> Ring<T> for Unbounded<T> {
     fn push(&self, value: T) -> Result<u64, T> {
-        Ok(Unbounded::push(self, value))
+        Unbounded::push(self, value)
     }
     fn push_batch<I: ExactSizeIterator<Item = T>>(&self, values: &mut I) -> (u64, usize) {
         Unbounded::push_batch(self, values)
@@ -84,6 +96,15 @@ impl<T: Send> Ring<T> for Unbounded<T> {
     }
     fn is_empty(&self) -> bool {
         Unbounded::is_empty(self)
+    }
+    fn pushed(&self) -> u64 {
+        Unbounded::pushed(self)
+    }
+    fn close(&self) {
+        Unbounded::close(self);
+    }
+    fn is_closed(&self) -> bool {
+        Unbounded::is_closed(self)
     }
 }
 
@@ -139,7 +160,7 @@ fn values_of_no_size_and_of_large_alignment_are_kept() {
     let unbounded = Unbounded::new();
     for number in 0..200 {
         bounded.push(Aligned(number)).unwrap();
-        unbounded.push(Aligned(number));
+        unbounded.push(Aligned(number)).unwrap();
         assert_eq!(bounded.pop(), Some(Aligned(number)));
     }
     for number in 0..200 {
@@ -147,7 +168,7 @@ fn values_of_no_size_and_of_large_alignment_are_kept() {
     }
     let unit = Unbounded::new();
     for _ in 0..1000 {
-        unit.push(());
+        unit.push(()).unwrap();
     }
     assert_eq!(unit.pop_batch(usize::MAX, |_| ()), 1000);
 }
@@ -173,13 +194,13 @@ fn a_batch_takes_what_fits_and_leaves_the_rest_in_the_iterator() {
 #[test]
 fn a_batch_over_many_segments_has_consecutive_positions() {
     let ring = Unbounded::new();
-    ring.push(0_u64);
+    ring.push(0_u64).unwrap();
     assert_eq!(
         ring.push_batch(&mut (1..5_001).collect::<Vec<_>>().into_iter()),
         (1, 5_000)
     );
     assert_eq!(ring.push_batch(&mut std::iter::empty()).1, 0);
-    assert_eq!(ring.push(5_001), 5_001);
+    assert_eq!(ring.push(5_001), Ok(5_001));
     let mut next = 0;
     while ring.pop_batch(777, |entry| {
         assert_eq!((entry.position, entry.value), (next, next));
@@ -199,7 +220,7 @@ fn a_key_is_read_without_taking_the_element() {
     assert!(unbounded.pop_if(|_| true).is_none());
     for number in 0..1_000_u64 {
         bounded.push_keyed(number * 10, number).unwrap();
-        unbounded.push_keyed(number * 10, number);
+        unbounded.push_keyed(number * 10, number).unwrap();
         assert_eq!(bounded.front(), Some((number, number * 10)));
         assert_eq!(unbounded.front(), Some((number, number * 10)));
         assert!(bounded.pop_if(|key| key != number * 10).is_none());
@@ -285,7 +306,7 @@ fn holes_at_the_front_are_skipped_by_peeks() {
     assert_eq!(unbounded.push_batch_keyed(&mut Liar), (0, 0));
     assert_eq!((bounded.front(), unbounded.front()), (None, None));
     bounded.push_keyed(5, 6).unwrap();
-    unbounded.push_keyed(5, 6);
+    unbounded.push_keyed(5, 6).unwrap();
     assert_eq!(
         (bounded.front(), unbounded.front()),
         (Some((700, 5)), Some((700, 5)))
@@ -327,7 +348,7 @@ fn what_is_left_is_dropped_once() {
             let unbounded = Unbounded::new();
             for number in 0..pushed {
                 assert!(bounded.push(alive.value(number)).is_ok());
-                unbounded.push(alive.value(number));
+                assert!(unbounded.push(alive.value(number)).is_ok());
             }
             for _ in 0..popped {
                 drop((bounded.pop(), unbounded.pop()));
@@ -540,7 +561,7 @@ fn peeks_are_consistent_while_the_ring_moves() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..COUNT {
-                assert_eq!(unbounded.push_keyed(number * 3, number), number);
+                assert_eq!(unbounded.push_keyed(number * 3, number), Ok(number));
                 while bounded.push_keyed(number * 3, number).is_err() {
                     thread::yield_now();
                 }
@@ -578,4 +599,159 @@ fn peeks_are_consistent_while_the_ring_moves() {
             done.store(true, Ordering::Relaxed);
         });
     });
+}
+
+fn a_closed_ring(ring: &impl Ring<Counted>, alive: &Alive, filled: u64, popped: u64) {
+    for number in 0..filled {
+        assert!(ring.push(alive.value(number)).is_ok());
+    }
+    for _ in 0..popped {
+        assert!(ring.pop_entry().is_some());
+    }
+    assert!(!ring.is_closed());
+    for _ in 0..2 {
+        ring.close();
+        assert!(ring.is_closed());
+        assert_eq!(ring.push(alive.value(99)).map_err(|back| back.0), Err(99));
+        let mut values = [7, 8].map(|number| alive.value(number)).into_iter();
+        assert_eq!(ring.push_batch(&mut values), (filled, 0));
+        assert_eq!(values.next().map(|value| value.0), Some(7));
+        assert_eq!(ring.push_batch(&mut std::iter::empty()), (filled, 0));
+        assert_eq!(ring.pushed(), filled);
+        assert_eq!(ring.len() as u64, filled - popped);
+        assert_eq!(ring.is_empty(), filled == popped);
+    }
+    // One, then the rest at once, except for the last three, which are dropped with the ring.
+    let left = filled - popped;
+    if left > 0 {
+        let entry = ring
+            .pop_entry()
+            .map(|entry| (entry.position, entry.value.0));
+        assert_eq!(entry, Some((popped, popped)));
+        let most = left.saturating_sub(4) as usize;
+        assert_eq!(ring.pop_batch(most, |_| ()), most);
+        assert!(ring.push(alive.value(99)).is_err());
+        assert_eq!(ring.len() as u64, (left - 1).min(3));
+    } else {
+        assert!(ring.pop_entry().is_none());
+        assert_eq!(ring.pop_batch(5, |_| ()), 0);
+    }
+}
+
+#[test]
+fn a_closed_ring_refuses_what_comes_and_gives_what_stands() {
+    for filled in [
+        0, 1, 2, 3, 61, 62, 63, 64, 126, 127, 128, 254, 255, 256, 511, 600,
+    ] {
+        for popped in [0, 1, filled / 2, filled] {
+            let popped = popped.min(filled);
+            let alive = Alive::default();
+            let fits = (filled as usize).max(1);
+            a_closed_ring(&Bounded::with_capacity(fits), &alive, filled, popped);
+            let exact = fits.next_power_of_two();
+            a_closed_ring(&Bounded::with_capacity(exact), &alive, filled, popped);
+            a_closed_ring(&Bounded::with_capacity(1000), &alive, filled, popped);
+            a_closed_ring(&Unbounded::new(), &alive, filled, popped);
+            assert_eq!(alive.count(), 0);
+        }
+    }
+}
+
+#[test]
+fn keys_of_a_closed_ring_are_read_and_its_elements_taken_by_them() {
+    let bounded = Bounded::with_capacity(4);
+    let unbounded = Unbounded::new();
+    bounded.push_keyed(30, 3).unwrap();
+    unbounded.push_keyed(30, 3).unwrap();
+    bounded.close();
+    unbounded.close();
+    assert_eq!(bounded.push_keyed(40, 4), Err(4));
+    assert_eq!(unbounded.push_keyed(40, 4), Err(4));
+    assert_eq!(bounded.push_batch_keyed(&mut [(1, 1)].into_iter()), (1, 0));
+    assert_eq!(
+        unbounded.push_batch_keyed(&mut [(1, 1)].into_iter()),
+        (1, 0)
+    );
+    assert_eq!(bounded.front(), Some((0, 30)));
+    assert_eq!(unbounded.front(), Some((0, 30)));
+    assert!(bounded.pop_if(|key| key > 30).is_none());
+    assert!(unbounded.pop_if(|key| key > 30).is_none());
+    assert!(bounded.pop_if(|key| key == 30).is_some());
+    assert!(unbounded.pop_if(|key| key == 30).is_some());
+    assert_eq!((bounded.front(), unbounded.front()), (None, None));
+    assert_eq!((bounded.popped(), unbounded.popped()), (1, 1));
+}
+
+/// Producers push until they are refused; the ring is closed somewhere in between; consumers take until it is
+/// closed and empty. From then on nothing comes, and all that was taken in was given out.
+fn closing_stress(ring: &impl Ring<Counted>, batch: usize, after: u64) {
+    const PRODUCERS: usize = 3;
+    let alive = Alive::default();
+    let (taken_in, given_out) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..PRODUCERS {
+            let (alive, taken_in) = (&alive, &taken_in);
+            scope.spawn(move || {
+                loop {
+                    // Before it is seen closed: what is refused afterwards may just be refused for want of room.
+                    let was_closed = ring.is_closed();
+                    let pushed = if batch > 1 {
+                        let mut values = (0..batch as u64)
+                            .map(|number| alive.value(number))
+                            .collect::<Vec<_>>()
+                            .into_iter();
+                        ring.push_batch(&mut values).1
+                    } else {
+                        usize::from(ring.push(alive.value(0)).is_ok())
+                    };
+                    taken_in.fetch_add(pushed as u64, Ordering::Relaxed);
+                    if was_closed {
+                        assert_eq!(pushed, 0, "taken in by a closed ring");
+                        return;
+                    }
+                    if pushed == 0 {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        for _ in 0..2 {
+            let given_out = &given_out;
+            scope.spawn(move || {
+                loop {
+                    let is_last = ring.is_closed() && ring.is_empty();
+                    let taken = ring.pop_batch(batch, |_| ());
+                    given_out.fetch_add(taken as u64, Ordering::Relaxed);
+                    if is_last {
+                        assert_eq!(taken, 0, "came after the end");
+                        return;
+                    }
+                    if taken == 0 {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        while ring.pushed() < after {
+            thread::yield_now();
+        }
+        ring.close();
+        let pushed = ring.pushed();
+        thread::yield_now();
+        assert_eq!(ring.pushed(), pushed);
+    });
+    assert_eq!(taken_in.into_inner(), ring.pushed());
+    assert_eq!(given_out.into_inner(), ring.pushed());
+    assert_eq!(alive.count(), 0);
+}
+
+#[test]
+fn a_push_that_races_with_closing_is_taken_in_or_refused_and_never_lost() {
+    for after in [0, 1, 64, 3_000] {
+        for batch in [1, 5, 300] {
+            closing_stress(&Bounded::with_capacity(3), batch, after);
+            closing_stress(&Bounded::with_capacity(64), batch, after);
+            closing_stress(&Unbounded::new(), batch, after);
+        }
+    }
 }

@@ -218,7 +218,7 @@ pub enum OnDrop {
 /// Bounds on what one call or one message may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(default))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct Limits {
     /// The longest visibility timeout, and the longest time a message may stay in flight from its receive
     /// on, extensions included. Default: 100 years; SQS: 12 hours.

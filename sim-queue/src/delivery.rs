@@ -132,7 +132,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         }
     }
 
-    /// Gives the message back after a while: until then it stays in flight, without a holder.
+    /// Gives the message back after a while: until then it stays in flight, without a holder. Receipts of this
+    /// delivery are stale from now on.
     ///
     /// # Errors
     /// [`ExtendError::Stale`] when the lease ended already, [`ExtendError::TooLong`] when `delay` passes
@@ -140,8 +141,25 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// returns when its lease ends.
     pub fn release_after(mut self, delay: Duration) -> Result<(), ExtendError> {
         self.lease = self.lease.left_running();
-        self.change_visibility(delay)?;
-        self.shared().counters.add(count::RELEASED, 1);
+        let (now, deadline) = self.check_visibility(delay)?;
+        let held = self.held();
+        let shared = held.context();
+        match &shared.engine {
+            Engine::Scheduled(scheduled) => {
+                scheduled.release(held, now, self.lease.machine(held), delay)?;
+                shared.counters.add(count::RELEASED, 1);
+            }
+            // The pin makes the message shared: should it be a dead letter, it is buried when this
+            // delivery goes.
+            Engine::Standard(_) if delay.is_zero() => {
+                end_lease(held.pin(), &self.lease, now, Released::Yes)?;
+            }
+            Engine::Standard(standard) => {
+                extend_standard(held, standard, now, deadline)?;
+                held.disown().map_err(|_| Stale)?;
+                shared.counters.add(count::RELEASED, 1);
+            }
+        }
         Ok(())
     }
 
@@ -171,15 +189,22 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         self.change_visibility(timeout)
     }
 
-    fn change_visibility(&self, timeout: Duration) -> Result<(), ExtendError> {
-        let held = self.held();
-        let shared = held.context();
+    /// The present and the end of a lease of that length from now on, if it may be so long.
+    fn check_visibility(&self, timeout: Duration) -> Result<(Instant, Instant), ExtendError> {
+        let shared = self.shared();
         let now = shared.clock.now();
         let deadline = now + timeout;
         let limit = shared.config.limits.visibility;
         if deadline - self.lease.received_at > limit {
             return Err(ExtendError::TooLong { value: timeout, limit });
         }
+        Ok((now, deadline))
+    }
+
+    fn change_visibility(&self, timeout: Duration) -> Result<(), ExtendError> {
+        let (now, deadline) = self.check_visibility(timeout)?;
+        let held = self.held();
+        let shared = held.context();
         match &shared.engine {
             Engine::Scheduled(scheduled) => {
                 let machine = self.lease.machine(held);
@@ -270,7 +295,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// Names this lease of this message, for a verdict that comes by another way.
     #[must_use]
     pub fn receipt(&self) -> Receipt {
-        Receipt::new(self.shared().namespace, self.held().key(), &self.lease)
+        Receipt::new(self.shared().secret, self.held().key(), &self.lease)
     }
 
     /// Turns the delivery into its receipt; the lease runs on.
@@ -302,7 +327,7 @@ fn finish<T: Send + Sync + 'static, R>(
             if was_leased {
                 standard.lease_ended();
             } else {
-                standard.removed_late();
+                standard.removed_late(shared);
             }
         }
         shared.gone(why, 1);

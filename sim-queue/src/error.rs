@@ -74,7 +74,7 @@ pub enum Refusal {
         limit: Duration,
     },
     /// FIFO queues take no delay per message unless
-    /// [`message_delays`](crate::FifoConfig::message_delays) says so.
+    /// [`message_delay`](crate::FifoConfig::message_delay) says so.
     #[error("delay: not allowed per message on a FIFO queue")]
     DelayOnFifo,
     /// A FIFO queue needs a message group.

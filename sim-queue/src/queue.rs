@@ -1,20 +1,23 @@
 //! The handle: every operation as `try_x` (never waits), `x` (async), `x_blocking` and `x_until`.
+//!
+//! # Ordering
+//! Closing sets the flag by `SeqCst`, closes the engine, and only then drops or wakes: a send that has come through
+//! before is counted by everybody who sees the flag, and a later one is refused by the engine itself.
+//! `next_due` is read `Relaxed` on the fast way, where a moment's delay does no harm, and `SeqCst` before sleeping.
 
 use std::fmt;
 use std::time::Duration;
 
 use sim_core::clock::Clock;
-use sim_core::counter::Counters;
-use sim_core::event::Event;
 use sim_core::payload::Payload;
-use sim_core::random::Random;
-use sim_core::seam::{Depth, Gauge, Refused, Sink, Source, Timed};
-use sim_core::slab::Slab;
-use sim_core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use sim_core::sync::{Arc, CachePadded, Mutex};
+use sim_core::seam::{Refused, Sink};
+use sim_core::sync::atomic::Ordering;
+use sim_core::sync::Arc;
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
+use crate::ask::{Close, Receive};
+use crate::builder::Builder;
 use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
     DeadLetter, DeadLetterPolicy, MAX_RECEIVES, Policy, ReturnAddress, Target,
@@ -24,29 +27,23 @@ use crate::error::{
     ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
     SendError, Stale, TryReceiveError, TrySendError,
 };
-use crate::group::ReceiveAttemptId;
-use crate::machine::{self, Deduplication, Kind};
+use crate::machine::{self, Kind};
 use crate::message::{Message, Sent};
-use crate::move_task::{MoveHandle, MoveProgress, MoveTask, Moves};
+use crate::move_task::{MoveHandle, MoveProgress, MoveTask};
 use crate::receipt::Receipt;
-use crate::scheduled::{Admitted, Scheduled};
+use crate::scheduled::Admitted;
 use crate::shared::{Engine, Held, Shared, Slots, closed, count};
-use crate::standard::{Nothing, Standard};
+use crate::standard::Nothing;
 use crate::stats::Stats;
 use crate::wait::{ReceiveWait, SendWait};
 
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
-/// Slots of one queue: indices have 32 bits.
-const SLOT_LIMIT: usize = u32::MAX as usize;
-/// Slots whose memory an idle queue keeps: one chunk for each of up to two stripes.
-const KEPT_SLOTS: usize = 128;
-
 /// A queue of `T`: a cheap handle, cloned for each producer and consumer.
 ///
 /// See the [crate's documentation](crate) for what it guarantees.
 pub struct Queue<T: Send + Sync + 'static> {
-    slots: Slots<T>,
+    pub(crate) slots: Slots<T>,
     /// Counts the users' handles; the queue's own hold the slots alone.
     life: Option<Arc<Life<T>>>,
 }
@@ -59,128 +56,6 @@ struct Life<T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> Drop for Life<T> {
     fn drop(&mut self) {
         self.address.clear();
-    }
-}
-
-/// What closing does with the messages that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Close {
-    /// They are still delivered; receivers see the end when nothing is left.
-    Drain,
-    /// They are dropped; what is in flight can no longer be acknowledged.
-    Drop,
-}
-
-/// What a receive asks for.
-///
-/// ```
-/// use std::time::Duration;
-/// use sim_queue::Receive;
-///
-/// let ask = Receive { max: 10, visibility_timeout: Some(Duration::from_secs(5)), ..Receive::default() };
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receive {
-    /// The most messages to return: at least 1, at most [`Limits::batch`](crate::Limits::batch). Default: 1.
-    pub max: usize,
-    /// How long they stay hidden, instead of the queue's own timeout.
-    pub visibility_timeout: Option<Duration>,
-    /// On a FIFO queue: repeats an earlier receive whose answer was lost.
-    pub attempt: Option<ReceiveAttemptId>,
-}
-
-impl Default for Receive {
-    fn default() -> Self {
-        Self { max: 1, visibility_timeout: None, attempt: None }
-    }
-}
-
-/// Builds a queue whose clock or knowledge of its payload is not the default.
-pub struct Builder<T> {
-    config: QueueConfig,
-    clock: Option<Clock>,
-    content_key: Option<fn(&T) -> [u8; 32]>,
-    size: Option<fn(&T) -> usize>,
-}
-
-impl<T: Send + Sync + 'static> Builder<T> {
-    /// Sets the clock. Default: [`Clock::system`].
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Tells what stands for the content of a payload when a FIFO queue de-duplicates by content. SQS takes
-    /// the SHA-256 of the body, and so does a queue of [`Payload`].
-    #[must_use]
-    pub fn content_key(mut self, key: fn(&T) -> [u8; 32]) -> Self {
-        self.content_key = Some(key);
-        self
-    }
-
-    /// Tells the size of a payload in bytes, for [`Limits::message_bytes`](crate::Limits::message_bytes).
-    #[must_use]
-    pub fn size(mut self, size: fn(&T) -> usize) -> Self {
-        self.size = Some(size);
-        self
-    }
-
-    /// Builds the queue.
-    ///
-    /// # Errors
-    /// The first field of the configuration that is out of its range.
-    pub fn build(self) -> Result<Queue<T>, ConfigError> {
-        let Self { config, clock, content_key, size } = self;
-        config.check()?;
-        if let Kind::Fifo(fifo) = &config.kind
-            && fifo.deduplication == Deduplication::ByContent
-            && content_key.is_none()
-        {
-            return Err(ConfigError::NoContentKey);
-        }
-        if config.limits.message_bytes.is_some() && size.is_none() {
-            return Err(ConfigError::NoSize);
-        }
-        let engine = match config.kind {
-            Kind::Standard => Engine::Standard(Standard::new(&config)),
-            _ => Engine::Scheduled(Scheduled::new(&config)?),
-        };
-        let namespace = Random::new(config.seed).fork(&config.name).next_u64() & ((1 << 60) - 1);
-        let address = Arc::new(ReturnAddress::default());
-        let clock = clock.unwrap_or_else(Clock::system);
-        let shared = Shared {
-            lag: clock.lag(),
-            clock,
-            namespace,
-            arrivals: Event::new(),
-            space: Event::new(),
-            idle: Event::new(),
-            moving: Event::new(),
-            next_due: CachePadded::new(AtomicU64::new(u64::MAX)),
-            closed: AtomicU8::new(closed::OPEN),
-            counters: Counters::new(),
-            engine,
-            policy: Mutex::new(None),
-            undelivered: Mutex::new(std::collections::VecDeque::new()),
-            undelivered_len: AtomicU64::new(0),
-            redrive_at: AtomicU64::new(u64::MAX),
-            moves: Mutex::new(Moves::default()),
-            return_address: Arc::clone(&address),
-            size,
-            content_key,
-            config,
-        };
-        let slots = Slab::with_kept(shared, SLOT_LIMIT, KEPT_SLOTS);
-        address.set(slots.clone());
-        Ok(Queue { slots, life: Some(Arc::new(Life { address })) })
-    }
-}
-
-impl<T> fmt::Debug for Builder<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -199,6 +74,11 @@ impl Queue<Payload> {
 }
 
 impl<T: Send + Sync + 'static> Queue<T> {
+    /// The first handle of a user.
+    pub(crate) fn of_users(slots: Slots<T>, address: Arc<ReturnAddress<T>>) -> Self {
+        Self { slots, life: Some(Arc::new(Life { address })) }
+    }
+
     /// Makes a queue on the system clock.
     ///
     /// # Errors
@@ -218,7 +98,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// Starts building a queue.
     #[must_use]
     pub fn builder(config: QueueConfig) -> Builder<T> {
-        Builder { config, clock: None, content_key: None, size: None }
+        Builder::new(config)
     }
 
     pub(crate) fn shared(&self) -> &Shared<T> {
@@ -498,7 +378,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
     }
 
-    fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         matches!(self.shared().config.kind, Kind::Fifo(_))
     }
 
@@ -513,7 +393,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     }
 
     #[inline(always)]
-    fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+    pub(crate) fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
         match &self.shared().engine {
             Engine::Standard(_) => {
                 self.send_fast(message).or_else(|message| self.send_or_refuse(message))
@@ -893,7 +773,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 TryReceiveError::OverLimit { limit: shared.config.max_in_flight }
             }
             Nothing::Empty => {
-                if shared.is_closed() && self.remaining() == 0 {
+                if self.is_sealed() && self.remaining() == 0 {
                     return TryReceiveError::Closed;
                 }
                 shared.counters.add(count::EMPTY, 1);
@@ -962,7 +842,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// The slot that a receipt names; on FIFO and fair queues also after the lease ended.
     fn named(&self, receipt: &Receipt) -> Result<(Held<T>, Lease), Stale> {
         let shared = self.shared();
-        if receipt.queue() != shared.namespace {
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         self.serve_if_due();
@@ -986,17 +866,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
         }
         let shared = self.shared();
         let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
-        if receipt.queue() != shared.namespace {
+        if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
         let low = sim_core::slab::Key::low_after_lease(receipt.key().low());
         let held = self.slots.pin_low(low).ok_or(Stale)?;
         // The slot may be another message's by now: that one was not received yet.
+        // Leased under the next generation: the slot's next message.
+        if held.is_current() {
+            return Err(Stale);
+        }
         if held.receives.load(Ordering::Relaxed) != receipt.lease().receives() {
             return Err(Stale);
         }
         held.remove_with(true, |shared, _, stored| {
-            standard.removed_late();
+            standard.removed_late(shared);
             shared.gone(count::DELETED, 1);
             stored.ok().map(|stored| stored.value)
         })
@@ -1126,10 +1010,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// meanwhile may go or stay.
     pub fn purge(&self) -> u64 {
         let shared = self.shared();
-        let purged = match &shared.engine {
+        let now = shared.clock.now();
+        let letters = shared.drop_letters(now);
+        if letters > 0 {
+            shared.gone(count::PURGED, letters);
+        }
+        let messages = match &shared.engine {
             Engine::Standard(standard) => standard.purge(&self.slots),
-            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, shared.clock.now()),
+            Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, now),
         };
+        let purged = letters + messages;
         crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
         purged
     }
@@ -1182,10 +1072,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn attempt_drained(&self) -> Attempt<()> {
         self.serve_if_due();
-        if self.shared().is_closed() && self.remaining() == 0 {
+        if self.is_sealed() && self.remaining() == 0 {
             Attempt::Done { value: (), more: true }
         } else {
-            Attempt::Pending { wake_at: Instant::NEVER }
+            // What is left may end by itself: when it gets too old, or its lease its last time.
+            Attempt::Pending { wake_at: self.shared().wake_at() }
+        }
+    }
+
+    /// Whether no send that was under way when the queue was closed can succeed any more.
+    fn is_sealed(&self) -> bool {
+        let shared = self.shared();
+        match &shared.engine {
+            Engine::Standard(standard) => standard.is_sealed(),
+            // Sends look at the flag under the lock that `remaining` takes.
+            Engine::Scheduled(_) => shared.is_closed(),
         }
     }
 
@@ -1201,7 +1102,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         self.advance_to(self.shared().clock.now());
     }
 
-    fn advance_to(&self, now: Instant) {
+    pub(crate) fn advance_to(&self, now: Instant) {
         let shared = self.shared();
         if now.as_nanos() < shared.next_due.load(Ordering::SeqCst) {
             return;
@@ -1361,71 +1262,5 @@ impl<T: Send + Sync + 'static> Clone for Queue<T> {
 impl<T: Send + Sync + 'static> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("name", &self.config().name).finish_non_exhaustive()
-    }
-}
-
-impl<T: Send + Sync + 'static> Sink<T> for Queue<T> {
-    fn try_deliver(&self, item: T) -> Result<(), Refused<T>> {
-        Sink::<Message<T>>::try_deliver(self, Message::new(item))
-            .map_err(|refused| refused.map(|message| message.value))
-    }
-}
-
-impl<T: Send + Sync + 'static> Sink<Message<T>> for Queue<T> {
-    fn try_deliver(&self, item: Message<T>) -> Result<(), Refused<Message<T>>> {
-        match self.send_now(item) {
-            Ok(_) => Ok(()),
-            Err(TrySendError { message, reason: Refusal::Full }) => {
-                Err(Refused::full(*message, None))
-            }
-            Err(TrySendError { message, reason: Refusal::Closed }) => Err(Refused::closed(*message)),
-            Err(TrySendError { message, reason }) => {
-                Err(Refused::rejected(*message, reason.to_string()))
-            }
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> Sink<DeadLetter<T>> for Queue<T> {
-    fn try_deliver(&self, letter: DeadLetter<T>) -> Result<(), Refused<DeadLetter<T>>> {
-        let shared = self.shared();
-        let is_fifo = self.is_fifo();
-        let facts = letter.facts();
-        let sent_at = shared.clock.instant_of(letter.sent_at);
-        let mut message = letter.into_message();
-        // SQS: on a standard queue a dead letter's retention counts from its first sending, on a FIFO
-        // queue from its arrival here.
-        message.headers_mut().sent_at = (!is_fifo).then_some(sent_at);
-        message.headers_mut().delay = None;
-        deliver_internally(&self.slots, message)
-            .map_err(|refused| refused.map(|message| facts.into_letter(message)))
-    }
-}
-
-impl<T: Send + Sync + 'static> Source<Delivery<T>> for Queue<T> {
-    fn try_take(&self) -> Option<Delivery<T>> {
-        self.try_receive().ok()
-    }
-}
-
-impl<T: Send + Sync + 'static> Gauge for Queue<T> {
-    fn depth(&self) -> Depth {
-        let stats = self.stats();
-        Depth {
-            waiting: stats.visible,
-            in_flight: stats.in_flight,
-            delayed: stats.delayed,
-            oldest_age: stats.oldest_age,
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> Timed for Queue<T> {
-    fn next_deadline(&self) -> Option<Instant> {
-        Self::next_deadline(self)
-    }
-
-    fn advance(&self, now: Instant) {
-        self.advance_to(now);
     }
 }

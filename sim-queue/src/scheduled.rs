@@ -4,6 +4,11 @@
 //! the packed key of its slot, which stays idle from the send to the end; deliveries pin it. Whether a
 //! lease holds is the machine's to say. Foreign code (drops, sinks, wakers) runs after the lock is given
 //! back.
+//!
+//! # Ordering
+//! The mutex orders all but three words: `next_due`, swapped by `SeqCst` under it (a reader that sees an old value
+//! serves a moment late, and is told by `retime` when it sleeps); `redrive_at` and `undelivered_len`, which another
+//! lock orders.
 
 use std::time::Duration;
 
@@ -108,7 +113,7 @@ impl Scheduled {
         let content = self.content_key(shared, &message, internal);
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        if shared.is_closed() {
+        if !shared.admits(within_capacity) {
             return Err((message, Refusal::Closed));
         }
         // The machine numbers what it takes in from 1 on, without a gap.
@@ -387,7 +392,7 @@ impl Scheduled {
         if shared.next_due.load(Ordering::Relaxed) != next
             && shared.next_due.swap(next, Ordering::SeqCst) > next
         {
-            shared.arrivals.retime();
+            shared.retime();
         }
         let ready = if machine.something_ready() { READY } else { 0 };
         let signs = if machine.is_full() { ready | FULL } else { ready };
@@ -411,6 +416,8 @@ impl Scheduled {
         if acknowledged.wakes {
             shared.arrivals.notify_one();
         }
+        // An acknowledgement that came late has removed a message that waited.
+        shared.space.notify_one();
         Ok(())
     }
 

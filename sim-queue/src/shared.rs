@@ -2,6 +2,16 @@
 //!
 //! It is the context of the slab that holds the messages in flight, so that a delivery reaches it through
 //! the slot that it pins and touches no reference count.
+//!
+//! # Ordering
+//! - `next_due` and `closed` are `SeqCst`, each against what a caller does before or after: who adds a deadline makes
+//!   it findable (by the ring's claim, the chunk's note or the control lock) and lowers `next_due` then; who serves
+//!   sets `next_due` to never, looks, and lowers it to what it found: in the single order one sees the other.
+//!   `closed` is set before the rings are closed and before what is left is counted.
+//! - `undelivered_len` and `redrive_at` are `SeqCst` and written under their lock; they may be read a moment late, which
+//!   the next call makes good.
+//! - What stands in a slot (`first_received`, `receives`, `index`, `fate`) is `Relaxed`: the slot's stamp orders it, since
+//!   whoever writes it holds the lease, and the lease passes on by compare-and-swap.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -172,6 +182,8 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// How far the clock's recent time may lie behind.
     pub(crate) lag: Duration,
     pub(crate) namespace: u64,
+    /// Goes into the check words of receipts.
+    pub(crate) secret: u64,
     /// Receivers wait here for messages; senders wait at `space` for room; `idle` waits for the end.
     pub(crate) arrivals: Event,
     pub(crate) space: Event,
@@ -196,6 +208,7 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
 }
 
 /// How the queue works inside.
+#[expect(clippy::large_enum_variant, reason = "one of them in each queue: a box would cost each operation a load")]
 pub(crate) enum Engine<T> {
     /// Lock-free.
     Standard(Standard<T>),
@@ -225,8 +238,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if deadline < self.next_due.load(Ordering::SeqCst)
             && self.next_due.fetch_min(deadline, Ordering::SeqCst) > deadline
         {
-            self.arrivals.retime();
+            self.retime();
         }
+    }
+
+    /// Lets those who keep the time know that the next deadline is earlier than they were told.
+    #[cold]
+    pub(crate) fn retime(&self) {
+        self.arrivals.retime();
+        self.space.retime();
+        self.idle.retime();
     }
 
     #[inline]
@@ -248,6 +269,26 @@ impl<T: Send + Sync + 'static> Shared<T> {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst) != closed::OPEN
+    }
+
+    /// Whether a message may come in: what was in the queue before may come back until it drops all.
+    pub(crate) fn admits(&self, is_new: bool) -> bool {
+        match self.closed.load(Ordering::SeqCst) {
+            closed::OPEN => true,
+            closed::DRAINING => !is_new,
+            _ => false,
+        }
+    }
+
+    /// Drops the letters that their sink refused; returns how many.
+    pub(crate) fn drop_letters(&self, now: Instant) -> u64 {
+        let letters = {
+            let mut waiting = self.undelivered.lock();
+            let letters = std::mem::take(&mut *waiting);
+            self.note_undelivered(0, now);
+            letters
+        };
+        letters.len() as u64
     }
 
     /// Ends the life of a message: counts it and, where somebody waits for the end, says so.

@@ -18,6 +18,16 @@
 //!
 //! [`Shared::next_due`] is a lower bound of all deadlines. Who enters the queue later than that serves
 //! what is due, under the control lock and deadline by deadline.
+//!
+//! # Ordering
+//! - The rings' claims are `SeqCst`, and so are the loads of an event's flag after them: no wake-up is lost.
+//! - A chunk's note is read and lowered by `SeqCst` after the slot was claimed, and cleared by `SeqCst` before the slots
+//!   are walked: no lease ends unseen (argued in [`sim_core::slab::Noted`]'s module).
+//! - `delayed`, `dangling` and `exact` are counts, `SeqCst` for the sake of waiters: they change before the event is
+//!   notified, and are read after a waiter has registered.
+//! - `lease_nanos` is `SeqCst` against the ring of timers: who pushes a timer reads it again and spills the ring when
+//!   it changed; who changes it spills the ring afterwards. `granted` and `delay_nanos` are `Relaxed`: a value that is
+//!   a moment old only checks again too early, or delays as before.
 
 use std::time::Duration;
 
@@ -95,6 +105,14 @@ pub(crate) struct Standard<T> {
     is_exact: bool,
 }
 
+/// The times of a message that goes into a slot.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    sent_at: Instant,
+    now: Instant,
+    visible_at: Instant,
+}
+
 /// Why nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nothing {
@@ -130,9 +148,20 @@ impl<T: Send + Sync + 'static> Standard<T> {
     /// nothing came back.
     #[inline]
     fn is_full(&self, shared: &Shared<T>) -> bool {
-        let Some(capacity) = shared.config.capacity else { return false };
-        let slots = self.delayed.load(Ordering::SeqCst) + self.returned.len();
-        slots != 0 && slots + self.fresh.len() >= capacity
+        let slots = self.slots_waiting();
+        slots != 0 && self.is_full_with(shared, slots)
+    }
+
+    #[inline]
+    fn is_full_with(&self, shared: &Shared<T>, slots: usize) -> bool {
+        shared.config.capacity.is_some_and(|capacity| slots + self.fresh.len() >= capacity)
+    }
+
+    /// Messages that wait in slots: delayed or returned.
+    #[inline]
+    fn slots_waiting(&self) -> usize {
+        let entries = self.delayed.load(Ordering::SeqCst) + self.returned.len();
+        entries.saturating_sub(self.dangling.load(Ordering::SeqCst))
     }
 
     /// Takes a message in. `None` for its own delay means the queue's.
@@ -153,12 +182,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
         let sent_at = message.headers.headers().and_then(|headers| headers.sent_at);
-        if within_capacity && self.is_full(shared) {
+        let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
+        if within_capacity
+            && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
+        {
             return Err(message);
         }
-        if delay != 0 || sent_at.is_some() || !within_capacity {
+        if to_slot {
             let visible_at = now + Duration::from_nanos(delay);
-            return self.send_to_slot(slots, sent_at.unwrap_or(now), now, visible_at, message);
+            let times = Times { sent_at: sent_at.unwrap_or(now), now, visible_at };
+            return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
         match self.fresh.push(now.as_nanos(), Waiting { value, headers: headers.into_headers() }) {
@@ -225,16 +258,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
     fn send_to_slot(
         &self,
         slots: &Slots<T>,
-        sent_at: Instant,
-        now: Instant,
-        visible_at: Instant,
+        times: Times,
         message: Message<T>,
+        within_capacity: bool,
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
+        let Times { sent_at, now, visible_at } = times;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
-        if shared.is_closed() {
+        if !shared.admits(within_capacity) {
             return Err(Message { value, headers });
         }
         let number = SLOT_NUMBER | self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +284,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             drop(control);
             shared.announce(visible_at);
         } else {
-            self.returned.push_keyed(sent_at.as_nanos(), key.low());
+            self.push_returned(sent_at, key.low());
             drop(control);
             shared.arrivals.notify_one();
         }
@@ -409,6 +442,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 Some(removed) => {
                     drop(removed);
                     shared.gone(count::EXPIRED, 1);
+                    shared.space.notify_one();
                 }
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
@@ -451,8 +485,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     /// A message was removed that stands in `returned`: its entry leads nowhere now.
-    pub(crate) fn removed_late(&self) {
+    pub(crate) fn removed_late(&self, shared: &Shared<T>) {
         self.dangling.fetch_add(1, Ordering::SeqCst);
+        shared.space.notify_one();
     }
 
     #[inline]
@@ -578,11 +613,19 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     /// Makes an idle slot visible that was in flight until now. The caller notifies `arrivals`.
     pub(crate) fn put_back(&self, shared: &Shared<T>, sent_at: Instant, low: u64) {
-        self.returned.push_keyed(sent_at.as_nanos(), low);
+        self.push_returned(sent_at, low);
         self.lease_ended();
         if let Some(retention) = shared.config.retention {
             shared.announce(sent_at + retention);
         }
+    }
+
+    /// Appends an idle slot to `returned`, which is never closed: what came back may be received after the end
+    /// of sending.
+    #[inline]
+    fn push_returned(&self, sent_at: Instant, low: u64) {
+        let pushed = self.returned.push_keyed(sent_at.as_nanos(), low);
+        debug_assert!(pushed.is_ok(), "`returned` is never closed");
     }
 
     // ---- deadlines -----------------------------------------------------------------------------------
@@ -670,7 +713,7 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             Some((_, Timer::Visible(low))) => {
                 match slots.with_low(low, |stored| stored.sent_at) {
-                    Some(sent_at) => drop(self.returned.push_keyed(sent_at.as_nanos(), low)),
+                    Some(sent_at) => self.push_returned(sent_at, low),
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
                 }
                 self.delayed.fetch_sub(1, Ordering::SeqCst);
@@ -858,10 +901,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         gone
     }
 
-    /// Refuses every later send.
+    /// Refuses every later send. The queue's flag is set before, so that who is refused sees it.
     pub(crate) fn close(&self) {
-        // Sends into slots happen under this lock and look at the flag there.
+        // Sends into slots happen under this lock and look at the flag there: those that took it before have
+        // counted their messages, those after are refused.
         let _control = self.control.lock();
+        self.fresh.close();
+    }
+
+    /// Whether the last new message was taken in, so that nothing new comes after
+    /// [`remaining`](Self::remaining) said zero. The flag alone, set before the ring is closed, does not say so.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.fresh.is_closed()
     }
 
     pub(crate) fn has_visible(&self) -> bool {
@@ -938,7 +989,7 @@ impl<T> Fresh<T> {
     fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         match self {
             Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => Ok(ring.push_keyed(key, waiting)),
+            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
         }
     }
 
@@ -1017,4 +1068,17 @@ impl<T> Fresh<T> {
         }
     }
 
+    fn close(&self) {
+        match self {
+            Self::Bounded(ring) => ring.close(),
+            Self::Unbounded(ring) => ring.close(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Bounded(ring) => ring.is_closed(),
+            Self::Unbounded(ring) => ring.is_closed(),
+        }
+    }
 }

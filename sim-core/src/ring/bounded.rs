@@ -13,6 +13,9 @@
 //!   compare-and-swap, so that nothing is left to wait for after a claim.
 //! - Empty and full are answered from the indices and never from a stamp: a cell that is claimed and not
 //!   yet published counts as present, and who meets one backs off and looks again.
+//! - A ring is closed by a mark on the producers' index, far above every position: to a push, a marked tail is
+//!   one whose cell is never free and which leaves no room, so that nothing is looked at on the way of a push
+//!   that succeeds. Consumers see the index without the mark.
 //! - A claimed cell whose value never comes (the caller's iterator panicked, or yielded less than it
 //!   announced) is published as a *hole*, which consumers skip.
 //!
@@ -25,6 +28,9 @@
 //! | `4 * lap + 1` | full | the consumer that claims `p`: to free for `lap + size` |
 //! | `4 * lap + 2` | hole | the consumer that claims `p`: to free for `lap + size` |
 //!
+//! For the tail: *open* (a position), then, once and for ever, *closed* (the last position with the mark):
+//! nothing but compare-and-swaps from unmarked values ever moves it.
+//!
 //! # Ordering
 //! - full/hole stored `Release` by the producer, loaded `Acquire` by the consumer: the value is written before it
 //!   is read.
@@ -35,6 +41,8 @@
 //!   discards what it read.
 //! - claims (compare-and-swap on head and tail) and the loads that answer "empty" and "full" are `SeqCst`: claim-then-load-a-flag against
 //!   set-a-flag-then-look is a store-load pair (see [`event`](crate::event)). The data's own order needs no more of them than `Relaxed`.
+//! - the mark is set `SeqCst`; a push that is refused because of it loads it once more `Acquire`: what was done before
+//!   the ring was closed is seen by whom it refuses. That no push claims after the mark needs no ordering: it is one variable.
 //! - the producers' copy of the head is `Relaxed`: too old a value only says "full" too early, and is then replaced.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -49,6 +57,9 @@ use crate::sync::{CachePadded, Stamp};
 const FULL: u64 = 1;
 /// The cell was claimed and its element never came.
 const HOLE: u64 = 2;
+/// The mark on the tail of a closed ring. Above every position, and so that [`Bounded::free`] of a marked tail is above
+/// every stamp.
+const CLOSED: u64 = 1 << 61;
 /// Cells start on a cache line.
 const LINE: usize = 64;
 
@@ -91,7 +102,8 @@ pub struct Bounded<T, K: Key = ()> {
 
 /// The line that producers write.
 struct Producers {
-    /// The position that the next push claims. Invariant: never above head + capacity.
+    /// The position that the next push claims, with [`CLOSED`] when none does any more. Invariant: without the
+    /// mark never above head + capacity; with the mark it never changes again.
     tail: Stamp,
     /// A head seen earlier. Invariant: at most the head.
     head_seen: AtomicU64,
@@ -200,9 +212,14 @@ impl<T, K: Key> Bounded<T, K> {
         }
     }
 
-    /// How much room the claimed head leaves at `tail`.
+    /// How much room the claimed head leaves at `tail`: none when that is marked.
     #[cold]
     fn room_now(&self, tail: u64) -> u64 {
+        if tail & CLOSED != 0 {
+            // Acquire: who is refused sees what was done before the ring was closed.
+            self.producers.tail.load(Ordering::Acquire);
+            return 0;
+        }
         let head = self.head.load(Ordering::SeqCst);
         self.producers.head_seen.store(head, Ordering::Relaxed);
         (head + self.capacity).saturating_sub(tail)
@@ -243,7 +260,7 @@ impl<T, K: Key> Bounded<T, K> {
                 tail = self.producers.tail.load(Ordering::Relaxed);
                 backoff.spin();
             } else {
-                // The element of the lap before is still there, or is just being taken.
+                // The element of the lap before is still there, or is just being taken; or the ring is closed.
                 if self.room_now(tail) == 0 {
                     return Err(value);
                 }
@@ -268,20 +285,21 @@ impl<T, K: Key> Bounded<T, K> {
         }
     }
 
-    /// Claims up to `want` free cells at once: the first position and how many.
+    /// Claims up to `want` free cells at once: the first position and how many. None when the ring is closed: a marked
+    /// tail leaves no room, and its cell is not free.
     #[inline]
     fn claim_free(&self, want: u64) -> (u64, u64) {
         let backoff = Patience::new();
         let mut tail = self.producers.tail.load(Ordering::Relaxed);
         loop {
             if want == 0 {
-                return (tail, 0);
+                return (tail & !CLOSED, 0);
             }
             let mut limit = want.min(self.capacity);
             if !self.is_exact() {
                 limit = limit.min(self.room(tail, limit));
                 if limit == 0 {
-                    return (tail, 0);
+                    return (tail & !CLOSED, 0);
                 }
             }
             let mut count = 0;
@@ -302,7 +320,7 @@ impl<T, K: Key> Bounded<T, K> {
                 let now = self.producers.tail.load(Ordering::Relaxed);
                 if now == tail {
                     if self.room_now(tail) == 0 {
-                        return (tail, 0);
+                        return (tail & !CLOSED, 0);
                     }
                     backoff.snooze();
                 }
@@ -373,7 +391,7 @@ impl<T, K: Key> Bounded<T, K> {
             backoff.spin();
         } else {
             // The head never passes the tail, so that a tail that equals a head seen earlier is the head now.
-            if self.producers.tail.load(Ordering::SeqCst) == head {
+            if self.pushed() == head {
                 return None;
             }
             // Claimed and not yet published.
@@ -458,10 +476,10 @@ impl<T, K: Key> Bounded<T, K> {
     #[must_use]
     pub fn len(&self) -> usize {
         loop {
-            let tail = self.producers.tail.load(Ordering::SeqCst);
+            let tail = self.pushed();
             let head = self.head.load(Ordering::SeqCst);
             // With the tail unchanged around it, the head was read while this was the tail.
-            if self.producers.tail.load(Ordering::SeqCst) == tail {
+            if self.pushed() == tail {
                 return tail.saturating_sub(head) as usize;
             }
         }
@@ -473,7 +491,7 @@ impl<T, K: Key> Bounded<T, K> {
     pub fn is_empty(&self) -> bool {
         let head = self.head.load(Ordering::SeqCst);
         // The head never passes the tail: when the tail is what the head was, so is the head still.
-        self.producers.tail.load(Ordering::SeqCst) == head
+        self.pushed() == head
     }
 
     /// How many elements were ever popped: the claimed head.
@@ -487,7 +505,23 @@ impl<T, K: Key> Bounded<T, K> {
     #[inline]
     #[must_use]
     pub fn pushed(&self) -> u64 {
-        self.producers.tail.load(Ordering::SeqCst)
+        self.producers.tail.load(Ordering::SeqCst) & !CLOSED
+    }
+
+    /// Refuses every later push; what stands in the ring can still be taken. Doing it again changes nothing.
+    ///
+    /// When this has returned, a push that was under way has either claimed its cell, so that [`len`](Self::len)
+    /// and [`pushed`](Self::pushed) count it from now on, or it fails: who sees the ring closed and then empty has seen
+    /// the last of it.
+    pub fn close(&self) {
+        self.producers.tail.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// Whether the ring was closed.
+    #[inline]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.producers.tail.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// How many elements fit.
@@ -501,7 +535,7 @@ impl<T> Bounded<T> {
     /// Appends an element and returns its position.
     ///
     /// # Errors
-    /// The element, when the ring is full.
+    /// The element, when the ring is full or closed.
     #[inline]
     pub fn push(&self, value: T) -> Result<u64, T> {
         self.push_entry((), value)
@@ -510,7 +544,8 @@ impl<T> Bounded<T> {
     /// Appends elements from the front of `values`, as many as fit, with one claim; returns the first one's position and
     /// how many they are. Their positions follow one another. What does not fit stays in the iterator.
     ///
-    /// Fewer than fit are taken when a consumer is just about to free a cell; none only when the ring is full.
+    /// Fewer than fit are taken when a consumer is just about to free a cell; none only when the ring is
+    /// full or closed.
     ///
     /// The iterator runs while the cells are claimed: it should be short, and it must not use this ring,
     /// which may then wait for itself.
@@ -530,7 +565,7 @@ impl<T> Bounded<T, u64> {
     /// Appends an element with a key and returns its position.
     ///
     /// # Errors
-    /// The element, when the ring is full.
+    /// The element, when the ring is full or closed.
     #[inline]
     pub fn push_keyed(&self, key: u64, value: T) -> Result<u64, T> {
         self.push_entry(key, value)
@@ -540,7 +575,8 @@ impl<T> Bounded<T, u64> {
     /// one's position and how many they are. Their positions follow one another. What does not fit stays in
     /// the iterator.
     ///
-    /// Fewer than fit are taken when a consumer is just about to free a cell; none only when the ring is full.
+    /// Fewer than fit are taken when a consumer is just about to free a cell; none only when the ring is
+    /// full or closed.
     ///
     /// The iterator runs while the cells are claimed: it should be short, and it must not use this ring,
     /// which may then wait for itself.
@@ -609,7 +645,7 @@ impl<T, K: Key> Drop for Bounded<T, K> {
         if std::mem::needs_drop::<T>() {
             // With the ring borrowed exclusively no operation is under way: each position between the indices is
             // full or a hole.
-            let tail = self.producers.tail.load(Ordering::Relaxed);
+            let tail = self.producers.tail.load(Ordering::Relaxed) & !CLOSED;
             let mut position = self.head.load(Ordering::Relaxed);
             while position < tail {
                 let cell = self.cell(position);
@@ -638,6 +674,7 @@ impl<T, K: Key> fmt::Debug for Bounded<T, K> {
         f.debug_struct("Bounded")
             .field("len", &self.len())
             .field("capacity", &self.capacity)
+            .field("is_closed", &self.is_closed())
             .finish_non_exhaustive()
     }
 }

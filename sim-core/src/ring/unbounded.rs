@@ -17,6 +17,9 @@
 //! - One emptied segment is kept as a spare for the producers; the others go back to the allocator.
 //! - A batch of pushes is one claim, whatever segments it crosses: the value of the index that stands for no cell locks the tail,
 //!   so that it can be set to any place in segments prepared beforehand.
+//! - The ring is closed by a mark on the tail's index. It is the highest bit, and the offset that a push looks at anyway is taken
+//!   together with it, so that a marked tail is none of those at which a push simply claims. While the tail is
+//!   locked, [`Unbounded::close`] waits: otherwise a part of a batch would be counted before and a part after.
 //! - [`Unbounded::front`] and [`Unbounded::pop_if`] read a cell that they have not claimed. They count themselves as *readers*
 //!   while they do, and no segment goes back to the allocator while one is counted (it may be used again; the stamps tell).
 //!
@@ -31,6 +34,10 @@
 //! | --- | --- | --- |
 //! | below `CELLS` | the cell in the end's segment that is claimed next | anybody, by compare-and-swap |
 //! | `CELLS` | the segment is used up | only the thread that brought it there: it stores the next segment, then the index |
+//!
+//! For the tail besides: *open*, then, once and for ever, *closed*: its index with the mark, at an offset below `CELLS`.
+//! Nothing but a compare-and-swap from an unmarked value, and the store of the thread that locked an unmarked tail, ever
+//! moves it.
 //!
 //! For a segment: *linked* (tail's, or in the chain up to head's), *retired* (behind the head, in the list),
 //! *spare* (at most one), or freed.
@@ -48,6 +55,8 @@
 //! - readers: a reader adds itself (`AcqRel`) before it loads the head's segment; who frees segments adds 0
 //!   (`AcqRel`) after they were unlinked. Either the latter sees the former, or the former sees the head moved on.
 //! - keys: as in [`bounded`](super::Bounded): stored `Release`, loaded `Acquire`, stamp looked at again.
+//! - the mark is set `SeqCst`, and the tail loaded `Acquire` by a push: what was done before the ring was closed is seen by whom it
+//!   refuses. That no push claims after the mark needs no ordering: it is one variable.
 //! - claims, and the loads that answer "empty", are `SeqCst` for the sake of waiters only, as in the bounded ring.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -64,6 +73,9 @@ const FULL: u64 = 1;
 const TAKEN: u64 = 2;
 /// The cell was claimed and its element never came.
 const HOLE: u64 = 3;
+
+/// The mark on the tail's index of a closed ring, above every index.
+const CLOSED: u64 = 1 << 63;
 
 /// Stands for a segment's first index when its cells need not be looked at.
 const EMPTIED: u64 = u64::MAX;
@@ -124,13 +136,14 @@ struct Memory<T, K: Key> {
 /// use sim_core::ring::Unbounded;
 ///
 /// let ring: Unbounded<&str> = Unbounded::new();
-/// assert_eq!(ring.push("a"), 0);
+/// assert_eq!(ring.push("a"), Ok(0));
 /// assert_eq!(ring.push_batch(&mut ["b", "c"].into_iter()), (1, 2));
 /// let mut taken = Vec::new();
 /// assert_eq!(ring.pop_batch(10, |entry| taken.push(entry.value)), 3);
 /// assert_eq!(taken, ["a", "b", "c"]);
 /// ```
 pub struct Unbounded<T, K: Key = ()> {
+    /// Its index carries [`CLOSED`] when no push claims any more.
     tail: CachePadded<End<T, K>>,
     head: CachePadded<Consumers<T, K>>,
     memory: CachePadded<Memory<T, K>>,
@@ -480,14 +493,15 @@ impl<T, K: Key> Unbounded<T, K> {
     }
 
     #[inline]
-    fn push_entry(&self, key: K, value: T) -> u64 {
+    fn push_entry(&self, key: K, value: T) -> Result<u64, T> {
         let backoff = Patience::new();
         loop {
             let tail = self.tail.index.load(Ordering::Acquire);
             let segment = self.tail.segment.load(Ordering::Acquire);
-            let offset = tail % Self::LAP;
+            // With the mark, which makes it too large for a cell.
+            let offset = tail & (CLOSED | (Self::LAP - 1));
             if offset + 1 >= Self::CELLS || segment.is_null() {
-                // The last cell of a segment, or no cell.
+                // The last cell of a segment, or no cell, or closed.
                 return self.push_across(key, value);
             }
             if self.claim(&self.tail.index, tail, tail + 1) {
@@ -497,7 +511,7 @@ impl<T, K: Key> Unbounded<T, K> {
                 // SAFETY: claimed by this thread, and not published.
                 unsafe { cell.fill(key, value) };
                 cell.stamp.store(stamp(tail, FULL), Ordering::Release);
-                return Self::position(tail);
+                return Ok(Self::position(tail));
             }
             backoff.spin();
         }
@@ -513,16 +527,20 @@ impl<T, K: Key> Unbounded<T, K> {
             .is_ok()
     }
 
-    /// Pushes where the tail's segment has only its last cell left, or none.
+    /// Pushes where the tail's segment has only its last cell left, or none, or the ring is closed.
     #[cold]
-    fn push_across(&self, key: K, value: T) -> u64 {
+    fn push_across(&self, key: K, value: T) -> Result<u64, T> {
         let mut entry = Some((key, value));
-        self.push_many(1, || entry.take()).0
+        let (position, _) = self.push_many(1, || entry.take());
+        match entry {
+            None => Ok(position),
+            Some((_, value)) => Err(value),
+        }
     }
 
     #[inline]
     fn push_many(&self, want: u64, mut next: impl FnMut() -> Option<(K, T)>) -> (u64, u64) {
-        let (segment, index) = self.claim_vacant(want);
+        let (segment, index, want) = self.claim_vacant(want);
         let first = Self::position(index);
         let mut filling: Filling<T, K> = Filling {
             segment,
@@ -536,16 +554,17 @@ impl<T, K: Key> Unbounded<T, K> {
         (first, want - filling.left)
     }
 
-    /// Claims `want` cells: the segment of the first one, and its index. With `want` 0, just the tail.
+    /// Claims `want` cells, or none when the ring is closed: the segment of the first one, its index, and how many. With
+    /// none, just the tail.
     #[inline]
-    fn claim_vacant(&self, want: u64) -> (*mut Segment<T, K>, u64) {
+    fn claim_vacant(&self, want: u64) -> (*mut Segment<T, K>, u64, u64) {
         let backoff = Patience::new();
         let mut chain = Chain::new(self);
         loop {
             let tail = self.tail.index.load(Ordering::Acquire);
             let segment = self.tail.segment.load(Ordering::Acquire);
-            if want == 0 {
-                return (segment, tail);
+            if want == 0 || tail & CLOSED != 0 {
+                return (segment, tail & !CLOSED, 0);
             }
             let offset = tail % Self::LAP;
             if offset == Self::CELLS {
@@ -559,14 +578,14 @@ impl<T, K: Key> Unbounded<T, K> {
             }
             if offset + want < Self::CELLS {
                 if self.claim(&self.tail.index, tail, tail + want) {
-                    return (segment, tail);
+                    return (segment, tail, want);
                 }
                 backoff.spin();
                 continue;
             }
             if self.claim_across(&mut chain, segment, tail, want) {
                 chain.release();
-                return (segment, tail);
+                return (segment, tail, want);
             }
             backoff.spin();
         }
@@ -610,7 +629,7 @@ impl<T, K: Key> Unbounded<T, K> {
         let next = unsafe { &Segment::header(segment).next };
         self.tail.segment.store(chain.last, Ordering::Release);
         next.store(chain.first, Ordering::Release);
-        // SeqCst: the rest of the claim. Release: the segment first.
+        // SeqCst: the rest of the claim. Release: the segment first. A store, for nobody marks a locked tail.
         self.tail.index.store(end, Ordering::SeqCst);
         true
     }
@@ -691,7 +710,7 @@ impl<T, K: Key> Unbounded<T, K> {
             let want = want.min(Self::CELLS - offset);
             let mut tail = self.head.tail_seen.load(Ordering::Relaxed);
             if tail < head + want {
-                tail = self.tail.index.load(Ordering::SeqCst);
+                tail = self.tail_index();
                 // The head never passes the tail: a tail that equals a head seen earlier is the head now.
                 if tail <= head {
                     return None;
@@ -717,7 +736,7 @@ impl<T, K: Key> Unbounded<T, K> {
     /// Whether the tail's position is no further than that of a head seen earlier.
     #[cold]
     fn is_at_tail(&self, head: u64) -> bool {
-        Self::position(self.tail.index.load(Ordering::SeqCst)) <= Self::position(head)
+        self.pushed() <= Self::position(head)
     }
 
     /// Swings the head over to the next segment, after this thread claimed the last cell of `segment`, which leaves
@@ -743,10 +762,10 @@ impl<T, K: Key> Unbounded<T, K> {
     #[must_use]
     pub fn len(&self) -> usize {
         loop {
-            let tail = self.tail.index.load(Ordering::SeqCst);
+            let tail = self.tail_index();
             let head = self.head.end.index.load(Ordering::SeqCst);
             // With the tail unchanged around it, the head was read while this was the tail.
-            if self.tail.index.load(Ordering::SeqCst) == tail {
+            if self.tail_index() == tail {
                 return Self::position(tail).saturating_sub(Self::position(head)) as usize;
             }
         }
@@ -763,7 +782,45 @@ impl<T, K: Key> Unbounded<T, K> {
     #[inline]
     #[must_use]
     pub fn pushed(&self) -> u64 {
-        Self::position(self.tail.index.load(Ordering::SeqCst))
+        Self::position(self.tail_index())
+    }
+
+    /// The claimed tail, without the mark.
+    #[inline(always)]
+    fn tail_index(&self) -> u64 {
+        self.tail.index.load(Ordering::SeqCst) & !CLOSED
+    }
+
+    /// Refuses every later push; what stands in the ring can still be taken. Doing it again changes nothing.
+    ///
+    /// When this has returned, a push that was under way has either claimed its cells, so that [`len`](Self::len)
+    /// and [`pushed`](Self::pushed) count them from now on, or it fails: who sees the ring closed and then empty has seen
+    /// the last of it. Waits for a thread that is just linking segments.
+    pub fn close(&self) {
+        let backoff = Patience::new();
+        loop {
+            let tail = self.tail.index.load(Ordering::Relaxed);
+            if tail & CLOSED != 0 {
+                // Acquire: as if this call had closed it.
+                self.tail.index.load(Ordering::Acquire);
+                return;
+            }
+            if tail % Self::LAP == Self::CELLS {
+                // Locked: the claim is not yet complete, and will be stored over what is there.
+                backoff.snooze();
+            } else if self.claim(&self.tail.index, tail, tail | CLOSED) {
+                return;
+            } else {
+                backoff.spin();
+            }
+        }
+    }
+
+    /// Whether the ring was closed.
+    #[inline]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.tail.index.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Whether nothing stands in the ring.
@@ -772,19 +829,22 @@ impl<T, K: Key> Unbounded<T, K> {
     pub fn is_empty(&self) -> bool {
         let head = self.head.end.index.load(Ordering::SeqCst);
         // The head never passes the tail: when the tail is where the head was, so is the head still.
-        Self::position(self.tail.index.load(Ordering::SeqCst)) <= Self::position(head)
+        self.pushed() <= Self::position(head)
     }
 }
 
 impl<T> Unbounded<T> {
     /// Appends an element and returns its position.
+    ///
+    /// # Errors
+    /// The element, when the ring is closed.
     #[inline]
-    pub fn push(&self, value: T) -> u64 {
+    pub fn push(&self, value: T) -> Result<u64, T> {
         self.push_entry((), value)
     }
 
     /// Appends all elements of `values` with one claim; returns the first one's position and how many they are.
-    /// Their positions follow one another.
+    /// Their positions follow one another. None, and all stay in the iterator, when the ring is closed.
     ///
     /// The iterator runs while the cells are claimed: it should be short, and it must not use this ring,
     /// which may then wait for itself.
@@ -804,13 +864,17 @@ impl<T> Unbounded<T> {
 
 impl<T> Unbounded<T, u64> {
     /// Appends an element with a key and returns its position.
+    ///
+    /// # Errors
+    /// The element, when the ring is closed.
     #[inline]
-    pub fn push_keyed(&self, key: u64, value: T) -> u64 {
+    pub fn push_keyed(&self, key: u64, value: T) -> Result<u64, T> {
         self.push_entry(key, value)
     }
 
     /// Appends all elements of `entries` with their keys, with one claim; returns the first one's position and
-    /// how many they are. Their positions follow one another.
+    /// how many they are. Their positions follow one another. None, and all stay in the iterator, when the ring is
+    /// closed.
     ///
     /// The iterator runs while the cells are claimed: it should be short, and it must not use this ring,
     /// which may then wait for itself.
@@ -881,7 +945,7 @@ impl<T, K: Key> Drop for Unbounded<T, K> {
     fn drop(&mut self) {
         // With the ring borrowed exclusively no operation is under way: neither end stands between segments,
         // and each index between them is full or a hole.
-        let tail = self.tail.index.load(Ordering::Relaxed);
+        let tail = self.tail.index.load(Ordering::Relaxed) & !CLOSED;
         let mut index = self.head.end.index.load(Ordering::Relaxed);
         let mut segment = self.head.end.segment.load(Ordering::Relaxed);
         while index < tail {
@@ -927,6 +991,7 @@ impl<T, K: Key> fmt::Debug for Unbounded<T, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unbounded")
             .field("len", &self.len())
+            .field("is_closed", &self.is_closed())
             .finish_non_exhaustive()
     }
 }

@@ -147,6 +147,23 @@ impl<C: Vacate<V>, V> Held<C, V> {
         Err(Stale)
     }
 
+    /// Puts the lease under a new generation that nobody knows: the slot stays leased, with its note, and every key
+    /// of the lease, this handle's among them, is stale from now on.
+    ///
+    /// # Errors
+    /// [`Stale`] when the lease had ended before.
+    pub fn disown(&self) -> Result<(), Stale> {
+        let stamp = &self.slot().stamp;
+        let mut word = Word(stamp.load(Ordering::Relaxed));
+        while word.is_leased(self.generation()) {
+            match exchange(stamp, word, word.turned(Life::Leased)) {
+                Ok(()) => return Ok(()),
+                Err(found) => word = found,
+            }
+        }
+        Err(Stale)
+    }
+
     /// Ends the lease, removes the value, and calls `settle` with the context, whether the slot was still
     /// leased, and the value: itself where nobody else holds the slot, else a look at it (the context then
     /// receives it when the last holder leaves). The slot, and with it the slab, is given up only

@@ -127,6 +127,7 @@ impl Kind {
 /// When a tenant counts as a noisy neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct FairConfig {
     /// A tenant with more than this share of the messages in flight is noisy, in percent, if it
     /// also has [`min_in_flight`](Self::min_in_flight). Default 10.
@@ -174,6 +175,7 @@ impl FairConfig {
 /// How a FIFO queue treats repeated sends and receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct FifoConfig {
     /// Whether the same id in two groups is the same message. Default: in the whole queue.
     pub deduplication_scope: DeduplicationScope,
