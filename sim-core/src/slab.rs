@@ -279,6 +279,15 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         }
     }
 
+    /// Puts a value in, idle, that is made in its place: [`insert`](Self::insert).
+    ///
+    /// # Errors
+    /// `make` comes back, not called, when the limit is reached.
+    #[inline(always)]
+    pub fn insert_with<F: FnOnce() -> V>(&self, make: F) -> Result<Key, F> {
+        self.occupy(make, 0, 0, Life::Idle).map(|(_, key)| key)
+    }
+
     /// Puts a value in, leased and held.
     ///
     /// # Errors

@@ -110,15 +110,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
-            Some(held) => {
-                let stored = finish(held, &self.lease, count::DELETED)?;
-                Ok(stored.map(|Stored { value, headers, .. }| {
-                    if !headers.is_nothing() {
-                        drop_headers(headers);
-                    }
-                    value
-                }))
-            }
+            Some(held) => finish(held, &self.lease, count::DELETED, Stored::into_value),
             None => Err(Stale),
         }
     }
@@ -132,7 +124,7 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// when they go.
     pub(crate) fn withdraw(mut self) -> Result<Option<Stored<T>>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::MOVED),
+            Some(held) => finish(held, &self.lease, count::MOVED, |stored| stored),
             None => Err(Stale),
         }
     }
@@ -332,13 +324,15 @@ fn drop_headers<T>(headers: Attached<T>) {
     drop(headers);
 }
 
-/// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
+/// Ends the life of a leased message: counts it under `why` and returns what `keep` makes of it if
+/// nobody else holds it.
 #[inline(always)]
-fn finish<T: Send + Sync + 'static>(
+fn finish<T: Send + Sync + 'static, R>(
     held: Held<T>,
     lease: &Lease,
     why: usize,
-) -> Result<Option<Stored<T>>, Stale> {
+    keep: impl FnOnce(Stored<T>) -> R,
+) -> Result<Option<R>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.recent(), lease.machine(&held))?;
@@ -354,6 +348,7 @@ fn finish<T: Send + Sync + 'static>(
                 }
             })
             .ok()
+            .map(keep)
     })
     .map_err(|_| Stale)
 }
@@ -586,7 +581,7 @@ fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: Lease) {
     // A verdict that comes too late here has nobody to tell.
     let _ = match held.context().config.on_drop {
         OnDrop::Return => give_back(held, &lease),
-        OnDrop::Acknowledge => finish(held, &lease, count::DELETED).map(drop),
+        OnDrop::Acknowledge => finish(held, &lease, count::DELETED, drop).map(drop),
         OnDrop::Expire => Ok(()),
     };
 }

@@ -188,10 +188,10 @@ impl<M: Copy> Machine<M> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    #[inline]
+    #[inline(always)]
     pub fn admit(&mut self, now: Instant, admission: &Admission<'_>) -> Result<Admitted, NotStored> {
-        let unseen = match self.look_up(now, admission) {
-            Ok(unseen) => unseen,
+        let remember = match self.look_up(now, admission) {
+            Ok(remember) => remember,
             Err(why) => {
                 self.counters.deduplicated += u64::from(matches!(why, NotStored::Duplicate(_)));
                 return Err(why);
@@ -205,7 +205,7 @@ impl<M: Copy> Machine<M> {
             Order::Fair | Order::Fifo => self.groups.find_or_create(admission.group),
         };
         Ok(Admitted {
-            unseen: unseen.map(|unseen| (unseen, admission.id)),
+            remember,
             group,
             delay: admission.delay,
             sent_at: admission.sent_at,
@@ -214,13 +214,13 @@ impl<M: Copy> Machine<M> {
 
     /// The second half of a [`send`](Self::send): stores the message that was just admitted, nothing else
     /// having happened in between.
-    #[inline]
+    #[inline(always)]
     pub fn store(&mut self, now: Instant, m: M, admitted: Admitted) -> Accepted {
-        let Admitted { unseen, group, delay: own_delay, sent_at } = admitted;
+        let Admitted { remember, group, delay: own_delay, sent_at } = admitted;
         let sequence = self.last_sequence + 1;
         self.last_sequence = sequence;
-        if let (Some(dedup), Some((unseen, id))) = (&mut self.dedup, unseen) {
-            dedup.remember(now, unseen, First { id, sequence: SequenceNumber::new(sequence) });
+        if remember && let Some(dedup) = &mut self.dedup {
+            dedup.remember(now, SequenceNumber::new(sequence));
         }
         if group != NIL {
             self.groups.occupy(group);
@@ -299,11 +299,11 @@ impl<M: Copy> Machine<M> {
         &mut self,
         now: Instant,
         admission: &Admission<'_>,
-    ) -> Result<Option<dedup::Unseen>, NotStored> {
+    ) -> Result<bool, NotStored> {
         let Kind::Fifo(fifo) = &self.rules.kind else {
             return match admission.dedup {
                 Some(_) => Err(NotStored::DeduplicationNotAllowed),
-                None => Ok(None),
+                None => Ok(false),
             };
         };
         let Some(group) = admission.group else {
@@ -313,11 +313,11 @@ impl<M: Copy> Machine<M> {
             return Err(NotStored::DelayNotAllowed);
         }
         match (admission.dedup, &mut self.dedup) {
-            (Some(key), Some(dedup)) => dedup.admit(now, key, group).map(Some),
+            (Some(key), Some(dedup)) => dedup.admit(now, key, group, admission.id).map(|()| true),
             _ if fifo.deduplication != Deduplication::Optional => {
                 Err(NotStored::MissingDeduplication)
             }
-            _ => Ok(None),
+            _ => Ok(false),
         }
     }
 
@@ -389,17 +389,22 @@ impl<M: Copy> Machine<M> {
     ///
     /// # Errors
     /// [`ReceiveError::OverLimit`].
-    #[inline]
+    #[inline(always)]
     pub fn receive_one(&mut self, now: Instant) -> Result<Option<Leased<M>>, ReceiveError> {
         let full = self.in_flight_full();
         let index = match self.order {
             Order::Fifo if full => None,
             Order::Fifo => self.groups.next_ready(),
             _ if full => return Err(ReceiveError::OverLimit),
-            Order::Fair => return Ok(self.receive_one_fair(now, None)),
+            Order::Fair => self.next_tenant(now).map(|at| self.groups.table[at].lane.head),
             Order::Standard => (!self.visible.is_empty()).then_some(self.visible.head),
         };
-        Ok(index.map(|index| self.lease(index, now, None)))
+        let Some(index) = index else { return Ok(None) };
+        let leased = self.lease(index, now, None);
+        if self.order == Order::Fair {
+            self.pass_turn(self.records[index].group);
+        }
+        Ok(Some(leased))
     }
 
     fn receive_fifo(
@@ -540,7 +545,8 @@ impl<M: Copy> Machine<M> {
     /// Puts a visible message in flight.
     ///
     /// A FIFO message's group has left the ready ring.
-    #[inline]
+    // Always inlined: what it returns is mostly not needed, and never in memory.
+    #[inline(always)]
     fn lease(&mut self, index: u32, now: Instant, visibility: Option<Duration>) -> Leased<M> {
         let (deadline, usual) = match visibility {
             Some(visibility) => (now + visibility, Usual::No),

@@ -394,10 +394,19 @@ impl<T: Send + Sync + 'static> Queue<T> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
-        self.send_fast(message)
-            .or_else(|message| self.send_with_headers(message))
+        match &self.shared().engine {
+            Engine::Standard(_) => {
+                self.send_fast(message).or_else(|message| self.send_or_refuse(message))
+            }
+            Engine::Scheduled(_) => self.send_or_refuse(message),
+        }
+    }
+
+    #[inline(never)]
+    fn send_or_refuse(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        self.send_with_headers(message)
             .map_err(|(message, reason)| TrySendError::new(message, reason))
     }
 
@@ -405,11 +414,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
     #[inline(always)]
     pub(crate) fn send_first(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         match &self.shared().engine {
-            Engine::Scheduled(scheduled) if !scheduled.is_full() => {
-                self.send_with_headers(message).map_err(|(message, _)| message)
-            }
-            _ => self.send_fast(message),
+            Engine::Scheduled(scheduled) if !scheduled.is_full() => self.send_or_give_back(message),
+            Engine::Scheduled(_) => Err(message),
+            Engine::Standard(_) => self.send_fast(message),
         }
+    }
+
+    #[inline(never)]
+    fn send_or_give_back(&self, message: Message<T>) -> Result<Sent, Message<T>> {
+        self.send_with_headers(message).map_err(|(message, _)| message)
     }
 
     /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
@@ -430,7 +443,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         Err(message)
     }
 
-    #[inline(never)]
+    #[inline]
     fn send_with_headers(&self, message: Message<T>) -> Result<Sent, (Message<T>, Refusal)> {
         let shared = self.shared();
         if let Err(reason) = self.check(&message) {
@@ -545,11 +558,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
         match &shared.engine {
             Engine::Standard(standard) => standard.take_fast(&self.slots, shared.clock.recent()),
             Engine::Scheduled(scheduled) => {
-                let recent = shared.clock.recent();
-                if !scheduled.may_receive(shared, recent) {
-                    return None;
-                }
-                scheduled.receive_one(&self.slots, recent).ok().flatten()
+                scheduled.receive_fast(&self.slots, shared.clock.recent())
             }
         }
     }
@@ -564,11 +573,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
             }
             Engine::Scheduled(scheduled) => {
-                match scheduled.receive_one(&self.slots, shared.clock.now()) {
-                    Ok(Some(delivery)) => Ok(delivery),
-                    Ok(None) => Err(self.nothing(Nothing::Empty)),
-                    Err(error) => Err(self.machine_error(error)),
-                }
+                let now = shared.clock.now();
+                scheduled.receive_one(&self.slots, now).map_err(|nothing| self.nothing(nothing))
             }
         });
     }

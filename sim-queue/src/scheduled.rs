@@ -26,6 +26,7 @@ use crate::machine::{
     Machine, NotStored, ReceiveError, Stats,
 };
 use crate::message::Message;
+use crate::standard::Nothing;
 use crate::shared::{Fate, Held, Shared, Slots, Stored, count};
 
 /// The machine and what it needs at hand.
@@ -99,6 +100,7 @@ impl Scheduled {
 
     /// Takes a message in. One that the queue sends itself (`internal`: a dead letter, or one that comes
     /// back from a failed move) is never a duplicate.
+    #[inline(always)]
     pub(crate) fn send<T: Send + Sync + 'static>(
         &self,
         slots: &Slots<T>,
@@ -117,15 +119,11 @@ impl Scheduled {
         // The machine numbers what it takes in from 1 on, without a gap.
         let number = inner.numbers + 1;
         let headers = message.headers.headers();
-        let given = headers
-            .filter(|_| !internal)
-            .and_then(|headers| headers.deduplication_id.clone())
-            .map(DedupKey::Id);
-        let dedup = given.or_else(|| {
-            content.map(|content| {
-                DedupKey::Content(if internal { internal_key(shared.namespace, number) } else { content })
-            })
-        });
+        let dedup = match headers.and_then(|headers| headers.deduplication_id.as_ref()) {
+            Some(given) if !internal => Some(DedupKey::Id(given.clone())),
+            _ if internal => content.map(|_| DedupKey::Content(internal_key(shared.namespace, number))),
+            _ => content.map(DedupKey::Content),
+        };
         let sent_at = headers.and_then(|headers| headers.sent_at);
         let admission = Admission {
             delay: headers.and_then(|headers| headers.delay),
@@ -137,16 +135,15 @@ impl Scheduled {
                 headers.and_then(|headers| headers.id).unwrap_or_else(|| shared.id(number)).as_u128()
             }),
         };
-        let admitted = if within_capacity {
-            inner.machine.admit(now, &admission)
-        } else {
+        let capacity = inner.machine.rules().capacity;
+        if !within_capacity {
             // Lifting a bound cannot break a rule.
-            let capacity = inner.machine.rules().capacity;
             let _ = inner.machine.set_capacity(None);
-            let admitted = inner.machine.admit(now, &admission);
+        }
+        let admitted = inner.machine.admit(now, &admission);
+        if !within_capacity {
             let _ = inner.machine.set_capacity(capacity);
-            admitted
-        };
+        }
         let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(NotStored::Duplicate(first)) => {
@@ -162,10 +159,11 @@ impl Scheduled {
             }
         };
         let Message { value, headers } = message;
-        let stored = Stored::new(value, headers, number, sent_at.map_or(now, |sent_at| sent_at.min(now)));
-        let key = match slots.insert(stored) {
+        let sent_at = sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let key = match slots.insert_with(move || Stored::new(value, headers, number, sent_at)) {
             Ok(key) => key,
-            Err(stored) => {
+            Err(make) => {
+                let stored = make();
                 let message = Message { value: stored.value, headers: stored.headers };
                 return Err((message, Refusal::Full));
             }
@@ -241,7 +239,10 @@ impl Scheduled {
             machine.receive(now, max, visibility, attempt, leased).map(|_| ())
         };
         if result.is_ok() {
-            out.extend(inner.leased.iter().filter_map(|leased| deliver(slots, now, leased)));
+            out.extend(inner.leased.iter().filter_map(|leased| {
+                let held = pin(slots, leased)?;
+                Some(Delivery::new(held, Lease::new(now, leased.receive_count)))
+            }));
         }
         self.publish(shared, &inner);
         drop(inner);
@@ -254,37 +255,76 @@ impl Scheduled {
         Ok(taken)
     }
 
-    /// Receives one message.
-    #[inline]
+    /// Receives one message, or finds out why not.
     pub(crate) fn receive_one<T: Send + Sync + 'static>(
         &self,
         slots: &Slots<T>,
         now: Instant,
-    ) -> Result<Option<Delivery<T>>, ReceiveError> {
-        let shared = slots.context();
-        let mut inner = self.inner.lock();
-        let now = inner.at(now);
-        let ended = self.advance(slots, &mut inner, now);
-        let result = if is_over_limit(shared) {
-            Err(ReceiveError::OverLimit)
-        } else {
-            inner.machine.receive_one(now)
-        };
-        let result = result.map(|leased| leased.and_then(|leased| deliver(slots, now, &leased)));
-        self.publish(shared, &inner);
-        drop(inner);
-        settle(shared, now, ended);
-        if shared.config.capacity.is_some() && matches!(result, Ok(Some(_))) {
-            shared.space.notify_one();
-        }
-        result
+    ) -> Result<Delivery<T>, Nothing> {
+        let mut lease = (now, 0);
+        let held = self.take(slots, &mut lease)?;
+        Ok(Delivery::new(held, Lease::new(lease.0, lease.1)))
     }
 
-    /// Whether a receive at this recent time may find something, as far as can be said without the lock: a
-    /// no may be older than what others did meanwhile.
-    #[inline]
-    pub(crate) fn may_receive<T: Send + Sync + 'static>(&self, shared: &Shared<T>, now: Instant) -> bool {
-        self.has_visible() || shared.next_due.load(Ordering::Relaxed) <= now.as_nanos()
+    /// Receives one message, if that is done quickly.
+    #[inline(always)]
+    pub(crate) fn receive_fast<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+    ) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        // Without the lock, a no may be older than what others did meanwhile.
+        let hopeless =
+            !self.has_visible() && now.as_nanos() < shared.next_due.load(Ordering::Relaxed);
+        if hopeless {
+            return None;
+        }
+        let mut lease = (now, 0);
+        let held = self.take_fast(slots, &mut lease)?;
+        Some(Delivery::new(held, Lease::new(lease.0, lease.1)))
+    }
+
+    /// Out of line, and returns two words in registers.
+    #[inline(never)]
+    fn take_fast<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        lease: &mut (Instant, u32),
+    ) -> Option<Held<T>> {
+        self.take(slots, lease).ok()
+    }
+
+    /// Takes one message. `lease` has the time, and gets that of the receive and the receive count.
+    #[inline(always)]
+    fn take<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        lease: &mut (Instant, u32),
+    ) -> Result<Held<T>, Nothing> {
+        let shared = slots.context();
+        let mut inner = self.inner.lock();
+        let at = inner.at(lease.0);
+        let ended = self.advance(slots, &mut inner, at);
+        let taken = if is_over_limit(shared) {
+            Err(Nothing::OverLimit)
+        } else {
+            match inner.machine.receive_one(at) {
+                Ok(Some(leased)) => {
+                    *lease = (at, leased.receive_count);
+                    pin(slots, &leased).ok_or(Nothing::Empty)
+                }
+                Ok(None) => Err(Nothing::Empty),
+                Err(_) => Err(Nothing::OverLimit),
+            }
+        };
+        self.publish(shared, &inner);
+        drop(inner);
+        settle(shared, at, ended);
+        if taken.is_ok() && shared.config.capacity.is_some() {
+            shared.space.notify_one();
+        }
+        taken
     }
 
     /// Whether a receive would find something: exact for a thread that has just had the lock, but for what
@@ -322,7 +362,7 @@ impl Scheduled {
         slots: &Slots<T>,
         inner: &mut Inner,
         now: Instant,
-    ) -> Option<Ended<T>> {
+    ) -> Option<Box<Ended<T>>> {
         (inner.machine.next_look() <= now).then(|| Self::advance_now(slots, inner, now))
     }
 
@@ -332,8 +372,8 @@ impl Scheduled {
         slots: &Slots<T>,
         inner: &mut Inner,
         now: Instant,
-    ) -> Ended<T> {
-        let mut ended = Ended::new();
+    ) -> Box<Ended<T>> {
+        let mut ended = Box::new(Ended::new());
         inner.machine.advance(now, &mut inner.effects);
         collect(slots, &mut inner.effects, &mut ended);
         ended
@@ -491,7 +531,7 @@ impl Scheduled {
         self.publish(shared, &inner);
         drop(inner);
         let purged = ended.purged;
-        settle(shared, now, Some(ended));
+        settle_now(shared, now, ended);
         shared.space.notify_all();
         purged
     }
@@ -521,7 +561,7 @@ impl Scheduled {
         collect(slots, effects, &mut ended);
         self.publish(shared, &inner);
         drop(inner);
-        settle(shared, now, Some(ended));
+        settle_now(shared, now, ended);
         Ok(result?)
     }
 
@@ -592,26 +632,26 @@ fn is_over_limit<T: Send + Sync + 'static>(shared: &Shared<T>) -> bool {
     shared.undelivered_len.load(Ordering::Relaxed) as usize >= shared.config.max_in_flight
 }
 
-/// Makes the delivery of a leased message; under the lock. `None` for a slot that counts thousands of old
+/// Pins the slot of a leased message; under the lock. `None` for a slot that counts thousands of old
 /// deliveries and takes no more: its message returns when its lease ends.
-#[inline]
-fn deliver<T: Send + Sync + 'static>(
-    slots: &Slots<T>,
-    now: Instant,
-    leased: &Leased<u64>,
-) -> Option<Delivery<T>> {
+#[inline(always)]
+fn pin<T: Send + Sync + 'static>(slots: &Slots<T>, leased: &Leased<u64>) -> Option<Held<T>> {
     let held = slots.pin_low(leased.m)?;
     held.receives.store(leased.receive_count, Ordering::Relaxed);
     held.first_received.store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
     held.index.store(leased.key.parts().0, Ordering::Relaxed);
-    Some(Delivery::new(held, Lease::new(now, leased.receive_count)))
+    Some(held)
 }
 
 /// Runs what must not run under the lock.
 #[inline]
-fn settle<T: Send + Sync + 'static>(shared: &Shared<T>, now: Instant, ended: Option<Ended<T>>) {
+fn settle<T: Send + Sync + 'static>(
+    shared: &Shared<T>,
+    now: Instant,
+    ended: Option<Box<Ended<T>>>,
+) {
     if ended.is_some() || shared.redrive_at.load(Ordering::SeqCst) <= now.as_nanos() {
-        settle_now(shared, now, ended.unwrap_or_else(Ended::new));
+        settle_now(shared, now, ended.map_or_else(Ended::new, |ended| *ended));
     }
 }
 

@@ -130,6 +130,21 @@ impl<T> Stored<T> {
         }
     }
 
+    /// The payload alone. Headers are dropped out of line, so that a message without any is not moved for it.
+    #[inline(always)]
+    pub(crate) fn into_value(self) -> T {
+        #[inline(never)]
+        fn drop_headers<T>(headers: Attached<T>) {
+            drop(headers);
+        }
+        let Self { value, headers, .. } = self;
+        match headers {
+            Attached::Nothing => {}
+            headers => drop_headers(headers),
+        }
+        value
+    }
+
     pub(crate) fn set_fate(&self, fate: Fate) {
         self.fate.store(fate as u8, Ordering::Relaxed);
     }

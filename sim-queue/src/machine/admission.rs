@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sim_core::time::Instant;
 
-use super::dedup::Unseen;
 use super::{DedupKey, MessageKey};
 use crate::group::{GroupId, SequenceNumber};
 
@@ -30,8 +29,8 @@ pub struct Admission<'a> {
 #[derive(Debug)]
 #[must_use]
 pub struct Admitted {
-    /// To be remembered, with the sender's name for the message.
-    pub(super) unseen: Option<(Unseen, u128)>,
+    /// Whether later sends are compared with it: then the table of sends has it at hand.
+    pub(super) remember: bool,
     pub(super) group: u32,
     pub(super) delay: Option<Duration>,
     pub(super) sent_at: Option<Instant>,

@@ -83,31 +83,26 @@ impl<M: Copy> Machine<M> {
         out: &mut Vec<Leased<M>>,
     ) -> usize {
         for taken in 0..room {
-            let Some(leased) = self.receive_one_fair(now, visibility) else {
+            let Some(group) = self.next_tenant(now) else {
                 return taken;
             };
-            out.push(leased);
+            let index = self.groups.table[group].lane.head;
+            out.push(self.lease(index, now, visibility));
+            self.pass_turn(group);
         }
         room
     }
 
-    pub(super) fn receive_one_fair(
-        &mut self,
-        now: Instant,
-        visibility: Option<Duration>,
-    ) -> Option<Leased<M>> {
-        let group = self.next_tenant(now)?;
-        let index = self.groups.table[group].lane.head;
-        let leased = self.lease(index, now, visibility);
+    /// Puts a tenant that was just received from at the end of its ring.
+    pub(super) fn pass_turn(&mut self, group: u32) {
         // The lease put the tenant out of its ring if that was its last visible message.
         let ring = self.groups.table[group].ring_of;
         if matches!(ring, Ring::Ready | Ring::Noisy) {
             self.groups.place(group, ring);
         }
-        Some(leased)
     }
 
-    fn next_tenant(&mut self, now: Instant) -> Option<u32> {
+    pub(super) fn next_tenant(&mut self, now: Instant) -> Option<u32> {
         let mut at = self.groups.noisy.head;
         while at != NIL {
             let next = self.groups.next_in_ring(at);
