@@ -18,6 +18,11 @@
 //!    └──────────────────  Gone  ◀───────────────────────────────┘
 //!       last holder left
 //! ```
+//! By packed key (`*_low`, for rings and wheels) the same arrows are taken as by key; besides,
+//! [`unlease_due`](Slab::unlease_due) is another from Leased to Idle, [`Held::unlease`] one that keeps the holder,
+//! [`Held::remove_with`] goes from Leased, or late from Idle, to Gone, and [`Held::disown`] from Leased to Leased
+//! under a new generation.
+//!
 //! Every arrow but the last is one compare-and-swap on the stamp (a plain store for the two inserts, whose
 //! slot nobody else can touch). `holders` counts those who hold the slot in any state; a slot removed by
 //! its only holder is freed at once, otherwise its value waits as Gone and the last to leave hands it
@@ -58,6 +63,7 @@
 //! - *stamp, holders*: release, touch, removal and drop are AcqRel, lease, pin and `remove_idle` Acquire: what
 //!   one holder did to the value is seen by the next, and by whoever takes or drops it. `touch`
 //!   in particular releases the changed deadline, and `unlease_if` acquires it before it asks again.
+//! - *notes*: [`note`] has its own orderings; the claim of a bit is `SeqCst` for it.
 //! - *guard*: installation opens it (Release), a lookup adds to it (Acquire): the chunk's pointer and
 //!   stamps are seen. A lookup leaves it (Release), `retire` closes it (Acquire): the lookup's reads come
 //!   before the free.
@@ -82,6 +88,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 pub use self::batch::{Claimed, Emptied};
+use self::held::GiveBack;
 pub use self::held::Held;
 pub use self::note::{Due, NO_NOTE, Noted};
 use self::stamp::{HOLDERS_LIMIT, HOLDERS_MAX, Life, Word};
@@ -334,9 +341,19 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let slot = unsafe { chunk.as_ref() }.slot(index);
         let free = Word(slot.stamp.load(Ordering::Relaxed));
         let word = Word::new(free.generation().wrapping_add(1), holders, life);
-        // SAFETY: the caller claimed the slot's bit.
+        // For the walk of a chunk's notes the claim comes before what follows, in the order of SeqCst.
+        #[cfg(loom)]
+        if note != 0 {
+            note::single_order();
+        }
+        // SAFETY: the slot's bit was just claimed.
+        let unfilled = unsafe { GiveBack::claimed(chunk, index, free) };
+        // SAFETY: as above.
         unsafe { slot.write(make) };
-        slot.note.store(note, Ordering::Relaxed);
+        // From here on nothing panics.
+        std::mem::forget(unfilled);
+        // Release: see `note`.
+        slot.note.store(note, Ordering::Release);
         // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.
         slot.stamp.store(word.0, Ordering::Release);

@@ -255,12 +255,10 @@ impl<C, V> Entry<C, V> {
             let rest = free & (free - 1);
             // Ordering: acquires what the slot's last user wrote before it set the bit, and what the
             // installation of the chunk wrote before it set all bits. SeqCst for the notes: see `note`.
-            match self.bitmap.compare_exchange_weak(
-                free,
-                rest,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
+            match self
+                .bitmap
+                .compare_exchange_weak(free, rest, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) => {
                     let chunk = self.chunk.load(Ordering::Relaxed);
                     // SAFETY: a chunk with a slot in use stays, so the pointer is that of a Box.

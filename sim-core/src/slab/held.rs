@@ -93,12 +93,17 @@ impl<C: Vacate<V>, V> Held<C, V> {
     #[inline]
     #[must_use = "false: the lease had ended, and the change has no effect"]
     pub fn touch(&self) -> bool {
+        self.touch_ordered(Ordering::AcqRel)
+    }
+
+    #[inline]
+    pub(super) fn touch_ordered(&self, order: Ordering) -> bool {
         let stamp = &self.slot().stamp;
         let mut word = Word(stamp.load(Ordering::Relaxed));
         while word.is_leased(self.generation()) {
-            match exchange(stamp, word, word.touched()) {
-                Ok(()) => return true,
-                Err(found) => word = found,
+            match stamp.compare_exchange_weak(word.0, word.touched().0, order, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => word = Word(found),
             }
         }
         false
@@ -284,6 +289,18 @@ pub(super) struct GiveBack<C, V> {
 }
 
 impl<C: Vacate<V>, V> GiveBack<C, V> {
+    /// For a slot that is claimed and not filled yet.
+    ///
+    /// # Safety
+    /// The slot's bit was claimed by the caller, who does not touch the slot after this was dropped.
+    pub(super) const unsafe fn claimed(
+        chunk: NonNull<Chunk<C, V>>,
+        index: u32,
+        word: Word,
+    ) -> Self {
+        Self { chunk, index, word }
+    }
+
     /// For a handle that has emptied its slot and will not be dropped.
     pub(super) fn of(held: &Held<C, V>, word: Word) -> Self {
         Self {

@@ -64,20 +64,24 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     #[inline]
     #[must_use]
     pub fn is_leased_low(&self, low: u64) -> bool {
-        self.header().locate(Key::index_of_low(low)).is_some_and(|located| {
-            let word = Word(located.slot().stamp.load(Ordering::Relaxed));
-            word.life() == Life::Leased && matches(word, low)
-        })
+        self.header()
+            .locate(Key::index_of_low(low))
+            .is_some_and(|located| {
+                let word = Word(located.slot().stamp.load(Ordering::Relaxed));
+                word.life() == Life::Leased && matches(word, low)
+            })
     }
 
     /// Whether the slot is idle under this packed key. Any value will do.
     #[inline]
     #[must_use]
     pub fn is_idle_low(&self, low: u64) -> bool {
-        self.header().locate(Key::index_of_low(low)).is_some_and(|located| {
-            let word = Word(located.slot().stamp.load(Ordering::Relaxed));
-            word.life() == Life::Idle && matches(word, low)
-        })
+        self.header()
+            .locate(Key::index_of_low(low))
+            .is_some_and(|located| {
+                let word = Word(located.slot().stamp.load(Ordering::Relaxed));
+                word.life() == Life::Idle && matches(word, low)
+            })
     }
 
     /// Removes the value if it is idle under this packed key. Any value will do.

@@ -8,15 +8,35 @@
 //! next timer for the earliest end it saw.
 //!
 //! # Ordering
-//! No lease may end unseen, neither by the timer that stands nor by a new one. The lessee claims or exchanges its slot
-//! first and reads the chunk's note afterwards ([`Held::chunk_note`]); the walker clears the note first
-//! and looks at the slots afterwards. Both sides do both steps with `SeqCst` (the claim of the slot's bit,
-//! or the exchange of an idle slot's stamp; the note's load and swap; the bitmap's load), so that in
-//! the single order of these either the walker sees the slot in use, or the lessee sees the note cleared and sets
-//! a timer. A slot whose bit is claimed but whose stamp does not say so yet is waited for; the walker is told
-//! when it does not come.
+//! No lease may end unseen, neither by the timer that stands nor by a new one. The lessee claims its slot first
+//! and reads the chunk's note afterwards ([`Held::chunk_note`]); the walker clears the note first and looks at
+//! the slots afterwards. All of these are `SeqCst`, so that in their single order either the walker sees the
+//! slot claimed, or the lessee sees the note cleared and sets a timer:
+//!
+//! | who changes what | before it reads the chunk's note |
+//! | --- | --- |
+//! | a new lease in a free slot | the claim of the slot's bit |
+//! | a new lease of an idle slot | the exchange of its stamp |
+//! | a lease that is shortened ([`Held::change_note`]) | the exchange of its stamp, which marks it as touched |
+//!
+//! The stamp of a free slot is stored later, and not in that order: until it is, the walker sees the stamp that
+//! the slot's last user left, *free* or *removed by its last holder*, and must take it for a slot that is being
+//! filled. It looks again a few times and then reports it as [unknown](Noted::Unknown).
+//! A chunk that is freed under the walk, and put up again, has only lessees that claimed their slots after the bits
+//! were read, and so after the chunk's note was cleared. Notes of chunks outlive the chunks, as do timers.
+//!
+//! - *slot's note*: stored before the stamp (Release, or `SeqCst`) of its lease, loaded after the stamp
+//!   (Acquire, or `SeqCst`). Release and Acquire of its own besides, for [`Held::note`], which is read before the
+//!   stamp is looked at: who reads the note of a later lease sees that his own is over.
+//! - *slot's note of an idle slot* is written by who holds the slot, so that it is not freed, filled by another
+//!   and leased from there with a note that would be overwritten.
+//!
+//! loom treats `SeqCst` accesses as `AcqRel`. Under `cfg(loom)` a fence stands where the single order is needed, and
+//! nowhere else.
 
-use super::chunk::SLOTS;
+use std::mem::ManuallyDrop;
+
+use super::chunk::{Entry, SLOTS};
 use super::held::{Held, exchange};
 use super::low::matches;
 use super::stamp::{HOLDERS_LIMIT, Life, Word};
@@ -28,7 +48,14 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub const NO_NOTE: u64 = u64::MAX;
 
 /// How often a walk looks again at a slot that is being filled right now.
-const LOOKS: usize = 64;
+const LOOKS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// loom's stand-in for the single order of `SeqCst` accesses, which it does not model; see the module's `# Ordering`.
+#[inline(always)]
+pub(super) fn single_order() {
+    #[cfg(loom)]
+    crate::sync::atomic::fence(Ordering::SeqCst);
+}
 
 /// What a walk found in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,20 +100,20 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     }
 
     /// Leases an idle slot by its packed key, with a new note: [`lease_low`](Self::lease_low). Only for the one to
-    /// whom the idle slot was handed, since the note is written before the lease is taken.
+    /// whom the idle slot was handed: of two who lease it at once one succeeds, with the note of either.
+    ///
+    /// The slot may be removed meanwhile, and its place be taken by another value: that one's note stays.
     pub fn lease_low_noted(&self, low: u64, note: u64) -> Option<Held<C, V>> {
         let located = self.header().locate(Key::index_of_low(low))?;
+        let idle = |word: Word| word.life() == Life::Idle && matches(word, low);
+        // Held first: the note is written before the lease is taken, and must still be this value's then.
+        let held = pin(&located, HOLDERS_LIMIT, idle).ok()?;
         let slot = located.slot();
-        // Held first: a slot that is held is not given to another value, whose note this would be.
-        let idle = pin(&located, HOLDERS_LIMIT, |word| {
-            word.life() == Life::Idle && matches(word, low)
-        })
-        .ok()?;
-        slot.note.store(note, Ordering::Relaxed);
+        slot.note.store(note, Ordering::Release);
         let mut word = Word(slot.stamp.load(Ordering::Relaxed));
-        while word.life() == Life::Idle && word.generation() == idle.generation() {
+        while idle(word) {
             let leased = word.turned(Life::Leased);
-            // SeqCst: see "Ordering".
+            // SeqCst: see "Ordering". Acquires what former holders did to the value meanwhile.
             match slot.stamp.compare_exchange_weak(
                 word.0,
                 leased.0,
@@ -94,72 +121,98 @@ impl<C: Vacate<V>, V> Slab<C, V> {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
+                    single_order();
+                    let _pin = ManuallyDrop::new(held);
                     let generation = leased.generation();
-                    // The pin goes on as the lease's.
-                    std::mem::forget(idle);
-                    // SAFETY: the pin has counted a holder of a slot with a value.
+                    // SAFETY: the holder that the pin has counted.
                     return Some(unsafe { Held::adopt(located.chunk, located.index, generation) });
                 }
                 Err(found) => word = Word(found),
             }
         }
+        // A registered lookup would keep the chunk from being freed.
+        drop(located);
+        drop(held);
         None
     }
 
-    /// The note of a chunk; `None` for a chunk that never was.
+    /// The note of a chunk; `None` for one that the slab has never had room for. It outlives the chunk's memory.
     #[must_use]
     pub fn chunk_note(&self, chunk: u32) -> Option<&AtomicU64> {
-        self.header().entry(chunk).map(|entry| &entry.note)
+        self.header().entry_within(chunk).map(|entry| &entry.note)
     }
 
     /// Walks the leased slots of a chunk. The caller has cleared the chunk's note, by a `SeqCst` operation.
+    ///
+    /// `each` may end leases, also by removing what it finds. Every lease is met that was taken, or shortened, before
+    /// the note was cleared and is not over; of one whose lessee reads the note afterwards that cannot be said.
     pub fn leased_in(&self, chunk: u32, mut each: impl FnMut(Noted)) {
-        let header = self.header();
-        let Some(entry) = header.entry(chunk) else { return };
+        let Some(entry) = self.header().entry_within(chunk) else {
+            return;
+        };
+        single_order();
         // SeqCst: see "Ordering".
         let mut used = entry.full & !entry.bitmap.load(Ordering::SeqCst);
         while used != 0 {
             let slot = used.trailing_zeros();
             used &= used - 1;
-            let index = chunk * SLOTS as u32 + slot;
-            // A chunk that is given back meanwhile has no lease left.
-            let Some(located) = header.locate(index) else { return };
-            let slot = located.slot();
-            let backoff = Backoff::new();
-            let mut looks = 0;
-            loop {
-                // Ordering: acquires the note, which was written before the stamp.
-                let word = Word(slot.stamp.load(Ordering::SeqCst));
-                if word.life() == Life::Leased {
-                    let note = slot.note.load(Ordering::Relaxed);
-                    let low = Key::from_parts(index, word.generation()).low();
-                    each(Noted::Leased { low, note });
-                    break;
-                }
-                let is_filling =
-                    word.life() == Life::Free && entry.bitmap.load(Ordering::SeqCst) & (1 << (index as usize % SLOTS)) == 0;
-                if !is_filling {
-                    break;
-                }
-                looks += 1;
-                if looks == LOOKS {
-                    each(Noted::Unknown);
-                    break;
-                }
-                backoff.snooze();
+            match self.look(entry, slot) {
+                Look::Leased(low, note) => each(Noted::Leased { low, note }),
+                Look::Unknown => each(Noted::Unknown),
+                Look::Other => {}
+                // The chunk was given back meanwhile: no lease in it was left.
+                Look::Vacant => return,
             }
         }
     }
 
+    /// Looks at one slot of a walk whose bit was not set; no lookup is registered any more when it returns.
+    fn look(&self, entry: &Entry<C, V>, number: u32) -> Look {
+        let index = entry.first() + number;
+        let Some(located) = self.header().locate(index) else {
+            return Look::Vacant;
+        };
+        let slot = located.slot();
+        let backoff = Backoff::new();
+        for _ in 0..LOOKS {
+            // Ordering: acquires the note, which was written before the stamp. SeqCst: see "Ordering".
+            let word = Word(slot.stamp.load(Ordering::SeqCst));
+            match word.life() {
+                Life::Leased => {
+                    let note = slot.note.load(Ordering::Relaxed);
+                    return Look::Leased(Key::from_parts(index, word.generation()).low(), note);
+                }
+                // What the slot's last user left, of a slot claimed since or just being emptied. A value may go
+                // to the context when its last holder leaves: the stamp says Gone then.
+                Life::Free => {}
+                Life::Gone if word.holders() == 0 => {}
+                Life::Idle | Life::Gone | Life::Dead => return Look::Other,
+            }
+            if entry.bitmap.load(Ordering::SeqCst) & (1 << number) != 0 {
+                return Look::Other;
+            }
+            backoff.snooze();
+        }
+        Look::Unknown
+    }
+
     /// Ends the lease under this packed key if the slot's note is at or before `due`. A lease that was
     /// [touched](Held::touch) since the note was read is looked at again.
+    ///
+    /// A lease of the next generation counts as well: it is the same one [disowned](Held::disown) since, or
+    /// that of a value put in its place, which ends if its own note is due.
     pub fn unlease_due(&self, low: u64, due: u64) -> Due {
-        let Some(located) = self.header().locate(Key::index_of_low(low)) else { return Due::Over };
+        let Some(located) = self.header().locate(Key::index_of_low(low)) else {
+            return Due::Over;
+        };
         let slot = located.slot();
         loop {
             // Ordering: acquires the note, which was written before the stamp.
             let word = Word(slot.stamp.load(Ordering::Acquire));
-            if word.life() != Life::Leased || !matches(word, low) {
+            // The next generation is leased if the lease was disowned, or if the value was removed and another one
+            // was leased in its place: that one's own note decides then.
+            let is_same = matches(word, low) || matches(word, Key::low_after_lease(low));
+            if word.life() != Life::Leased || !is_same {
                 return Due::Over;
             }
             let note = slot.note.load(Ordering::Relaxed);
@@ -174,30 +227,52 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     }
 }
 
+/// What a walk sees in a slot.
+enum Look {
+    /// A lease: its packed key and its note.
+    Leased(u64, u64),
+    /// Being filled or emptied, for longer than the walk waits.
+    Unknown,
+    /// No lease.
+    Other,
+    /// No chunk.
+    Vacant,
+}
+
 impl<C: Vacate<V>, V> Held<C, V> {
     /// The slot's note.
+    ///
+    /// It is this lease's if the lease [is current](Self::is_current) afterwards.
     #[inline]
     #[must_use]
     pub fn note(&self) -> u64 {
-        self.slot().note.load(Ordering::Relaxed)
+        // Ordering: a later lease's note brings with it that this one is over.
+        self.slot().note.load(Ordering::Acquire)
     }
 
     /// Exchanges the slot's note and [touches](Self::touch) the lease; false when the note was not `current` or the
-    /// lease is over. A lease that is over keeps its note, or one that its next lessee overwrites.
+    /// lease is over. After shortening a lease the caller reads the [chunk's note](Self::chunk_note), as a
+    /// lessee does.
+    ///
+    /// `current` is what [`note`](Self::note) returned while the lease was current. The note of a later lease of
+    /// the same value is left alone, unless it is the very same word: then it is put back when the touch
+    /// tells, and may have been taken for `new` for that moment.
     #[must_use = "false: the lease had ended, and the change has no effect"]
     pub fn change_note(&self, current: u64, new: u64) -> bool {
         let note = &self.slot().note;
-        // The note of this lease, read while it was current, is not that of a later one: if another took
-        // over meanwhile it wrote its own, and the exchange fails.
-        if note.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        if note
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
             return false;
         }
-        if self.touch() {
-            return true;
+        // SeqCst: see "Ordering". Releases the note.
+        let touched = self.touch_ordered(Ordering::SeqCst);
+        single_order();
+        if !touched {
+            let _ = note.compare_exchange(new, current, Ordering::AcqRel, Ordering::Relaxed);
         }
-        // The lease had ended, and the note may be a later one's that happened to be the same.
-        let _ = note.compare_exchange(new, current, Ordering::Relaxed, Ordering::Relaxed);
-        false
+        touched
     }
 
     /// The number of the chunk that the slot stands in.
@@ -207,13 +282,14 @@ impl<C: Vacate<V>, V> Held<C, V> {
         self.key().index() / SLOTS as u32
     }
 
-    /// The note of any chunk of the slab; `None` for a chunk that never was.
+    /// The note of any chunk of the slab: [`Slab::chunk_note`].
     #[must_use]
     pub fn slab_chunk_note(&self, chunk: u32) -> Option<&AtomicU64> {
-        self.header().entry(chunk).map(|entry| &entry.note)
+        self.header().entry_within(chunk).map(|entry| &entry.note)
     }
 
-    /// The note of the chunk that the slot stands in.
+    /// The note of the chunk that the slot stands in: loaded `SeqCst` by who has leased the slot or shortened its
+    /// lease, to learn whether a timer stands.
     #[inline]
     #[must_use]
     pub fn chunk_note(&self) -> &AtomicU64 {

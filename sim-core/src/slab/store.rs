@@ -538,6 +538,16 @@ impl<C, V> Header<C, V> {
         Some(entry)
     }
 
+    /// The entry of any number, be it made up, that a chunk of this slab may have, if its bucket is there.
+    #[inline]
+    pub(super) fn entry_within(&self, number: u32) -> Option<&Entry<C, V>> {
+        if number < self.chunk_limit() {
+            self.entry(number)
+        } else {
+            None
+        }
+    }
+
     /// The entry of a chunk number, whose bucket is allocated if need be. Under the store's lock.
     fn entry_or_bucket(&self, number: u32) -> &Entry<C, V> {
         let (bucket, offset) = place_of(number);
