@@ -66,7 +66,10 @@ impl<T: Send + Sync + 'static> DeadLetter<T> {
             first_received_at: (first != 0).then(|| clock.timestamp(Instant::from_nanos(first))),
             died_at: clock.timestamp(now),
             return_to: Arc::clone(&shared.return_address),
-            message: Message { value: stored.value, headers: stored.headers },
+            message: Message {
+                value: stored.value,
+                headers: stored.headers,
+            },
         }
     }
 }
@@ -130,10 +133,25 @@ impl<T> fmt::Debug for Origin<T> {
 impl<T> DeadLetter<T> {
     /// Turns the letter into the message that a dead-letter queue stores.
     pub(crate) fn into_message(self) -> Message<T> {
-        let Self { mut message, id, reason, source, receive_count, died_at, return_to, .. } = self;
+        let Self {
+            mut message,
+            id,
+            reason,
+            source,
+            receive_count,
+            died_at,
+            return_to,
+            ..
+        } = self;
         let headers = message.headers_mut();
         headers.id = Some(id);
-        headers.origin = Some(Box::new(Origin { source, reason, receive_count, died_at, return_to }));
+        headers.origin = Some(Box::new(Origin {
+            source,
+            reason,
+            receive_count,
+            died_at,
+            return_to,
+        }));
         message
     }
 }
@@ -158,8 +176,16 @@ impl<T> Facts<T> {
             headers.sent_at = None;
             headers.origin = None;
         }
-        let Self { id, reason, source, receive_count, sent_at, first_received_at, died_at, return_to } =
-            self;
+        let Self {
+            id,
+            reason,
+            source,
+            receive_count,
+            sent_at,
+            first_received_at,
+            died_at,
+            return_to,
+        } = self;
         DeadLetter {
             message,
             id,
@@ -208,14 +234,20 @@ impl<T: Send + Sync + 'static> DeadLetterPolicy<T> {
     /// [`clear_dead_letters`](Queue::clear_dead_letters).
     #[must_use]
     pub fn to_queue(queue: &Queue<T>, max_receives: u32) -> Self {
-        Self { target: Target::Queue(queue.clone()), max_receives }
+        Self {
+            target: Target::Queue(queue.clone()),
+            max_receives,
+        }
     }
 
     /// Sends what was received `max_receives` times in vain to any sink. A letter that the sink refuses
     /// stays with its queue, counts as in flight, and is offered again each second.
     #[must_use]
     pub fn to_sink(sink: Arc<dyn Sink<DeadLetter<T>>>, max_receives: u32) -> Self {
-        Self { target: Target::Sink(sink), max_receives }
+        Self {
+            target: Target::Sink(sink),
+            max_receives,
+        }
     }
 }
 
@@ -241,7 +273,9 @@ pub(crate) struct ReturnAddress<T> {
 
 impl<T> Default for ReturnAddress<T> {
     fn default() -> Self {
-        Self { home: Mutex::new(None) }
+        Self {
+            home: Mutex::new(None),
+        }
     }
 }
 

@@ -57,12 +57,18 @@ pub(crate) struct MachineLease {
 impl Lease {
     #[inline]
     pub(crate) const fn new(received_at: Instant, receives: u32) -> Self {
-        Self { received_at, bits: receives as u64 }
+        Self {
+            received_at,
+            bits: receives as u64,
+        }
     }
 
     /// The lease runs on when the delivery is dropped.
     pub(crate) const fn left_running(self) -> Self {
-        Self { bits: self.bits | LEAVE_RUNNING, ..self }
+        Self {
+            bits: self.bits | LEAVE_RUNNING,
+            ..self
+        }
     }
 
     pub(crate) const fn receives(&self) -> u32 {
@@ -85,7 +91,10 @@ impl Lease {
 impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub(crate) fn new(held: Held<T>, lease: Lease) -> Self {
-        Self { held: Some(held), lease }
+        Self {
+            held: Some(held),
+            lease,
+        }
     }
 
     #[inline]
@@ -180,7 +189,9 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// # Errors
     /// [`Stale`] when the lease ended already. Nothing changed.
     pub fn reject(mut self) -> Result<(), Stale> {
-        let Some(held) = self.held.take() else { return Err(Stale) };
+        let Some(held) = self.held.take() else {
+            return Err(Stale);
+        };
         if held.context().max_receives().is_none() {
             return give_back(held, &self.lease);
         }
@@ -207,7 +218,10 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         let deadline = now + timeout;
         let limit = shared.config.limits.visibility;
         if deadline - self.lease.received_at > limit {
-            return Err(ExtendError::TooLong { value: timeout, limit });
+            return Err(ExtendError::TooLong {
+                value: timeout,
+                limit,
+            });
         }
         Ok((now, deadline))
     }
@@ -223,7 +237,9 @@ impl<T: Send + Sync + 'static> Delivery<T> {
             }
             // At once, like a release. The pin makes the message shared: should it be a dead letter, it is
             // buried when this delivery goes.
-            Engine::Standard(_) if timeout.is_zero() => Ok(end_lease(held.pin(), &self.lease, now, Released::No)?),
+            Engine::Standard(_) if timeout.is_zero() => {
+                Ok(end_lease(held.pin(), &self.lease, now, Released::No)?)
+            }
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
     }
@@ -287,8 +303,12 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// The message's attributes; empty when it has none.
     #[must_use]
     pub fn attributes(&self) -> &Attributes {
-        static NONE: std::sync::LazyLock<Attributes> = std::sync::LazyLock::new(Attributes::default);
-        self.held().headers.headers().map_or(&NONE, |headers| &headers.attributes)
+        static NONE: std::sync::LazyLock<Attributes> =
+            std::sync::LazyLock::new(Attributes::default);
+        self.held()
+            .headers
+            .headers()
+            .map_or(&NONE, |headers| &headers.attributes)
     }
 
     /// The trace header that the sender attached.
@@ -354,11 +374,15 @@ fn finish<T: Send + Sync + 'static, R>(
 }
 
 /// Acknowledges all of `deliveries` and takes them out, except those whose verdict comes too late; returns how many.
-pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(deliveries: &mut Vec<Delivery<T>>) -> usize {
+pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(
+    deliveries: &mut Vec<Delivery<T>>,
+) -> usize {
     let mut ended = Ended::default();
     let mut acknowledged = 0;
     deliveries.retain_mut(|delivery| {
-        let Some(held) = delivery.held.take() else { return false };
+        let Some(held) = delivery.held.take() else {
+            return false;
+        };
         match ended.acknowledge(held, &delivery.lease) {
             Ok(()) => {
                 acknowledged += 1;
@@ -384,7 +408,11 @@ struct Ended<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> Default for Ended<T> {
     fn default() -> Self {
-        Self { slots: Emptied::new(), deleted: 0, leases: 0 }
+        Self {
+            slots: Emptied::new(),
+            deleted: 0,
+            leases: 0,
+        }
     }
 }
 
@@ -395,14 +423,21 @@ impl<T: Send + Sync + 'static> Ended<T> {
         let shared = held.context();
         if let Engine::Scheduled(scheduled) = &shared.engine {
             let now = shared.clock.recent();
-            if scheduled.acknowledge(shared, now, lease.machine(&held)).is_err() {
+            if scheduled
+                .acknowledge(shared, now, lease.machine(&held))
+                .is_err()
+            {
                 return Err(held);
             }
         }
         if !self.slots.takes(&held) {
             self.settle();
         }
-        let Self { slots, deleted, leases } = self;
+        let Self {
+            slots,
+            deleted,
+            leases,
+        } = self;
         held.remove_into(true, slots, |shared, was_leased, stored| match stored {
             Ok(Stored { value, headers, .. }) => {
                 *deleted += 1;
@@ -466,7 +501,9 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
         Engine::Standard(_) => end_lease(held, lease, now, Released::Yes),
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine(&held);
-            scheduled.release(&held, now, machine, Duration::ZERO).map_err(|_| Stale)?;
+            scheduled
+                .release(&held, now, machine, Duration::ZERO)
+                .map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
@@ -488,16 +525,23 @@ fn end_lease<T: Send + Sync + 'static>(
     released: Released,
 ) -> Result<(), Stale> {
     let shared = held.context();
-    let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+    let Engine::Standard(standard) = &shared.engine else {
+        return Err(Stale);
+    };
     // A lease whose end has come is over, also before anybody has entered the queue to notice it.
     if held.note() <= now.as_nanos() {
         return Err(Stale);
     }
-    if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
+    if shared
+        .max_receives()
+        .is_some_and(|max| lease.receives() >= max)
+    {
         return doom(held, lease, Fate::MaxReceives, released);
     }
     let idle = held.unlease().map_err(|_| Stale)?;
-    shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+    shared
+        .counters
+        .add(count::RELEASED, u64::from(released == Released::Yes));
     standard.put_back(shared, held.sent_at, idle.low());
     shared.arrivals.notify_one();
     Ok(())
@@ -524,7 +568,9 @@ fn doom<T: Send + Sync + 'static>(
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }
-        shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+        shared
+            .counters
+            .add(count::RELEASED, u64::from(released == Released::Yes));
         match stored {
             Ok(stored) => shared.bury(stored, fate.reason(), shared.clock.now()),
             Err(stored) => stored.set_fate(fate),

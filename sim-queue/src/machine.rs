@@ -189,7 +189,11 @@ impl<M: Copy> Machine<M> {
     /// # Errors
     /// As [`send`](Self::send).
     #[inline(always)]
-    pub fn admit(&mut self, now: Instant, admission: &Admission<'_>) -> Result<Admitted, NotStored> {
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        admission: &Admission<'_>,
+    ) -> Result<Admitted, NotStored> {
         let remember = match self.look_up(now, admission) {
             Ok(remember) => remember,
             Err(why) => {
@@ -216,7 +220,12 @@ impl<M: Copy> Machine<M> {
     /// having happened in between.
     #[inline(always)]
     pub fn store(&mut self, now: Instant, m: M, admitted: Admitted) -> Accepted {
-        let Admitted { remember, group, delay: own_delay, sent_at } = admitted;
+        let Admitted {
+            remember,
+            group,
+            delay: own_delay,
+            sent_at,
+        } = admitted;
         let sequence = self.last_sequence + 1;
         self.last_sequence = sequence;
         if remember && let Some(dedup) = &mut self.dedup {
@@ -291,15 +300,13 @@ impl<M: Copy> Machine<M> {
     #[inline]
     pub fn is_full(&self) -> bool {
         let waiting = self.tally.visible as usize + self.tally.delayed as usize;
-        self.rules.capacity.is_some_and(|capacity| waiting >= capacity)
+        self.rules
+            .capacity
+            .is_some_and(|capacity| waiting >= capacity)
     }
 
     #[inline]
-    fn look_up(
-        &mut self,
-        now: Instant,
-        admission: &Admission<'_>,
-    ) -> Result<bool, NotStored> {
+    fn look_up(&mut self, now: Instant, admission: &Admission<'_>) -> Result<bool, NotStored> {
         let Kind::Fifo(fifo) = &self.rules.kind else {
             return match admission.dedup {
                 Some(_) => Err(NotStored::DeduplicationNotAllowed),
@@ -396,7 +403,9 @@ impl<M: Copy> Machine<M> {
             Order::Fifo if full => None,
             Order::Fifo => self.groups.next_ready(),
             _ if full => return Err(ReceiveError::OverLimit),
-            Order::Fair => self.next_tenant(now).map(|at| self.groups.table[at].lane.head),
+            Order::Fair => self
+                .next_tenant(now)
+                .map(|at| self.groups.table[at].lane.head),
             Order::Standard => (!self.visible.is_empty()).then_some(self.visible.head),
         };
         let Some(index) = index else { return Ok(None) };

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
 use sim_core::payload::Payload;
 use sim_core::time::Instant;
-use sha2::{Digest, Sha256};
 
 use crate::dead_letter::Origin;
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
@@ -76,7 +76,9 @@ impl<T> Attached<T> {
     /// Makes room for more than a group.
     fn make_headers(&mut self) -> &mut Headers<T> {
         if !matches!(self, Self::Headers(_)) {
-            let headers = std::mem::replace(self, Self::Nothing).into_headers().unwrap_or_default();
+            let headers = std::mem::replace(self, Self::Nothing)
+                .into_headers()
+                .unwrap_or_default();
             *self = Self::Headers(headers);
         }
         match self {
@@ -91,7 +93,10 @@ impl<T> Attached<T> {
         match self {
             Self::Nothing => None,
             Self::Headers(headers) => Some(headers),
-            Self::Group(group) => Some(Box::new(Headers { group: Some(group), ..Headers::default() })),
+            Self::Group(group) => Some(Box::new(Headers {
+                group: Some(group),
+                ..Headers::default()
+            })),
         }
     }
 }
@@ -135,7 +140,10 @@ impl<T> Default for Headers<T> {
 impl<T> Message<T> {
     /// A message with nothing beside its payload.
     pub const fn new(value: T) -> Self {
-        Self { value, headers: Attached::Nothing }
+        Self {
+            value,
+            headers: Attached::Nothing,
+        }
     }
 
     pub(crate) fn headers_mut(&mut self) -> &mut Headers<T> {
@@ -201,8 +209,16 @@ impl<T> Message<T> {
             Attached::Nothing => Attached::Nothing,
             Attached::Group(group) => Attached::Group(group),
             Attached::Headers(headers) => {
-                let Headers { group, deduplication_id, delay, attributes, trace, origin: _, id, sent_at } =
-                    *headers;
+                let Headers {
+                    group,
+                    deduplication_id,
+                    delay,
+                    attributes,
+                    trace,
+                    origin: _,
+                    id,
+                    sent_at,
+                } = *headers;
                 Attached::Headers(Box::new(Headers {
                     group,
                     deduplication_id,
@@ -215,7 +231,10 @@ impl<T> Message<T> {
                 }))
             }
         };
-        Message { value: convert(self.value), headers }
+        Message {
+            value: convert(self.value),
+            headers,
+        }
     }
 }
 

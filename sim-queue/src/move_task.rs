@@ -34,7 +34,10 @@ pub struct MoveTask<T> {
 
 impl<T> Default for MoveTask<T> {
     fn default() -> Self {
-        Self { destination: None, max_per_second: None }
+        Self {
+            destination: None,
+            max_per_second: None,
+        }
     }
 }
 
@@ -99,7 +102,10 @@ pub(crate) struct Moves<T> {
 
 impl<T> Default for Moves<T> {
     fn default() -> Self {
-        Self { active: None, past: VecDeque::new() }
+        Self {
+            active: None,
+            past: VecDeque::new(),
+        }
     }
 }
 
@@ -119,7 +125,10 @@ impl<T> Moves<T> {
     }
 
     fn retire(&mut self, task: &Arc<Task<T>>) {
-        if self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, task))
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| Arc::ptr_eq(active, task))
             && let Some(task) = self.active.take()
         {
             let progress = task.state.lock().progress.clone();
@@ -162,13 +171,18 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
                     to_move,
                     failure: None,
                 },
-                bucket: task.max_per_second.map(|rate| TokenBucket::new(u64::from(rate), 1)),
+                bucket: task
+                    .max_per_second
+                    .map(|rate| TokenBucket::new(u64::from(rate), 1)),
                 retry_at: Instant::ORIGIN,
             }),
         });
         moves.active = Some(Arc::clone(&task));
         drop(moves);
-        Ok(Self { queue: queue.clone(), task })
+        Ok(Self {
+            queue: queue.clone(),
+            task,
+        })
     }
 
     /// Moves what the rate and the destination allow now, at most 1,024 messages.
@@ -244,15 +258,24 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
             // Somebody came to look at it in this moment: it is put back when they go.
             return Outcome::Later(now + RETRY);
         };
-        let kept = (stored.sent_at, stored.headers.headers().and_then(|headers| headers.id));
-        let mut message = Message { value: stored.value, headers: stored.headers };
+        let kept = (
+            stored.sent_at,
+            stored.headers.headers().and_then(|headers| headers.id),
+        );
+        let mut message = Message {
+            value: stored.value,
+            headers: stored.headers,
+        };
         // SQS: a message that is moved back counts as new.
         if let Some(headers) = message.headers.headers_mut() {
             headers.id = None;
             headers.sent_at = None;
             headers.delay = None;
         }
-        let origin = message.headers.headers_mut().and_then(|headers| headers.origin.take());
+        let origin = message
+            .headers
+            .headers_mut()
+            .and_then(|headers| headers.origin.take());
         let outcome = match (&self.task.destination, home) {
             (Some(sink), _) => {
                 // The destination may have seen the first of this message: it must not take it for that.
@@ -264,11 +287,14 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
                 sink.try_deliver(message)
             }
             (None, Some(home)) => home.deliver(message),
-            (None, None) => {
-                Err(sim_core::seam::Refused::rejected(message, "the message is no dead letter"))
-            }
+            (None, None) => Err(sim_core::seam::Refused::rejected(
+                message,
+                "the message is no dead letter",
+            )),
         };
-        let Err(refused) = outcome else { return Outcome::Moved };
+        let Err(refused) = outcome else {
+            return Outcome::Moved;
+        };
         let mut message = refused.item;
         let headers = message.headers_mut();
         headers.origin = origin;
@@ -288,7 +314,10 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
             // A full step ends with a retry in the past: go on, but let others run first.
             Attempt::Pending { wake_at: retry_at }
         } else {
-            Attempt::Done { value: progress, more: false }
+            Attempt::Done {
+                value: progress,
+                more: false,
+            }
         }
     }
 
@@ -319,7 +348,9 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
     /// Drives the task to its end, blocking the thread.
     pub fn run_blocking(&self) -> MoveProgress {
         let shared = self.queue.shared();
-        match until_blocking(&shared.moving, &shared.clock, Instant::NEVER, || self.attempt()) {
+        match until_blocking(&shared.moving, &shared.clock, Instant::NEVER, || {
+            self.attempt()
+        }) {
             Ok(progress) => progress,
             Err(Elapsed) => self.progress(),
         }
@@ -361,6 +392,8 @@ impl<T: Send + Sync + 'static> Drop for MoveHandle<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for MoveHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MoveHandle").field("progress", &self.progress()).finish_non_exhaustive()
+        f.debug_struct("MoveHandle")
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
     }
 }

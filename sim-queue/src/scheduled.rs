@@ -26,8 +26,8 @@ use crate::machine::{
     Machine, NotStored, ReceiveError, Stats,
 };
 use crate::message::Message;
-use crate::standard::Nothing;
 use crate::shared::{Fate, Held, Shared, Slots, Stored, count};
+use crate::standard::Nothing;
 
 /// The machine and what it needs at hand.
 struct Inner {
@@ -63,7 +63,10 @@ const FULL: u8 = 2;
 /// What a send came to.
 pub(crate) enum Admitted {
     /// Stored under this number.
-    New { number: u64, sequence: SequenceNumber },
+    New {
+        number: u64,
+        sequence: SequenceNumber,
+    },
     /// Sent before.
     Duplicate(First),
 }
@@ -79,7 +82,13 @@ struct Ended<T> {
 
 impl<T> Ended<T> {
     const fn new() -> Self {
-        Self { dropped: Vec::new(), letters: Vec::new(), expired: 0, purged: 0, wakes: false }
+        Self {
+            dropped: Vec::new(),
+            letters: Vec::new(),
+            expired: 0,
+            purged: 0,
+            wakes: false,
+        }
     }
 }
 
@@ -121,7 +130,9 @@ impl Scheduled {
         let headers = message.headers.headers();
         let dedup = match headers.and_then(|headers| headers.deduplication_id.as_ref()) {
             Some(given) if !internal => Some(DedupKey::Id(given.clone())),
-            _ if internal => content.map(|_| DedupKey::Content(internal_key(shared.namespace, number))),
+            _ if internal => {
+                content.map(|_| DedupKey::Content(internal_key(shared.namespace, number)))
+            }
             _ => content.map(DedupKey::Content),
         };
         let sent_at = headers.and_then(|headers| headers.sent_at);
@@ -132,7 +143,10 @@ impl Scheduled {
             sent_at,
             // Only a repetition asks for it.
             id: dedup.as_ref().map_or(0, |_| {
-                headers.and_then(|headers| headers.id).unwrap_or_else(|| shared.id(number)).as_u128()
+                headers
+                    .and_then(|headers| headers.id)
+                    .unwrap_or_else(|| shared.id(number))
+                    .as_u128()
             }),
         };
         let capacity = inner.machine.rules().capacity;
@@ -164,7 +178,10 @@ impl Scheduled {
             Ok(key) => key,
             Err(make) => {
                 let stored = make();
-                let message = Message { value: stored.value, headers: stored.headers };
+                let message = Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                };
                 return Err((message, Refusal::Full));
             }
         };
@@ -175,7 +192,10 @@ impl Scheduled {
         if accepted.wakes {
             shared.arrivals.notify_one();
         }
-        Ok(Admitted::New { number, sequence: accepted.sequence })
+        Ok(Admitted::New {
+            number,
+            sequence: accepted.sequence,
+        })
     }
 
     /// The hash that stands in for a de-duplication id, where one is needed.
@@ -185,15 +205,19 @@ impl Scheduled {
         message: &Message<T>,
         internal: bool,
     ) -> Option<[u8; 32]> {
-        let Kind::Fifo(fifo) = &shared.config.kind else { return None };
+        let Kind::Fifo(fifo) = &shared.config.kind else {
+            return None;
+        };
         if internal {
             return (fifo.deduplication != Deduplication::Optional).then_some([0; 32]);
         }
         if fifo.deduplication != Deduplication::ByContent {
             return None;
         }
-        let has_id =
-            message.headers.headers().is_some_and(|headers| headers.deduplication_id.is_some());
+        let has_id = message
+            .headers
+            .headers()
+            .is_some_and(|headers| headers.deduplication_id.is_some());
         let key = shared.content_key.filter(|_| !has_id)?;
         Some(key(&message.value))
     }
@@ -234,9 +258,13 @@ impl Scheduled {
         let result = if is_over_limit(shared) {
             Err(ReceiveError::OverLimit)
         } else {
-            let Inner { machine, leased, .. } = &mut *inner;
+            let Inner {
+                machine, leased, ..
+            } = &mut *inner;
             leased.clear();
-            machine.receive(now, max, visibility, attempt, leased).map(|_| ())
+            machine
+                .receive(now, max, visibility, attempt, leased)
+                .map(|_| ())
         };
         if result.is_ok() {
             out.extend(inner.leased.iter().filter_map(|leased| {
@@ -348,7 +376,9 @@ impl Scheduled {
     /// Serves what is due.
     pub(crate) fn serve<T: Send + Sync + 'static>(&self, slots: &Slots<T>, now: Instant) {
         let shared = slots.context();
-        let Some(mut inner) = self.inner.try_lock() else { return };
+        let Some(mut inner) = self.inner.try_lock() else {
+            return;
+        };
         let now = inner.at(now);
         let ended = self.advance(slots, &mut inner, now);
         self.publish(shared, &inner);
@@ -394,10 +424,16 @@ impl Scheduled {
                 shared.retime();
             }
             // A letter that was refused since is announced once more: the swap may have taken its time away.
-            shared.announce(Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst)));
+            shared.announce(Instant::from_nanos(
+                shared.redrive_at.load(Ordering::SeqCst),
+            ));
         }
         let ready = if machine.something_ready() { READY } else { 0 };
-        let signs = if machine.is_full() { ready | FULL } else { ready };
+        let signs = if machine.is_full() {
+            ready | FULL
+        } else {
+            ready
+        };
         if self.signs.load(Ordering::Relaxed) != signs {
             self.signs.store(signs, Ordering::Relaxed);
         }
@@ -411,8 +447,10 @@ impl Scheduled {
     ) -> Result<(), Stale> {
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let acknowledged =
-            inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
+        let acknowledged = inner
+            .machine
+            .acknowledge(now, lease.key, lease.lease)
+            .map_err(|_| Stale)?;
         self.publish(shared, &inner);
         drop(inner);
         if acknowledged.wakes {
@@ -435,7 +473,10 @@ impl Scheduled {
         if !inner.machine.is_running(now, lease.key, lease.lease) {
             return Err(Stale);
         }
-        let taken = inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
+        let taken = inner
+            .machine
+            .acknowledge(now, lease.key, lease.lease)
+            .map_err(|_| Stale)?;
         self.publish(shared, &inner);
         drop(inner);
         if taken.wakes {
@@ -461,7 +502,9 @@ impl Scheduled {
         let shared = held.context();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let disposition = inner.machine.change_visibility(now, lease.key, lease.lease, after);
+        let disposition = inner
+            .machine
+            .change_visibility(now, lease.key, lease.lease, after);
         self.publish(shared, &inner);
         drop(inner);
         self.dispose(held, disposition, after)
@@ -525,7 +568,9 @@ impl Scheduled {
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let Inner { machine, effects, .. } = &mut *inner;
+        let Inner {
+            machine, effects, ..
+        } = &mut *inner;
         machine.purge(now, effects);
         collect(slots, effects, &mut ended);
         self.publish(shared, &inner);
@@ -556,7 +601,9 @@ impl Scheduled {
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let Inner { machine, effects, .. } = &mut *inner;
+        let Inner {
+            machine, effects, ..
+        } = &mut *inner;
         let result = machine.set_max_receives(now, max, effects);
         collect(slots, effects, &mut ended);
         self.publish(shared, &inner);
@@ -601,7 +648,9 @@ fn collect<T: Send + Sync + 'static>(
             }
             Effect::DeadLetter(letter) => {
                 ended.wakes |= letter.wakes;
-                ended.letters.extend(take_slot(slots, letter.m, Fate::MaxReceives));
+                ended
+                    .letters
+                    .extend(take_slot(slots, letter.m, Fate::MaxReceives));
             }
         }
     }
@@ -638,7 +687,8 @@ fn is_over_limit<T: Send + Sync + 'static>(shared: &Shared<T>) -> bool {
 fn pin<T: Send + Sync + 'static>(slots: &Slots<T>, leased: &Leased<u64>) -> Option<Held<T>> {
     let held = slots.pin_low(leased.m)?;
     held.receives.store(leased.receive_count, Ordering::Relaxed);
-    held.first_received.store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
+    held.first_received
+        .store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
     held.index.store(leased.key.parts().0, Ordering::Relaxed);
     Some(held)
 }

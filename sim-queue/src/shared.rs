@@ -28,7 +28,7 @@ use sim_core::time::Instant;
 
 use crate::config::QueueConfig;
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Policy, ReturnAddress};
-use crate::message::{Message, Attached, Headers};
+use crate::message::{Attached, Headers, Message};
 use crate::move_task::Moves;
 use crate::scheduled::Scheduled;
 use crate::standard::Standard;
@@ -91,12 +91,7 @@ impl Fate {
 
 impl<T> Stored<T> {
     #[inline]
-    pub(crate) fn new(
-        value: T,
-        headers: Attached<T>,
-        number: u64,
-        sent_at: Instant,
-    ) -> Self {
+    pub(crate) fn new(value: T, headers: Attached<T>, number: u64, sent_at: Instant) -> Self {
         Self {
             value,
             headers,
@@ -211,7 +206,10 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
 }
 
 /// How the queue works inside.
-#[expect(clippy::large_enum_variant, reason = "one of them in each queue: a box would cost each operation a load")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them in each queue: a box would cost each operation a load"
+)]
 pub(crate) enum Engine<T> {
     /// Lock-free.
     Standard(Standard<T>),
@@ -261,11 +259,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Whether a message of this age is past its retention.
     #[inline]
     pub(crate) fn is_expired(&self, sent_at: Instant, now: Instant) -> bool {
-        self.config.retention.is_some_and(|retention| sent_at + retention <= now)
+        self.config
+            .retention
+            .is_some_and(|retention| sent_at + retention <= now)
     }
 
     pub(crate) fn max_receives(&self) -> Option<u32> {
-        self.policy.lock().as_ref().map(|policy| policy.max_receives)
+        self.policy
+            .lock()
+            .as_ref()
+            .map(|policy| policy.max_receives)
     }
 
     /// Whether no more is sent.
@@ -307,10 +310,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Messages whose life has ended.
     pub(crate) fn ended(&self) -> u64 {
         let counts = self.counters.sums();
-        [count::DELETED, count::EXPIRED, count::REDRIVEN, count::PURGED, count::MOVED]
-            .into_iter()
-            .map(|why| counts[why])
-            .sum()
+        [
+            count::DELETED,
+            count::EXPIRED,
+            count::REDRIVEN,
+            count::PURGED,
+            count::MOVED,
+        ]
+        .into_iter()
+        .map(|why| counts[why])
+        .sum()
     }
 
     /// Hands a message to the dead letters, behind those that their sink has refused.
@@ -332,7 +341,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     fn deliver_letter(&self, letter: DeadLetter<T>) -> Result<(), DeadLetter<T>> {
-        let sink = self.policy.lock().as_ref().map(|policy| Arc::clone(&policy.sink));
+        let sink = self
+            .policy
+            .lock()
+            .as_ref()
+            .map(|policy| Arc::clone(&policy.sink));
         let Some(sink) = sink else { return Err(letter) };
         match sink.try_deliver(letter) {
             Ok(()) => {
@@ -370,7 +383,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Notes how many letters wait, under their lock; returns when they are offered again.
     fn note_undelivered(&self, len: usize, now: Instant) -> Instant {
         self.undelivered_len.store(len as u64, Ordering::SeqCst);
-        let retry = if len == 0 { Instant::NEVER } else { now + REDRIVE_RETRY };
+        let retry = if len == 0 {
+            Instant::NEVER
+        } else {
+            now + REDRIVE_RETRY
+        };
         self.redrive_at.store(retry.as_nanos(), Ordering::SeqCst);
         retry
     }
@@ -381,7 +398,10 @@ impl<T: Send + Sync + 'static> Vacate<Stored<T>> for Shared<T> {
         match Fate::of(stored.fate.load(Ordering::Relaxed)) {
             Fate::Drop => drop(stored),
             Fate::Return => {
-                let mut message = Message { value: stored.value, headers: stored.headers };
+                let mut message = Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                };
                 message.headers_mut().sent_at = Some(stored.sent_at);
                 // When the last handle of the queue is gone nobody could receive it any more.
                 self.return_address.take_back(message);

@@ -29,11 +29,14 @@
 //!   it changed; who changes it spills the ring afterwards. `granted` and `delay_nanos` are `Relaxed`: a value that is
 //!   a moment old only checks again too early, or delays as before.
 
+mod due;
+mod fresh;
+
 use std::time::Duration;
 
 use sim_core::deadline::LeaseRing;
 use sim_core::ring::{Bounded, Entry, Unbounded};
-use sim_core::slab::{Claimed, Due, NO_NOTE, Noted, Removed};
+use sim_core::slab::{Claimed, Due, Noted, Removed};
 use sim_core::sync::Mutex;
 use sim_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sim_core::time::Instant;
@@ -41,8 +44,10 @@ use sim_core::wheel::Wheel;
 
 use crate::dead_letter::DeadLetterReason;
 use crate::delivery::{Delivery, Lease};
-use crate::message::{Headers, Message};
+use crate::message::Message;
 use crate::shared::{Fate, Held, REDRIVE_RETRY, Shared, Slots, Stored, count};
+
+pub(crate) use self::fresh::{Fresh, Waiting};
 
 /// Caps up to this one are kept exactly, at the price of a shared counter.
 const EXACT_CAP: usize = 1024;
@@ -52,18 +57,6 @@ const SOON: Duration = Duration::from_millis(1);
 const SLACK: usize = 1024;
 /// Set in the numbers of messages that did not pass `fresh`, so that they differ from its positions.
 const SLOT_NUMBER: u64 = 1 << 61;
-
-/// A message that waits in the ring.
-pub(crate) struct Waiting<T> {
-    pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers<T>>>,
-}
-
-/// The ring of messages that were not received yet.
-pub(crate) enum Fresh<T> {
-    Bounded(Bounded<Waiting<T>, u64>),
-    Unbounded(Unbounded<Waiting<T>, u64>),
-}
 
 /// What the wheel keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +125,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
             leases: LeaseRing::new(),
             lease_nanos: AtomicU64::new(nanos(config.visibility_timeout)),
             delay_nanos: AtomicU64::new(nanos(config.delay)),
-            control: Mutex::new(Control { wheel: Wheel::new(), bound: SLACK }),
+            control: Mutex::new(Control {
+                wheel: Wheel::new(),
+                bound: SLACK,
+            }),
             delayed: AtomicUsize::new(0),
             dangling: AtomicUsize::new(0),
             granted: AtomicU64::new(config.max_in_flight as u64),
@@ -154,7 +150,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     #[inline]
     fn is_full_with(&self, shared: &Shared<T>, slots: usize) -> bool {
-        shared.config.capacity.is_some_and(|capacity| slots + self.fresh.len() >= capacity)
+        shared
+            .config
+            .capacity
+            .is_some_and(|capacity| slots + self.fresh.len() >= capacity)
     }
 
     /// Messages that wait in slots: delayed or returned.
@@ -181,7 +180,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
             .headers()
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
-        let sent_at = message.headers.headers().and_then(|headers| headers.sent_at);
+        let sent_at = message
+            .headers
+            .headers()
+            .and_then(|headers| headers.sent_at);
         let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
         if within_capacity
             && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
@@ -190,11 +192,21 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
         if to_slot {
             let visible_at = now + Duration::from_nanos(delay);
-            let times = Times { sent_at: sent_at.unwrap_or(now), now, visible_at };
+            let times = Times {
+                sent_at: sent_at.unwrap_or(now),
+                now,
+                visible_at,
+            };
             return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers: headers.into_headers() }) {
+        match self.fresh.push(
+            now.as_nanos(),
+            Waiting {
+                value,
+                headers: headers.into_headers(),
+            },
+        ) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -202,7 +214,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 shared.arrivals.notify_one();
                 Ok(number)
             }
-            Err(Waiting { value, headers }) => Err(Message { value, headers: headers.into() }),
+            Err(Waiting { value, headers }) => Err(Message {
+                value,
+                headers: headers.into(),
+            }),
         }
     }
 
@@ -215,7 +230,13 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
             return Err(value);
         }
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers: None }) {
+        match self.fresh.push(
+            now.as_nanos(),
+            Waiting {
+                value,
+                headers: None,
+            },
+        ) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -265,9 +286,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         within_capacity: bool,
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
-        let Times { sent_at, now, visible_at } = times;
+        let Times {
+            sent_at,
+            now,
+            visible_at,
+        } = times;
         // A message that is too old before it shows is dropped then.
-        let visible_at = LeaseEnd { at: visible_at, own: None }.within(shared, sent_at).at;
+        let visible_at = LeaseEnd {
+            at: visible_at,
+            own: None,
+        }
+        .within(shared, sent_at)
+        .at;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
@@ -278,7 +308,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let key = match slots.insert(Stored::new(value, headers, number, sent_at)) {
             Ok(key) => key,
             Err(stored) => {
-                return Err(Message { value: stored.value, headers: stored.headers });
+                return Err(Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                });
             }
         };
         shared.counters.add(count::SLOT_SENT, 1);
@@ -393,7 +426,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[cold]
-    fn take_returned(&self, slots: &Slots<T>, now: Instant, lease: LeaseEnd) -> Option<Delivery<T>> {
+    fn take_returned(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        lease: LeaseEnd,
+    ) -> Option<Delivery<T>> {
         while let Some(entry) = self.returned.pop_entry() {
             if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
                 slots.context().space.notify_one();
@@ -419,7 +457,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let before = out.len();
         let mut found = 0;
         while found < max && !self.returned.is_empty() {
-            let Some(entry) = self.returned.pop_entry() else { break };
+            let Some(entry) = self.returned.pop_entry() else {
+                break;
+            };
             if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
                 out.push(delivery);
                 found += 1;
@@ -433,7 +473,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
             {
                 // An iterator that cannot end early: the deliveries are made in their places, as none is that
                 // is pushed; see `take_fast`.
-                let Some(mut batch) = ring.claim_batch(max - found) else { break };
+                let Some(mut batch) = ring.claim_batch(max - found) else {
+                    break;
+                };
                 let count = batch.len();
                 out.extend((0..count).map(|at| {
                     let Some(entry) = batch.next() else {
@@ -486,7 +528,11 @@ impl<T: Send + Sync + 'static> Standard<T> {
         lease: LeaseEnd,
         entry: Entry<Waiting<T>, u64>,
     ) -> Held<T> {
-        let Entry { position, key, value: Waiting { value, headers } } = entry;
+        let Entry {
+            position,
+            key,
+            value: Waiting { value, headers },
+        } = entry;
         let sent_at = Instant::from_nanos(key);
         let lease = lease.within(shared, sent_at);
         let first_received = now.as_nanos().max(1);
@@ -538,14 +584,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let receives = held.receives.load(Ordering::Relaxed).saturating_add(1);
         held.receives.store(receives, Ordering::Relaxed);
         if receives == 1 {
-            held.first_received.store(now.as_nanos().max(1), Ordering::Relaxed);
+            held.first_received
+                .store(now.as_nanos().max(1), Ordering::Relaxed);
         }
         self.arm(&held, lease);
         shared.counters.add(count::RECEIVED_AGAIN, 1);
         if !self.is_exact {
             // It does not pass `fresh`, where those under an approximate cap are counted.
             let less = |granted: u64| Some(granted.saturating_sub(1));
-            let _ = self.granted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            let _ = self
+                .granted
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
         Some(Delivery::new(held, Lease::new(now, receives)))
     }
@@ -574,15 +623,24 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[inline]
-    fn lease_end(&self, shared: &Shared<T>, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
+    fn lease_end(
+        &self,
+        shared: &Shared<T>,
+        now: Instant,
+        visibility: Option<Duration>,
+    ) -> LeaseEnd {
         let own = self.lease_nanos.load(Ordering::SeqCst);
         // `now` may be a moment old; no lease is shorter than was promised.
         let from = now + shared.lag;
         match visibility.map(nanos) {
-            Some(asked) if asked != own => {
-                LeaseEnd { at: from + Duration::from_nanos(asked), own: None }
-            }
-            _ => LeaseEnd { at: from + Duration::from_nanos(own), own: Some(own) },
+            Some(asked) if asked != own => LeaseEnd {
+                at: from + Duration::from_nanos(asked),
+                own: None,
+            },
+            _ => LeaseEnd {
+                at: from + Duration::from_nanos(own),
+                own: Some(own),
+            },
         }
     }
 
@@ -641,7 +699,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
         deadline: Instant,
         sent_at: Instant,
     ) -> Instant {
-        LeaseEnd { at: deadline, own: None }.within(shared, sent_at).at
+        LeaseEnd {
+            at: deadline,
+            own: None,
+        }
+        .within(shared, sent_at)
+        .at
     }
 
     // ---- the cap on leases ---------------------------------------------------------------------------
@@ -650,7 +713,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
     #[inline]
     fn reserve(&self, shared: &Shared<T>, max: usize) -> Result<usize, Nothing> {
         let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
-        let cap = shared.config.max_in_flight.saturating_sub(usize::try_from(undelivered).unwrap_or(0));
+        let cap = shared
+            .config
+            .max_in_flight
+            .saturating_sub(usize::try_from(undelivered).unwrap_or(0));
         if self.is_exact {
             let mut current = self.exact.load(Ordering::SeqCst);
             loop {
@@ -678,17 +744,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     /// Counts those in flight, for the next so many receives.
     #[cold]
-    fn grant(
-        &self,
-        shared: &Shared<T>,
-        max: usize,
-        received: u64,
-    ) -> Result<usize, Nothing> {
+    fn grant(&self, shared: &Shared<T>, max: usize, received: u64) -> Result<usize, Nothing> {
         // Refused letters are among those in flight.
         let in_flight = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
         let room = shared.config.max_in_flight.saturating_sub(in_flight);
-        self.granted.store(received + room as u64, Ordering::Relaxed);
-        if room == 0 { Err(Nothing::OverLimit) } else { Ok(max.min(room)) }
+        self.granted
+            .store(received + room as u64, Ordering::Relaxed);
+        if room == 0 {
+            Err(Nothing::OverLimit)
+        } else {
+            Ok(max.min(room))
+        }
     }
 
     #[inline]
@@ -723,241 +789,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         debug_assert!(pushed.is_ok(), "`returned` is never closed");
     }
 
-    // ---- deadlines -----------------------------------------------------------------------------------
-
-    #[inline]
-    pub(crate) fn serve_if_due(&self, slots: &Slots<T>, now: Instant) {
-        if now.as_nanos() >= slots.context().next_due.load(Ordering::Relaxed) {
-            self.serve(slots, now);
-        }
-    }
-
-    /// Serves what is due, deadline by deadline, unless another thread does so already.
-    #[cold]
-    fn serve(&self, slots: &Slots<T>, now: Instant) {
-        let shared = slots.context();
-        // Values are dropped and letters are sent after the lock is given back: their code may call in.
-        let mut dropped = Vec::new();
-        let mut letters = Vec::new();
-        {
-            let Some(mut control) = self.control.try_lock() else { return };
-            // First the bound, then the rings: whoever adds a deadline does it the other way round.
-            shared.next_due.store(u64::MAX, Ordering::SeqCst);
-            loop {
-                let next = self.earliest(shared, &mut control);
-                if next > now {
-                    shared.announce(next);
-                    break;
-                }
-                self.fire(slots, &mut control, next, now, &mut dropped, &mut letters);
-            }
-        }
-        // One is enough: a receiver that finds more than it takes wakes the next.
-        if self.has_visible() {
-            shared.arrivals.notify_one();
-        }
-        let expired = dropped.len() as u64;
-        drop(dropped);
-        if expired > 0 {
-            shared.gone(count::EXPIRED, expired);
-            shared.space.notify_one();
-        }
-        for stored in letters {
-            shared.bury(stored, DeadLetterReason::MaxReceives, now);
-        }
-        let retry = Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst));
-        if retry <= now {
-            shared.redeliver_letters(now);
-        } else if retry != Instant::NEVER {
-            shared.announce(retry);
-        }
-    }
-
-    fn earliest(&self, shared: &Shared<T>, control: &mut Control) -> Instant {
-        let lease = self.leases.next().unwrap_or(Instant::NEVER);
-        let odd = control.wheel.next().unwrap_or(Instant::NEVER);
-        let mut next = lease.min(odd);
-        if let Some(retention) = shared.config.retention {
-            for front in [self.fresh.front(), self.returned.front()].into_iter().flatten() {
-                next = next.min(Instant::from_nanos(front.1) + retention);
-            }
-        }
-        next
-    }
-
-    /// Serves one deadline, which is at or before `now`.
-    fn fire(
-        &self,
-        slots: &Slots<T>,
-        control: &mut Control,
-        due: Instant,
-        now: Instant,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let shared = slots.context();
-        if let Some((at, chunk)) = self.leases.pop_due(due) {
-            // Pushed as 32 bits.
-            self.end_leases(slots, control, at, chunk as u32, dropped, letters);
-            return;
-        }
-        match control.wheel.pop_due(due) {
-            Some((at, Timer::Chunk(chunk))) => {
-                self.end_leases(slots, control, at, chunk, dropped, letters);
-                return;
-            }
-            Some((at, Timer::Visible(low))) => {
-                match slots.with_low(low, |stored| stored.sent_at) {
-                    Some(sent_at) if shared.is_expired(sent_at, at) => {
-                        match slots.remove_idle_low(low) {
-                            Some(Removed::Value(stored)) => {
-                                dropped.push(Waiting {
-                                    value: stored.value,
-                                    headers: stored.headers.into_headers(),
-                                });
-                            }
-                            Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
-                            None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-                        }
-                    }
-                    Some(sent_at) => self.push_returned(sent_at, low),
-                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-                }
-                self.delayed.fetch_sub(1, Ordering::SeqCst);
-                return;
-            }
-            None => {}
-        }
-        let Some(retention) = shared.config.retention else { return };
-        let is_old = |key: u64| Instant::from_nanos(key) + retention <= now;
-        if let Some(waiting) = self.fresh.pop_if(is_old) {
-            shared.counters.add(count::UNRECEIVED, 1);
-            dropped.push(waiting);
-        } else if let Some(entry) = self.returned.pop_if(is_old) {
-            match slots.remove_idle_low(entry.value) {
-                Some(Removed::Value(stored)) => {
-                    dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
-                }
-                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
-                None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-            }
-        }
-    }
-
-    /// The timer of a chunk fires: its leases that are over end, and the next timer is set.
-    fn end_leases(
-        &self,
-        slots: &Slots<T>,
-        control: &mut Control,
-        at: Instant,
-        chunk: u32,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let Some(note) = slots.chunk_note(chunk) else { return };
-        let due = at.as_nanos();
-        if note.load(Ordering::SeqCst) != due {
-            // An earlier timer has seen to the chunk, and has set the next one.
-            return;
-        }
-        note.swap(NO_NOTE, Ordering::SeqCst);
-        let mut next = NO_NOTE;
-        slots.leased_in(chunk, |noted| match noted {
-            Noted::Leased { note, .. } if note > due => next = next.min(note),
-            Noted::Leased { low, .. } => match slots.unlease_due(low, due) {
-                Due::Ended(low) => self.lease_over(slots, at, low, dropped, letters),
-                Due::Later(note) => next = next.min(note),
-                Due::Over => {}
-            },
-            Noted::Unknown => next = next.min((at + SOON).as_nanos()),
-        });
-        if next != NO_NOTE && note.fetch_min(next, Ordering::SeqCst) > next {
-            control.wheel.insert(Instant::from_nanos(next), Timer::Chunk(chunk));
-        }
-    }
-
-    /// A lease has run out: its message returns, or dies.
-    fn lease_over(
-        &self,
-        slots: &Slots<T>,
-        at: Instant,
-        low: u64,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let shared = slots.context();
-        let seen = slots.with_low(low, |stored| {
-            (stored.sent_at, stored.receives.load(Ordering::Relaxed))
-        });
-        let Some((sent_at, receives)) = seen else {
-            if slots.is_idle_low(low) {
-                // So many old deliveries are held that the slot counts no more: it waits for one to go.
-                self.put_back(shared, at, low);
-                return;
-            }
-            // Acknowledged in this very moment; there is no entry in `returned` to lead nowhere.
-            self.dangling.fetch_sub(1, Ordering::SeqCst);
-            self.lease_ended();
-            return;
-        };
-        let is_dead = shared.max_receives().is_some_and(|max| receives >= max);
-        let is_old = shared.is_expired(sent_at, at);
-        // A message that grew too old has expired; its lease has not run out.
-        shared.counters.add(count::LAPSED, u64::from(!is_old));
-        if !is_dead && !is_old {
-            self.put_back(shared, sent_at, low);
-            return;
-        }
-        let fate = if is_old { Fate::Drop } else { Fate::MaxReceives };
-        let removed = slots.pin_low(low).and_then(|held| {
-            held.remove_with(true, |_, _, stored| match stored {
-                Ok(stored) => Some(stored),
-                Err(stored) => {
-                    stored.set_fate(fate);
-                    None
-                }
-            })
-            .ok()
-        });
-        self.lease_ended();
-        match removed {
-            Some(Some(stored)) if is_old => {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
-            }
-            Some(Some(stored)) => letters.push(stored),
-            Some(None) if is_old => shared.gone(count::EXPIRED, 1),
-            Some(None) => {}
-            None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-        }
-    }
-
-    /// Moves every timer from the ring to the wheel: the ring's order is broken, since the queue's own
-    /// timeout changed.
-    fn spill_leases(&self) {
-        let mut control = self.control.lock();
-        while let Some((at, chunk)) = self.leases.pop_due(Instant::NEVER) {
-            control.wheel.insert(at, Timer::Chunk(chunk as u32));
-        }
-    }
-
-    pub(crate) fn set_visibility_timeout(&self, timeout: Duration) {
-        self.lease_nanos.store(nanos(timeout), Ordering::SeqCst);
-        self.spill_leases();
-    }
-
-    pub(crate) fn set_delay(&self, delay: Duration) {
-        self.delay_nanos.store(nanos(delay), Ordering::SeqCst);
-    }
-
     // ---- the whole -----------------------------------------------------------------------------------
 
     /// Sends those to the dead letters that came back and were received `max` times or more.
     pub(crate) fn bury_spent(&self, slots: &Slots<T>, now: Instant, max: u32) {
         let shared = slots.context();
         for _ in 0..self.returned.len() {
-            let Some(entry) = self.returned.pop_entry() else { break };
+            let Some(entry) = self.returned.pop_entry() else {
+                break;
+            };
             let low = entry.value;
-            let spent = slots.with_low(low, |stored| stored.receives.load(Ordering::Relaxed) >= max);
+            let spent =
+                slots.with_low(low, |stored| stored.receives.load(Ordering::Relaxed) >= max);
             if spent != Some(true) {
                 self.push_returned(Instant::from_nanos(entry.key), low);
                 continue;
@@ -1013,7 +856,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(low) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
+                        dropped.push(Waiting {
+                            value: stored.value,
+                            headers: stored.headers.into_headers(),
+                        });
                     }
                     Some(Removed::Shared) => gone += 1,
                     // Acknowledged in this very moment.
@@ -1022,11 +868,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             // Only as many as stand there now: concurrent senders go on.
             for _ in 0..self.returned.len() {
-                let Some(entry) = self.returned.pop_entry() else { break };
+                let Some(entry) = self.returned.pop_entry() else {
+                    break;
+                };
                 match slots.remove_idle_low(entry.value) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers.into_headers() });
+                        dropped.push(Waiting {
+                            value: stored.value,
+                            headers: stored.headers.into_headers(),
+                        });
                     }
                     Some(Removed::Shared) => gone += 1,
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
@@ -1094,7 +945,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     pub(crate) fn in_flight(&self, shared: &Shared<T>) -> u64 {
-        self.remaining(shared).saturating_sub(self.visible() + self.delayed())
+        self.remaining(shared)
+            .saturating_sub(self.visible() + self.delayed())
     }
 
     pub(crate) fn oldest_sent(&self) -> Option<Instant> {
@@ -1126,106 +978,4 @@ impl LeaseEnd {
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl<T> Fresh<T> {
-    #[inline(always)]
-    fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
-        match self {
-            Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
-        }
-    }
-
-    /// Pushes as many of the values as fit, with one claim; returns how many.
-    fn push_values(&self, key: u64, values: &mut Vec<T>) -> usize {
-        let want = values.len();
-        let plain = |value| Waiting { value, headers: None };
-        let (_, pushed) = match self {
-            Self::Bounded(ring) => {
-                ring.push_batch_from(key, want, move |count| values.drain(..count).map(plain))
-            }
-            Self::Unbounded(ring) => {
-                ring.push_batch_from(key, want, move |count| values.drain(..count).map(plain))
-            }
-        };
-        pushed
-    }
-
-    #[inline]
-    fn pop(&self) -> Option<Entry<Waiting<T>, u64>> {
-        match self {
-            Self::Bounded(ring) => ring.pop_entry(),
-            Self::Unbounded(ring) => ring.pop_entry(),
-        }
-    }
-
-    fn pop_if(&self, wanted: impl FnMut(u64) -> bool) -> Option<Waiting<T>> {
-        match self {
-            Self::Bounded(ring) => ring.pop_if(wanted),
-            Self::Unbounded(ring) => ring.pop_if(wanted),
-        }
-        .map(|entry| entry.value)
-    }
-
-    /// Tells `each` how many of its claim follow, too.
-    #[inline(always)]
-    fn pop_batch(&self, max: usize, each: impl FnMut(usize, Entry<Waiting<T>, u64>)) -> usize {
-        match self {
-            Self::Bounded(ring) => ring.pop_batch_counted(max, each),
-            Self::Unbounded(ring) => ring.pop_batch_counted(max, each),
-        }
-    }
-
-    fn front(&self) -> Option<(u64, u64)> {
-        match self {
-            Self::Bounded(ring) => ring.front(),
-            Self::Unbounded(ring) => ring.front(),
-        }
-    }
-
-    #[inline]
-    fn len(&self) -> usize {
-        match self {
-            Self::Bounded(ring) => ring.len(),
-            Self::Unbounded(ring) => ring.len(),
-        }
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Bounded(ring) => ring.is_empty(),
-            Self::Unbounded(ring) => ring.is_empty(),
-        }
-    }
-
-    #[inline]
-    fn popped(&self) -> u64 {
-        match self {
-            Self::Bounded(ring) => ring.popped(),
-            Self::Unbounded(ring) => ring.popped(),
-        }
-    }
-
-    fn pushed(&self) -> u64 {
-        match self {
-            Self::Bounded(ring) => ring.pushed(),
-            Self::Unbounded(ring) => ring.pushed(),
-        }
-    }
-
-    fn close(&self) {
-        match self {
-            Self::Bounded(ring) => ring.close(),
-            Self::Unbounded(ring) => ring.close(),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Bounded(ring) => ring.is_closed(),
-            Self::Unbounded(ring) => ring.is_closed(),
-        }
-    }
 }

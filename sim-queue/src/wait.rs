@@ -29,7 +29,11 @@ pub struct ReceiveWait<'a, T: Send + Sync + 'static> {
 impl<'a, T: Send + Sync + 'static> ReceiveWait<'a, T> {
     #[inline(always)]
     pub(crate) const fn new(queue: &'a Queue<T>, deadline: Instant) -> Self {
-        Self { queue, deadline, waiter: None }
+        Self {
+            queue,
+            deadline,
+            waiter: None,
+        }
     }
 
     /// Leaves its outcome in a place of its own: a returned one would share memory with that of the fast way.
@@ -39,7 +43,11 @@ impl<'a, T: Send + Sync + 'static> ReceiveWait<'a, T> {
         cx: &mut Context<'_>,
         outcome: &mut Poll<Result<Delivery<T>, ReceiveError>>,
     ) {
-        let Self { queue, deadline, waiter } = self;
+        let Self {
+            queue,
+            deadline,
+            waiter,
+        } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_receive();
@@ -76,7 +84,9 @@ impl<T: Send + Sync + 'static> Drop for ReceiveWait<'_, T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for ReceiveWait<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiveWait").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("ReceiveWait")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,7 +109,12 @@ impl<T: Send + Sync + 'static> Unpin for SendWait<'_, T> {}
 impl<'a, T: Send + Sync + 'static> SendWait<'a, T> {
     #[inline(always)]
     pub(crate) const fn new(queue: &'a Queue<T>, message: Message<T>, deadline: Instant) -> Self {
-        Self { queue, deadline, message: Some(message), waiter: None }
+        Self {
+            queue,
+            deadline,
+            message: Some(message),
+            waiter: None,
+        }
     }
 
     /// Leaves its outcome in a place of its own, as that of [`ReceiveWait`] does.
@@ -109,7 +124,12 @@ impl<'a, T: Send + Sync + 'static> SendWait<'a, T> {
         cx: &mut Context<'_>,
         polled: &mut Poll<Result<Sent, SendError<T>>>,
     ) {
-        let Self { queue, deadline, message, waiter } = self;
+        let Self {
+            queue,
+            deadline,
+            message,
+            waiter,
+        } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_send(message);
@@ -153,6 +173,8 @@ impl<T: Send + Sync + 'static> Drop for SendWait<'_, T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for SendWait<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendWait").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("SendWait")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }

@@ -477,11 +477,7 @@ impl<T, K: Key> Bounded<T, K> {
     /// # Panics
     /// As `pop_batch` does.
     #[inline(always)]
-    pub fn pop_batch_counted(
-        &self,
-        max: usize,
-        mut each: impl FnMut(usize, Entry<T, K>),
-    ) -> usize {
+    pub fn pop_batch_counted(&self, max: usize, mut each: impl FnMut(usize, Entry<T, K>)) -> usize {
         let Some(mut batch) = self.claim_batch(max) else {
             return 0;
         };
@@ -848,6 +844,8 @@ impl<T, K: Key> Drop for Batch<'_, T, K> {
 
 impl<T, K: Key> fmt::Debug for Batch<'_, T, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }

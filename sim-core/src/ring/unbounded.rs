@@ -676,11 +676,7 @@ impl<T, K: Key> Unbounded<T, K> {
     /// # Panics
     /// As `pop_batch` does.
     #[inline(always)]
-    pub fn pop_batch_counted(
-        &self,
-        max: usize,
-        mut each: impl FnMut(usize, Entry<T, K>),
-    ) -> usize {
+    pub fn pop_batch_counted(&self, max: usize, mut each: impl FnMut(usize, Entry<T, K>)) -> usize {
         let mut taken = 0;
         while taken < max {
             let Some((segment, index, count)) = self.claim_next((max - taken) as u64) else {

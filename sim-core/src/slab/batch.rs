@@ -5,6 +5,7 @@
 //! `Release`. A slot that is claimed and not filled yet looks to a walk over leases as one that is being filled:
 //! it is waited for, and reported as unknown.
 
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
@@ -30,7 +31,11 @@ impl<C: Vacate<V>, V> Slab<C, V> {
     #[inline]
     #[must_use]
     pub const fn claimed(&self) -> Claimed<'_, C, V> {
-        Claimed { slab: self, chunk: NonNull::dangling(), bits: 0 }
+        Claimed {
+            slab: self,
+            chunk: NonNull::dangling(),
+            bits: 0,
+        }
     }
 }
 
@@ -88,7 +93,10 @@ impl<C: Vacate<V>, V> Emptied<C, V> {
     /// Makes one without slots.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunk: NonNull::dangling(), bits: 0 }
+        Self {
+            chunk: NonNull::dangling(),
+            bits: 0,
+        }
     }
 
     /// The context of the slab that the slots belong to, if there are any.
@@ -187,5 +195,21 @@ impl<C: Vacate<V>, V> Held<C, V> {
                 Err(found) => word = found,
             }
         }
+    }
+}
+
+impl<C: Vacate<V>, V> fmt::Debug for Claimed<'_, C, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claimed")
+            .field("slots", &self.bits.count_ones())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: Vacate<V>, V> fmt::Debug for Emptied<C, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emptied")
+            .field("slots", &self.bits.count_ones())
+            .finish_non_exhaustive()
     }
 }

@@ -228,12 +228,10 @@ impl<C, V> Entry<C, V> {
                 left -= 1;
             }
             // Ordering: as in `claim`.
-            match self.bitmap.compare_exchange_weak(
-                free,
-                rest,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
+            match self
+                .bitmap
+                .compare_exchange_weak(free, rest, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) => {
                     let chunk = self.chunk.load(Ordering::Relaxed);
                     // SAFETY: a chunk with a slot in use stays, so the pointer is that of a Box.

@@ -30,7 +30,8 @@ pub(super) fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
     } else if let (Some(low), Some(high)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
         u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
     } else {
-        rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+        rest.iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte))
     };
     state = fold(state ^ K1, last ^ K0);
     fold(state ^ K0, K1)
