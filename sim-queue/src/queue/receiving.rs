@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use sim_core::seam::Sink;
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
