@@ -28,7 +28,7 @@
 mod bounded;
 mod unbounded;
 
-pub use bounded::Bounded;
+pub use bounded::{Batch, Bounded};
 pub use unbounded::Unbounded;
 
 use std::mem::MaybeUninit;

@@ -75,6 +75,7 @@
 //! release, touch and drop are lock-free; values are dropped, and [`Vacate::vacated`] is called, outside the
 //! mutex.
 
+mod batch;
 mod chunk;
 mod held;
 mod low;
@@ -86,6 +87,7 @@ mod witness;
 use std::fmt;
 use std::ptr::NonNull;
 
+pub use self::batch::{Claimed, Emptied};
 use self::held::GiveBack;
 pub use self::held::Held;
 pub use self::note::{Due, NO_NOTE, Noted};
@@ -284,6 +286,15 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         }
     }
 
+    /// Puts a value in, idle, that is made in its place: [`insert`](Self::insert).
+    ///
+    /// # Errors
+    /// `make` comes back, not called, when the limit is reached.
+    #[inline(always)]
+    pub fn insert_with<F: FnOnce() -> V>(&self, make: F) -> Result<Key, F> {
+        self.occupy(make, 0, 0, Life::Idle).map(|(_, key)| key)
+    }
+
     /// Puts a value in, leased and held.
     ///
     /// # Errors
@@ -308,6 +319,24 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         let Some((chunk, index)) = self.header().claim() else {
             return Err(make);
         };
+        // SAFETY: the slot's bit was just claimed.
+        let generation = unsafe { Self::fill(chunk, index, make, note, holders, life) };
+        Ok((chunk, Key { index, generation }))
+    }
+
+    /// Fills a claimed slot; returns its generation.
+    ///
+    /// # Safety
+    /// The caller has claimed the slot's bit and has not filled it yet.
+    #[inline(always)]
+    unsafe fn fill<F: FnOnce() -> V>(
+        chunk: NonNull<chunk::Chunk<C, V>>,
+        index: u32,
+        make: F,
+        note: u64,
+        holders: u64,
+        life: Life,
+    ) -> u64 {
         // SAFETY: a slot of the chunk is in use, so it stays.
         let slot = unsafe { chunk.as_ref() }.slot(index);
         let free = Word(slot.stamp.load(Ordering::Relaxed));
@@ -328,13 +357,7 @@ impl<C: Vacate<V>, V> Slab<C, V> {
         // Ordering: releases the value and the note to whoever turns or pins the stamp. A plain store: while the life
         // is Free or Gone without holders nobody else changes it.
         slot.stamp.store(word.0, Ordering::Release);
-        Ok((
-            chunk,
-            Key {
-                index,
-                generation: word.generation(),
-            },
-        ))
+        word.generation()
     }
 
     /// Leases an idle slot under a new generation and holds it: one compare-and-swap.

@@ -34,6 +34,10 @@ pub struct Receive {
 
 impl Default for Receive {
     fn default() -> Self {
-        Self { max: 1, visibility_timeout: None, attempt: None }
+        Self {
+            max: 1,
+            visibility_timeout: None,
+            attempt: None,
+        }
     }
 }

@@ -35,7 +35,12 @@ pub struct Builder<T> {
 
 impl<T: Send + Sync + 'static> Builder<T> {
     pub(crate) const fn new(config: QueueConfig) -> Self {
-        Self { config, clock: None, content_key: None, size: None }
+        Self {
+            config,
+            clock: None,
+            content_key: None,
+            size: None,
+        }
     }
 
     /// Sets the clock. Default: [`Clock::system`].
@@ -65,7 +70,12 @@ impl<T: Send + Sync + 'static> Builder<T> {
     /// # Errors
     /// The first field of the configuration that is out of its range.
     pub fn build(self) -> Result<Queue<T>, ConfigError> {
-        let Self { config, clock, content_key, size } = self;
+        let Self {
+            config,
+            clock,
+            content_key,
+            size,
+        } = self;
         config.check()?;
         if let Kind::Fifo(fifo) = &config.kind
             && fifo.deduplication == Deduplication::ByContent
@@ -114,7 +124,9 @@ impl<T: Send + Sync + 'static> Builder<T> {
 
 impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,4 +137,3 @@ fn receipt_secret(namespace: u64) -> u64 {
     let serial = BUILT.fetch_add(1, Ordering::Relaxed);
     Random::new(namespace ^ serial.rotate_left(32)).next_u64()
 }
-

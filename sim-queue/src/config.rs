@@ -88,19 +88,30 @@ impl QueueConfig {
     /// The defaults under a name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
 
     /// A FIFO queue with the defaults under a name.
     #[must_use]
     pub fn fifo(name: impl Into<String>) -> Self {
-        Self { name: name.into(), kind: Kind::fifo(), ..Self::default() }
+        Self {
+            name: name.into(),
+            kind: Kind::fifo(),
+            ..Self::default()
+        }
     }
 
     /// A fair queue with the defaults under a name.
     #[must_use]
     pub fn fair(name: impl Into<String>) -> Self {
-        Self { name: name.into(), kind: Kind::fair(), ..Self::default() }
+        Self {
+            name: name.into(),
+            kind: Kind::fair(),
+            ..Self::default()
+        }
     }
 
     /// The AWS profile: SQS's retention and limits.
@@ -136,9 +147,16 @@ impl QueueConfig {
     /// The first field that is out of range, with its limit.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.name.is_empty() || self.name.len() > MAX_NAME {
-            return Err(ConfigError::Name { length: self.name.len(), limit: MAX_NAME });
+            return Err(ConfigError::Name {
+                length: self.name.len(),
+                limit: MAX_NAME,
+            });
         }
-        check_duration("visibility_timeout", self.visibility_timeout, self.limits.visibility)?;
+        check_duration(
+            "visibility_timeout",
+            self.visibility_timeout,
+            self.limits.visibility,
+        )?;
         check_duration("delay", self.delay, self.limits.delay)?;
         if let Some(retention) = self.retention {
             check_duration("retention", retention, MAX_DURATION)?;
@@ -159,7 +177,9 @@ impl QueueConfig {
             });
         }
         if self.max_in_flight == 0 {
-            return Err(ConfigError::Zero { field: "max_in_flight" });
+            return Err(ConfigError::Zero {
+                field: "max_in_flight",
+            });
         }
         if self.max_in_flight > MAX_COUNT {
             return Err(ConfigError::TooLarge {
@@ -169,7 +189,9 @@ impl QueueConfig {
             });
         }
         if self.limits.batch == 0 {
-            return Err(ConfigError::Zero { field: "limits.batch" });
+            return Err(ConfigError::Zero {
+                field: "limits.batch",
+            });
         }
         if let RedriveAllow::Sources(names) = &self.redrive_allow
             && names.len() > MAX_REDRIVE_SOURCES
@@ -198,7 +220,15 @@ pub(crate) fn check_duration(
     value: Duration,
     limit: Duration,
 ) -> Result<(), ConfigError> {
-    if value > limit { Err(ConfigError::TooLong { field, value, limit }) } else { Ok(()) }
+    if value > limit {
+        Err(ConfigError::TooLong {
+            field,
+            value,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// What happens to a delivery that is dropped without a verdict.

@@ -66,7 +66,10 @@ impl<T: Send + Sync + 'static> DeadLetter<T> {
             first_received_at: (first != 0).then(|| clock.timestamp(Instant::from_nanos(first))),
             died_at: clock.timestamp(now),
             return_to: Arc::clone(&shared.return_address),
-            message: Message { value: stored.value, headers: stored.headers },
+            message: Message {
+                value: stored.value,
+                headers: stored.headers,
+            },
         }
     }
 }
@@ -130,10 +133,25 @@ impl<T> fmt::Debug for Origin<T> {
 impl<T> DeadLetter<T> {
     /// Turns the letter into the message that a dead-letter queue stores.
     pub(crate) fn into_message(self) -> Message<T> {
-        let Self { mut message, id, reason, source, receive_count, died_at, return_to, .. } = self;
+        let Self {
+            mut message,
+            id,
+            reason,
+            source,
+            receive_count,
+            died_at,
+            return_to,
+            ..
+        } = self;
         let headers = message.headers_mut();
         headers.id = Some(id);
-        headers.origin = Some(Box::new(Origin { source, reason, receive_count, died_at, return_to }));
+        headers.origin = Some(Box::new(Origin {
+            source,
+            reason,
+            receive_count,
+            died_at,
+            return_to,
+        }));
         message
     }
 }
@@ -153,13 +171,21 @@ pub(crate) struct Facts<T> {
 impl<T> Facts<T> {
     /// Makes the letter again whose message was refused.
     pub(crate) fn into_letter(self, mut message: Message<T>) -> DeadLetter<T> {
-        if let Some(headers) = &mut message.headers {
+        if let Some(headers) = message.headers.headers_mut() {
             headers.id = None;
             headers.sent_at = None;
             headers.origin = None;
         }
-        let Self { id, reason, source, receive_count, sent_at, first_received_at, died_at, return_to } =
-            self;
+        let Self {
+            id,
+            reason,
+            source,
+            receive_count,
+            sent_at,
+            first_received_at,
+            died_at,
+            return_to,
+        } = self;
         DeadLetter {
             message,
             id,
@@ -208,14 +234,20 @@ impl<T: Send + Sync + 'static> DeadLetterPolicy<T> {
     /// [`clear_dead_letters`](Queue::clear_dead_letters).
     #[must_use]
     pub fn to_queue(queue: &Queue<T>, max_receives: u32) -> Self {
-        Self { target: Target::Queue(queue.clone()), max_receives }
+        Self {
+            target: Target::Queue(queue.clone()),
+            max_receives,
+        }
     }
 
     /// Sends what was received `max_receives` times in vain to any sink. A letter that the sink refuses
     /// stays with its queue, counts as in flight, and is offered again each second.
     #[must_use]
     pub fn to_sink(sink: Arc<dyn Sink<DeadLetter<T>>>, max_receives: u32) -> Self {
-        Self { target: Target::Sink(sink), max_receives }
+        Self {
+            target: Target::Sink(sink),
+            max_receives,
+        }
     }
 }
 
@@ -236,37 +268,58 @@ pub(crate) struct Policy<T> {
 /// The way back to a queue, for its dead letters. Cleared when the queue's last handle goes, so that a
 /// letter does not keep its source alive.
 pub(crate) struct ReturnAddress<T> {
-    slots: Mutex<Option<Box<dyn Sink<Message<T>>>>>,
+    home: Mutex<Option<Arc<dyn Home<T>>>>,
 }
 
 impl<T> Default for ReturnAddress<T> {
     fn default() -> Self {
-        Self { slots: Mutex::new(None) }
+        Self {
+            home: Mutex::new(None),
+        }
     }
 }
 
 impl<T: Send + Sync + 'static> ReturnAddress<T> {
     pub(crate) fn set(&self, slots: Slots<T>) {
-        *self.slots.lock() = Some(Box::new(Home(slots)));
+        *self.home.lock() = Some(Arc::new(slots));
     }
 
     pub(crate) fn clear(&self) {
-        let former = self.slots.lock().take();
+        let former = self.home.lock().take();
         drop(former);
     }
 
+    fn home(&self) -> Option<Arc<dyn Home<T>>> {
+        self.home.lock().clone()
+    }
+
     pub(crate) fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
-        match &*self.slots.lock() {
-            Some(home) => home.try_deliver(message),
+        match self.home() {
+            Some(home) => home.deliver(message),
             None => Err(Refused::closed(message)),
+        }
+    }
+
+    /// Puts a message back that was here before: never refused while the queue has a handle.
+    pub(crate) fn take_back(&self, message: Message<T>) {
+        if let Some(home) = self.home() {
+            home.take_back(message);
         }
     }
 }
 
-struct Home<T: Send + Sync + 'static>(Slots<T>);
+/// The queue behind an address.
+trait Home<T>: Send + Sync {
+    fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>>;
+    fn take_back(&self, message: Message<T>);
+}
 
-impl<T: Send + Sync + 'static> Sink<Message<T>> for Home<T> {
-    fn try_deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
-        crate::queue::deliver_internally(&self.0, message)
+impl<T: Send + Sync + 'static> Home<T> for Slots<T> {
+    fn deliver(&self, message: Message<T>) -> Result<(), Refused<Message<T>>> {
+        crate::queue::deliver_internally(self, message)
+    }
+
+    fn take_back(&self, message: Message<T>) {
+        crate::queue::take_back(self, message);
     }
 }

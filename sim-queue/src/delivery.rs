@@ -1,11 +1,13 @@
 //! A message in the hands of a consumer.
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::time::Duration;
 
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
+use sim_core::slab::Emptied;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::{Instant, Timestamp};
 
@@ -14,6 +16,7 @@ use crate::dead_letter::Origin;
 use crate::error::{ExtendError, Stale};
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
 use crate::machine::{Kind, MessageKey};
+use crate::message::Attached;
 use crate::receipt::Receipt;
 use crate::shared::{Engine, Fate, Held, Shared, Stored, count};
 use crate::standard::Standard;
@@ -54,12 +57,18 @@ pub(crate) struct MachineLease {
 impl Lease {
     #[inline]
     pub(crate) const fn new(received_at: Instant, receives: u32) -> Self {
-        Self { received_at, bits: receives as u64 }
+        Self {
+            received_at,
+            bits: receives as u64,
+        }
     }
 
     /// The lease runs on when the delivery is dropped.
     pub(crate) const fn left_running(self) -> Self {
-        Self { bits: self.bits | LEAVE_RUNNING, ..self }
+        Self {
+            bits: self.bits | LEAVE_RUNNING,
+            ..self
+        }
     }
 
     pub(crate) const fn receives(&self) -> u32 {
@@ -80,9 +89,12 @@ impl Lease {
 }
 
 impl<T: Send + Sync + 'static> Delivery<T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(held: Held<T>, lease: Lease) -> Self {
-        Self { held: Some(held), lease }
+        Self {
+            held: Some(held),
+            lease,
+        }
     }
 
     #[inline]
@@ -107,15 +119,21 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     #[inline(always)]
     pub fn acknowledge(mut self) -> Result<Option<T>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::DELETED).map(|stored| stored.map(|s| s.value)),
+            Some(held) => finish(held, &self.lease, count::DELETED, Stored::into_value),
             None => Err(Stale),
         }
     }
 
-    /// Takes the message out for another destination.
+    /// Whether no older delivery of the message is held, nor does anybody look at it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.held().is_alone()
+    }
+
+    /// Takes the message out for another destination; `None` when somebody else holds it: then it is put back
+    /// when they go.
     pub(crate) fn withdraw(mut self) -> Result<Option<Stored<T>>, Stale> {
         match self.held.take() {
-            Some(held) => finish(held, &self.lease, count::MOVED),
+            Some(held) => finish(held, &self.lease, count::MOVED, |stored| stored),
             None => Err(Stale),
         }
     }
@@ -157,6 +175,8 @@ impl<T: Send + Sync + 'static> Delivery<T> {
             Engine::Standard(standard) => {
                 extend_standard(held, standard, now, deadline)?;
                 held.disown().map_err(|_| Stale)?;
+                // A timer that fired in between knew the lease by its former key, and found it gone.
+                standard.arm_odd(held, deadline);
                 shared.counters.add(count::RELEASED, 1);
             }
         }
@@ -169,7 +189,9 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// # Errors
     /// [`Stale`] when the lease ended already. Nothing changed.
     pub fn reject(mut self) -> Result<(), Stale> {
-        let Some(held) = self.held.take() else { return Err(Stale) };
+        let Some(held) = self.held.take() else {
+            return Err(Stale);
+        };
         if held.context().max_receives().is_none() {
             return give_back(held, &self.lease);
         }
@@ -196,7 +218,10 @@ impl<T: Send + Sync + 'static> Delivery<T> {
         let deadline = now + timeout;
         let limit = shared.config.limits.visibility;
         if deadline - self.lease.received_at > limit {
-            return Err(ExtendError::TooLong { value: timeout, limit });
+            return Err(ExtendError::TooLong {
+                value: timeout,
+                limit,
+            });
         }
         Ok((now, deadline))
     }
@@ -212,7 +237,9 @@ impl<T: Send + Sync + 'static> Delivery<T> {
             }
             // At once, like a release. The pin makes the message shared: should it be a dead letter, it is
             // buried when this delivery goes.
-            Engine::Standard(_) if timeout.is_zero() => Ok(end_lease(held.pin(), &self.lease, now, Released::No)?),
+            Engine::Standard(_) if timeout.is_zero() => {
+                Ok(end_lease(held.pin(), &self.lease, now, Released::No)?)
+            }
             Engine::Standard(standard) => extend_standard(held, standard, now, deadline),
         }
     }
@@ -257,13 +284,13 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// The message's group or tenant.
     #[must_use]
     pub fn group(&self) -> Option<&GroupId> {
-        self.held().headers.as_ref()?.group.as_ref()
+        self.held().headers.group()
     }
 
     /// The message's de-duplication id, where its sender gave one.
     #[must_use]
     pub fn deduplication_id(&self) -> Option<&DeduplicationId> {
-        self.held().headers.as_ref()?.deduplication_id.as_ref()
+        self.held().headers.headers()?.deduplication_id.as_ref()
     }
 
     /// The message's place in the order of a FIFO queue.
@@ -276,20 +303,24 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     /// The message's attributes; empty when it has none.
     #[must_use]
     pub fn attributes(&self) -> &Attributes {
-        static NONE: std::sync::LazyLock<Attributes> = std::sync::LazyLock::new(Attributes::default);
-        self.held().headers.as_ref().map_or(&NONE, |headers| &headers.attributes)
+        static NONE: std::sync::LazyLock<Attributes> =
+            std::sync::LazyLock::new(Attributes::default);
+        self.held()
+            .headers
+            .headers()
+            .map_or(&NONE, |headers| &headers.attributes)
     }
 
     /// The trace header that the sender attached.
     #[must_use]
     pub fn trace_header(&self) -> Option<&str> {
-        self.held().headers.as_ref()?.trace.as_deref()
+        self.held().headers.headers()?.trace.as_deref()
     }
 
     /// Where a dead letter comes from; `None` for a message that is none.
     #[must_use]
     pub fn dead_letter(&self) -> Option<&Origin<T>> {
-        self.held().headers.as_ref()?.origin.as_deref()
+        self.held().headers.headers()?.origin.as_deref()
     }
 
     /// Names this lease of this message, for a verdict that comes by another way.
@@ -307,13 +338,21 @@ impl<T: Send + Sync + 'static> Delivery<T> {
     }
 }
 
-/// Ends the life of a leased message: counts it under `why` and returns it if nobody else holds it.
+/// Most messages have none: kept out of the fast way.
+#[cold]
+fn drop_headers<T>(headers: Attached<T>) {
+    drop(headers);
+}
+
+/// Ends the life of a leased message: counts it under `why` and returns what `keep` makes of it if
+/// nobody else holds it.
 #[inline(always)]
-fn finish<T: Send + Sync + 'static>(
+fn finish<T: Send + Sync + 'static, R>(
     held: Held<T>,
     lease: &Lease,
     why: usize,
-) -> Result<Option<Stored<T>>, Stale> {
+    keep: impl FnOnce(Stored<T>) -> R,
+) -> Result<Option<R>, Stale> {
     if let Engine::Scheduled(scheduled) = &held.context().engine {
         let shared = held.context();
         scheduled.acknowledge(shared, shared.clock.recent(), lease.machine(&held))?;
@@ -321,17 +360,137 @@ fn finish<T: Send + Sync + 'static>(
     // Late on a standard queue: the lease ended, and nobody has received the message since. The slots of
     // the other queues are never leased: there the machine has just said yes.
     held.remove_with(true, |shared, was_leased, stored| {
-        if let Engine::Standard(standard) = &shared.engine {
-            if was_leased {
-                standard.lease_ended();
-            } else {
-                standard.removed_late(shared);
-            }
-        }
-        shared.gone(why, 1);
-        stored.ok()
+        count_ended(shared, was_leased, why);
+        stored
+            .map_err(|shared| {
+                if why == count::MOVED {
+                    shared.set_fate(Fate::Return);
+                }
+            })
+            .ok()
+            .map(keep)
     })
     .map_err(|_| Stale)
+}
+
+/// Acknowledges all of `deliveries` and takes them out, except those whose verdict comes too late; returns how many.
+pub(crate) fn acknowledge_all<T: Send + Sync + 'static>(
+    deliveries: &mut Vec<Delivery<T>>,
+) -> usize {
+    let mut ended = Ended::default();
+    let mut acknowledged = 0;
+    deliveries.retain_mut(|delivery| {
+        let Some(held) = delivery.held.take() else {
+            return false;
+        };
+        match ended.acknowledge(held, &delivery.lease) {
+            Ok(()) => {
+                acknowledged += 1;
+                false
+            }
+            Err(held) => {
+                delivery.held = Some(held);
+                true
+            }
+        }
+    });
+    acknowledged
+}
+
+/// Messages of one chunk whose life has ended: they are counted, and their slots given back, together.
+struct Ended<T: Send + Sync + 'static> {
+    slots: Emptied<Shared<T>, Stored<T>>,
+    /// Not yet counted messages: those that had `slots`.
+    deleted: u64,
+    /// How many of these were still leased.
+    leases: usize,
+}
+
+impl<T: Send + Sync + 'static> Default for Ended<T> {
+    fn default() -> Self {
+        Self {
+            slots: Emptied::new(),
+            deleted: 0,
+            leases: 0,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Ended<T> {
+    /// As [`finish`]; gives the handle back when it is too late.
+    #[inline(always)]
+    fn acknowledge(&mut self, held: Held<T>, lease: &Lease) -> Result<(), Held<T>> {
+        let shared = held.context();
+        if let Engine::Scheduled(scheduled) = &shared.engine {
+            let now = shared.clock.recent();
+            if scheduled
+                .acknowledge(shared, now, lease.machine(&held))
+                .is_err()
+            {
+                return Err(held);
+            }
+        }
+        if !self.slots.takes(&held) {
+            self.settle();
+        }
+        let Self {
+            slots,
+            deleted,
+            leases,
+        } = self;
+        held.remove_into(true, slots, |shared, was_leased, stored| match stored {
+            Ok(Stored { value, headers, .. }) => {
+                *deleted += 1;
+                if was_leased {
+                    *leases += 1;
+                } else if let Engine::Standard(standard) = &shared.engine {
+                    standard.removed_late(shared);
+                    // It waited, so there is room.
+                    shared.space.notify_one();
+                }
+                if !headers.is_nothing() {
+                    drop_headers(headers);
+                }
+                drop(value);
+            }
+            // An older delivery holds the slot too, so that it is not among `slots`.
+            Err(_) => count_ended(shared, was_leased, count::DELETED),
+        })
+    }
+
+    /// Counts, then gives the slots back, which keep the counters.
+    fn settle(&mut self) {
+        let (deleted, leases) = (mem::take(&mut self.deleted), mem::take(&mut self.leases));
+        if let Some(shared) = self.slots.context()
+            && deleted > 0
+        {
+            if let Engine::Standard(standard) = &shared.engine {
+                standard.unreserve(leases);
+            }
+            shared.gone(count::DELETED, deleted);
+        }
+        self.slots.give_back();
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// Settles the accounts of one message whose life has ended.
+#[inline(always)]
+fn count_ended<T: Send + Sync + 'static>(shared: &Shared<T>, was_leased: bool, why: usize) {
+    if let Engine::Standard(standard) = &shared.engine {
+        if was_leased {
+            standard.lease_ended();
+        } else {
+            // It waited, so there is room.
+            standard.removed_late(shared);
+        }
+    }
+    shared.gone(why, 1);
 }
 
 /// Returns a leased message to its queue, or to the dead letters if it was received too often.
@@ -342,7 +501,9 @@ fn give_back<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) -> Result<(
         Engine::Standard(_) => end_lease(held, lease, now, Released::Yes),
         Engine::Scheduled(scheduled) => {
             let machine = lease.machine(&held);
-            scheduled.release(&held, now, machine, Duration::ZERO).map_err(|_| Stale)?;
+            scheduled
+                .release(&held, now, machine, Duration::ZERO)
+                .map_err(|_| Stale)?;
             shared.counters.add(count::RELEASED, 1);
             Ok(())
         }
@@ -364,16 +525,23 @@ fn end_lease<T: Send + Sync + 'static>(
     released: Released,
 ) -> Result<(), Stale> {
     let shared = held.context();
-    let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+    let Engine::Standard(standard) = &shared.engine else {
+        return Err(Stale);
+    };
     // A lease whose end has come is over, also before anybody has entered the queue to notice it.
     if held.note() <= now.as_nanos() {
         return Err(Stale);
     }
-    if shared.max_receives().is_some_and(|max| lease.receives() >= max) {
+    if shared
+        .max_receives()
+        .is_some_and(|max| lease.receives() >= max)
+    {
         return doom(held, lease, Fate::MaxReceives, released);
     }
     let idle = held.unlease().map_err(|_| Stale)?;
-    shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+    shared
+        .counters
+        .add(count::RELEASED, u64::from(released == Released::Yes));
     standard.put_back(shared, held.sent_at, idle.low());
     shared.arrivals.notify_one();
     Ok(())
@@ -400,7 +568,9 @@ fn doom<T: Send + Sync + 'static>(
         if was_leased && let Engine::Standard(standard) = &shared.engine {
             standard.lease_ended();
         }
-        shared.counters.add(count::RELEASED, u64::from(released == Released::Yes));
+        shared
+            .counters
+            .add(count::RELEASED, u64::from(released == Released::Yes));
         match stored {
             Ok(stored) => shared.bury(stored, fate.reason(), shared.clock.now()),
             Err(stored) => stored.set_fate(fate),
@@ -443,21 +613,21 @@ impl<T: Send + Sync + 'static> Drop for Delivery<T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            abandon(held, &self.lease);
+            abandon(held, self.lease);
         }
     }
 }
 
 /// What a delivery does that is dropped without a verdict.
 #[inline(never)]
-fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: &Lease) {
+fn abandon<T: Send + Sync + 'static>(held: Held<T>, lease: Lease) {
     if lease.is_left_running() {
         return;
     }
     // A verdict that comes too late here has nobody to tell.
     let _ = match held.context().config.on_drop {
-        OnDrop::Return => give_back(held, lease),
-        OnDrop::Acknowledge => finish(held, lease, count::DELETED).map(drop),
+        OnDrop::Return => give_back(held, &lease),
+        OnDrop::Acknowledge => finish(held, &lease, count::DELETED, drop).map(drop),
         OnDrop::Expire => Ok(()),
     };
 }

@@ -139,7 +139,10 @@ pub struct TrySendError<T> {
 
 impl<T> TrySendError<T> {
     pub(crate) fn new(message: Message<T>, reason: Refusal) -> Self {
-        Self { message: Box::new(message), reason }
+        Self {
+            message: Box::new(message),
+            reason,
+        }
     }
 
     /// The payload, without the rest of the message.
@@ -163,7 +166,9 @@ impl<T> TrySendError<T> {
 
 impl<T> fmt::Debug for TrySendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrySendError").field("reason", &self.reason).finish_non_exhaustive()
+        f.debug_struct("TrySendError")
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }
 

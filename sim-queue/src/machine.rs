@@ -60,7 +60,7 @@ use sim_core::time::Instant;
 
 use crate::group::{GroupId, ReceiveAttemptId, SequenceNumber};
 
-pub use admission::{Accepted, Admission, First, NotStored};
+pub use admission::{Accepted, Admission, Admitted, First, NotStored};
 pub use dedup::DedupKey;
 pub use outcome::{
     Acknowledged, ChangeError, Content, DeadLetter, Disposition, Effect, Leased, MessageKey,
@@ -179,39 +179,68 @@ impl<M: Copy> Machine<M> {
         m: M,
         admission: &Admission<'_>,
     ) -> Result<Accepted, NotStored> {
-        let unseen = match self.admit(now, admission) {
-            Ok(unseen) => unseen,
+        let admitted = self.admit(now, admission)?;
+        Ok(self.store(now, m, admitted))
+    }
+
+    /// The first half of a [`send`](Self::send): finds out whether the message may be stored, so that its
+    /// payload is given a name only then.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline(always)]
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        admission: &Admission<'_>,
+    ) -> Result<Admitted, NotStored> {
+        let remember = match self.look_up(now, admission) {
+            Ok(remember) => remember,
             Err(why) => {
                 self.counters.deduplicated += u64::from(matches!(why, NotStored::Duplicate(_)));
                 return Err(why);
             }
         };
-        let waiting = self.tally.visible as usize + self.tally.delayed as usize;
-        if self
-            .rules
-            .capacity
-            .is_some_and(|capacity| waiting >= capacity)
-            || self.records.is_full()
-            || self.groups.is_full()
-        {
+        if self.is_full() || self.records.is_full() || self.groups.is_full() {
             return Err(NotStored::Full);
-        }
-        let sequence = self.last_sequence + 1;
-        self.last_sequence = sequence;
-        if let (Some(dedup), Some(unseen)) = (&mut self.dedup, unseen) {
-            dedup.remember(now, unseen, admission, SequenceNumber::new(sequence));
         }
         let group = match self.order {
             Order::Standard => NIL,
-            Order::Fair | Order::Fifo => self.groups.enter(admission.group),
+            Order::Fair | Order::Fifo => self.groups.find_or_create(admission.group),
         };
-        let delay = admission.delay.unwrap_or(self.rules.delay);
+        Ok(Admitted {
+            remember,
+            group,
+            delay: admission.delay,
+            sent_at: admission.sent_at,
+        })
+    }
+
+    /// The second half of a [`send`](Self::send): stores the message that was just admitted, nothing else
+    /// having happened in between.
+    #[inline(always)]
+    pub fn store(&mut self, now: Instant, m: M, admitted: Admitted) -> Accepted {
+        let Admitted {
+            remember,
+            group,
+            delay: own_delay,
+            sent_at,
+        } = admitted;
+        let sequence = self.last_sequence + 1;
+        self.last_sequence = sequence;
+        if remember && let Some(dedup) = &mut self.dedup {
+            dedup.remember(now, SequenceNumber::new(sequence));
+        }
+        if group != NIL {
+            self.groups.occupy(group);
+        }
+        let delay = own_delay.unwrap_or(self.rules.delay);
         let state = if delay.is_zero() {
             State::Visible
         } else {
             State::Delayed
         };
-        let sent_at = admission.sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let sent_at = sent_at.map_or(now, |sent_at| sent_at.min(now));
         let (age, in_age_order) = self.ages.back(sent_at);
         let in_lane = state == State::Visible || self.order == Order::Fifo;
         let lane = match self.order {
@@ -254,27 +283,34 @@ impl<M: Copy> Machine<M> {
                 Order::Fifo => first && self.groups.settle_fifo(group, &self.records),
             },
             _ => {
-                self.start_delay(now, index, delay, admission.delay.is_some());
+                self.start_delay(now, index, delay, own_delay.is_some());
                 false
             }
         };
-        Ok(Accepted {
+        Accepted {
             key: MessageKey { sequence, index },
             sequence: SequenceNumber::new(sequence),
             visible_now: state == State::Visible,
             wakes,
-        })
+        }
     }
 
-    fn admit(
-        &mut self,
-        now: Instant,
-        admission: &Admission<'_>,
-    ) -> Result<Option<dedup::Unseen>, NotStored> {
+    /// Whether as many messages wait as the capacity allows.
+    #[must_use]
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let waiting = self.tally.visible as usize + self.tally.delayed as usize;
+        self.rules
+            .capacity
+            .is_some_and(|capacity| waiting >= capacity)
+    }
+
+    #[inline]
+    fn look_up(&mut self, now: Instant, admission: &Admission<'_>) -> Result<bool, NotStored> {
         let Kind::Fifo(fifo) = &self.rules.kind else {
             return match admission.dedup {
                 Some(_) => Err(NotStored::DeduplicationNotAllowed),
-                None => Ok(None),
+                None => Ok(false),
             };
         };
         let Some(group) = admission.group else {
@@ -284,11 +320,11 @@ impl<M: Copy> Machine<M> {
             return Err(NotStored::DelayNotAllowed);
         }
         match (admission.dedup, &mut self.dedup) {
-            (Some(key), Some(dedup)) => dedup.admit(now, key, group).map(Some),
+            (Some(key), Some(dedup)) => dedup.admit(now, key, group, admission.id).map(|()| true),
             _ if fifo.deduplication != Deduplication::Optional => {
                 Err(NotStored::MissingDeduplication)
             }
-            _ => Ok(None),
+            _ => Ok(false),
         }
     }
 
@@ -353,6 +389,31 @@ impl<M: Copy> Machine<M> {
             taken += 1;
         }
         Ok(taken)
+    }
+
+    /// Receives one message, if there is one: what [`receive`](Self::receive) does with a `max` of 1 and
+    /// nothing else asked for.
+    ///
+    /// # Errors
+    /// [`ReceiveError::OverLimit`].
+    #[inline(always)]
+    pub fn receive_one(&mut self, now: Instant) -> Result<Option<Leased<M>>, ReceiveError> {
+        let full = self.in_flight_full();
+        let index = match self.order {
+            Order::Fifo if full => None,
+            Order::Fifo => self.groups.next_ready(),
+            _ if full => return Err(ReceiveError::OverLimit),
+            Order::Fair => self
+                .next_tenant(now)
+                .map(|at| self.groups.table[at].lane.head),
+            Order::Standard => (!self.visible.is_empty()).then_some(self.visible.head),
+        };
+        let Some(index) = index else { return Ok(None) };
+        let leased = self.lease(index, now, None);
+        if self.order == Order::Fair {
+            self.pass_turn(self.records[index].group);
+        }
+        Ok(Some(leased))
     }
 
     fn receive_fifo(
@@ -493,7 +554,8 @@ impl<M: Copy> Machine<M> {
     /// Puts a visible message in flight.
     ///
     /// A FIFO message's group has left the ready ring.
-    #[inline]
+    // Always inlined: what it returns is mostly not needed, and never in memory.
+    #[inline(always)]
     fn lease(&mut self, index: u32, now: Instant, visibility: Option<Duration>) -> Leased<M> {
         let (deadline, usual) = match visibility {
             Some(visibility) => (now + visibility, Usual::No),

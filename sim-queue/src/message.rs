@@ -3,19 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use sim_core::attributes::Attributes;
 use sim_core::id::Id;
 use sim_core::payload::Payload;
 use sim_core::time::Instant;
-use sha2::{Digest, Sha256};
 
 use crate::dead_letter::Origin;
 use crate::group::{DeduplicationId, GroupId, SequenceNumber};
 
 /// A payload on its way into a queue.
 ///
-/// A plain value is a message already: `queue.try_send(value)`. What most messages do without (group,
-/// attributes, ...) stands in one allocation that only messages with such headers have.
+/// A plain value is a message already: `queue.try_send(value)`. What most messages do without (attributes, a
+/// delay, ...) stands in one allocation that only messages with such headers have; a group alone needs none.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,82 @@ use crate::group::{DeduplicationId, GroupId, SequenceNumber};
 pub struct Message<T> {
     /// The payload.
     pub value: T,
-    pub(crate) headers: Option<Box<Headers<T>>>,
+    pub(crate) headers: Attached<T>,
+}
+
+/// What a message carries beside its payload: mostly nothing, and on FIFO and fair queues just its group. A
+/// group that is alone stands inline, so that such a message allocates nothing.
+pub(crate) enum Attached<T> {
+    Nothing,
+    Group(GroupId),
+    Headers(Box<Headers<T>>),
+}
+
+impl<T> Attached<T> {
+    #[inline]
+    pub(crate) const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    #[inline]
+    pub(crate) fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Nothing => None,
+            Self::Group(group) => Some(group),
+            Self::Headers(headers) => headers.group.as_ref(),
+        }
+    }
+
+    /// The headers, unless there is nothing or a group alone.
+    #[inline]
+    pub(crate) fn headers(&self) -> Option<&Headers<T>> {
+        match self {
+            Self::Headers(headers) => Some(headers),
+            Self::Nothing | Self::Group(_) => None,
+        }
+    }
+
+    /// As [`headers`](Self::headers), to be changed.
+    pub(crate) fn headers_mut(&mut self) -> Option<&mut Headers<T>> {
+        match self {
+            Self::Headers(headers) => Some(headers),
+            Self::Nothing | Self::Group(_) => None,
+        }
+    }
+
+    /// Makes room for more than a group.
+    fn make_headers(&mut self) -> &mut Headers<T> {
+        if !matches!(self, Self::Headers(_)) {
+            let headers = std::mem::replace(self, Self::Nothing)
+                .into_headers()
+                .unwrap_or_default();
+            *self = Self::Headers(headers);
+        }
+        match self {
+            Self::Headers(headers) => headers,
+            Self::Nothing | Self::Group(_) => unreachable!("made above"),
+        }
+    }
+
+    /// In one word, for a ring whose messages have none as a rule.
+    #[inline]
+    pub(crate) fn into_headers(self) -> Option<Box<Headers<T>>> {
+        match self {
+            Self::Nothing => None,
+            Self::Headers(headers) => Some(headers),
+            Self::Group(group) => Some(Box::new(Headers {
+                group: Some(group),
+                ..Headers::default()
+            })),
+        }
+    }
+}
+
+impl<T> From<Option<Box<Headers<T>>>> for Attached<T> {
+    #[inline]
+    fn from(headers: Option<Box<Headers<T>>>) -> Self {
+        headers.map_or(Self::Nothing, Self::Headers)
+    }
 }
 
 /// What some messages carry beside the payload.
@@ -65,17 +140,24 @@ impl<T> Default for Headers<T> {
 impl<T> Message<T> {
     /// A message with nothing beside its payload.
     pub const fn new(value: T) -> Self {
-        Self { value, headers: None }
+        Self {
+            value,
+            headers: Attached::Nothing,
+        }
     }
 
     pub(crate) fn headers_mut(&mut self) -> &mut Headers<T> {
-        self.headers.get_or_insert_with(Box::default)
+        self.headers.make_headers()
     }
 
     /// Puts the message into a group: the order that a FIFO queue keeps, the tenant of a fair queue.
     #[must_use]
+    #[inline]
     pub fn group(mut self, group: GroupId) -> Self {
-        self.headers_mut().group = Some(group);
+        match &mut self.headers {
+            Attached::Headers(headers) => headers.group = Some(group),
+            alone => *alone = Attached::Group(group),
+        }
         self
     }
 
@@ -116,28 +198,43 @@ impl<T> Message<T> {
     /// The group, where one was set.
     #[must_use]
     pub fn group_id(&self) -> Option<&GroupId> {
-        self.headers.as_ref()?.group.as_ref()
+        self.headers.group()
     }
 
     /// Applies `convert` to the payload and keeps the rest. What a dead letter knows of its source is
     /// dropped, since the source holds payloads of the former type.
     #[must_use]
     pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Message<U> {
-        let headers = self.headers.map(|headers| {
-            let Headers { group, deduplication_id, delay, attributes, trace, origin: _, id, sent_at } =
-                *headers;
-            Box::new(Headers {
-                group,
-                deduplication_id,
-                delay,
-                attributes,
-                trace,
-                origin: None,
-                id,
-                sent_at,
-            })
-        });
-        Message { value: convert(self.value), headers }
+        let headers = match self.headers {
+            Attached::Nothing => Attached::Nothing,
+            Attached::Group(group) => Attached::Group(group),
+            Attached::Headers(headers) => {
+                let Headers {
+                    group,
+                    deduplication_id,
+                    delay,
+                    attributes,
+                    trace,
+                    origin: _,
+                    id,
+                    sent_at,
+                } = *headers;
+                Attached::Headers(Box::new(Headers {
+                    group,
+                    deduplication_id,
+                    delay,
+                    attributes,
+                    trace,
+                    origin: None,
+                    id,
+                    sent_at,
+                }))
+            }
+        };
+        Message {
+            value: convert(self.value),
+            headers,
+        }
     }
 }
 
@@ -151,9 +248,11 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Message");
         out.field("value", &self.value);
-        if let Some(headers) = &self.headers {
-            out.field("group", &headers.group)
-                .field("deduplication_id", &headers.deduplication_id)
+        if let Some(group) = self.group_id() {
+            out.field("group", group);
+        }
+        if let Some(headers) = self.headers.headers() {
+            out.field("deduplication_id", &headers.deduplication_id)
                 .field("delay", &headers.delay)
                 .field("attributes", &headers.attributes);
         }

@@ -10,7 +10,9 @@ use sim_core::sync::{Arc, Mutex};
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
-use crate::error::MoveError;
+use crate::error::{MoveError, TryReceiveError};
+use crate::group::DeduplicationId;
+use crate::machine::Kind;
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::shared::Shared;
@@ -32,7 +34,10 @@ pub struct MoveTask<T> {
 
 impl<T> Default for MoveTask<T> {
     fn default() -> Self {
-        Self { destination: None, max_per_second: None }
+        Self {
+            destination: None,
+            max_per_second: None,
+        }
     }
 }
 
@@ -80,15 +85,27 @@ struct State {
     retry_at: Instant,
 }
 
+/// What one attempt to move a message came to.
+enum Outcome {
+    Moved,
+    Nothing,
+    Later(Instant),
+    Failed(String),
+}
+
 /// The tasks of one queue.
 pub(crate) struct Moves<T> {
     active: Option<Arc<Task<T>>>,
-    past: VecDeque<Arc<Task<T>>>,
+    /// What they came to; their destinations are let go.
+    past: VecDeque<MoveProgress>,
 }
 
 impl<T> Default for Moves<T> {
     fn default() -> Self {
-        Self { active: None, past: VecDeque::new() }
+        Self {
+            active: None,
+            past: VecDeque::new(),
+        }
     }
 }
 
@@ -102,22 +119,29 @@ impl<T> Moves<T> {
     pub(crate) fn list(&self) -> Vec<MoveProgress> {
         self.active
             .iter()
-            .chain(self.past.iter())
             .map(|task| task.state.lock().progress.clone())
+            .chain(self.past.iter().cloned())
             .collect()
     }
 
     fn retire(&mut self, task: &Arc<Task<T>>) {
-        if self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, task))
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| Arc::ptr_eq(active, task))
             && let Some(task) = self.active.take()
         {
-            self.past.push_front(task);
+            let progress = task.state.lock().progress.clone();
+            self.past.push_front(progress);
             self.past.truncate(REMEMBERED - 1);
         }
     }
 }
 
-/// A running move task. It moves messages while it is driven: by [`step`](Self::step) or one of the
+/// A running move task. A message that its destination has no room for goes back behind the others, in a FIFO
+/// queue behind those of its group.
+///
+/// It moves messages while it is driven: by [`step`](Self::step) or one of the
 /// `run`s. Dropping the handle cancels the task.
 pub struct MoveHandle<T: Send + Sync + 'static> {
     queue: Queue<T>,
@@ -147,95 +171,140 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
                     to_move,
                     failure: None,
                 },
-                bucket: task.max_per_second.map(|rate| TokenBucket::new(u64::from(rate), 1)),
+                bucket: task
+                    .max_per_second
+                    .map(|rate| TokenBucket::new(u64::from(rate), 1)),
                 retry_at: Instant::ORIGIN,
             }),
         });
         moves.active = Some(Arc::clone(&task));
         drop(moves);
-        Ok(Self { queue: queue.clone(), task })
+        Ok(Self {
+            queue: queue.clone(),
+            task,
+        })
     }
 
     /// Moves what the rate and the destination allow now, at most 1,024 messages.
     pub fn step(&self) -> MoveProgress {
         let shared = self.queue.shared();
         let now = shared.clock.now();
-        let mut state = self.task.state.lock();
         for _ in 0..STEP {
-            if state.progress.status != MoveStatus::Running {
+            if !self.may_move(now) {
                 break;
             }
-            if state.progress.moved >= state.progress.to_move {
-                state.progress.status = MoveStatus::Completed;
-                break;
-            }
-            if state.retry_at > now {
-                break;
-            }
-            if let Some(bucket) = &mut state.bucket
-                && let Err(when) = bucket.take(now, 1)
-            {
-                state.retry_at = when;
-                break;
-            }
-            self.move_one(shared, &mut state, now);
+            // The destination is foreign code: it runs under no lock.
+            let outcome = self.move_one(shared, now);
+            self.record(outcome);
         }
-        let progress = state.progress.clone();
-        drop(state);
+        let progress = self.progress();
         if progress.status != MoveStatus::Running {
             shared.moves.lock().retire(&self.task);
         }
         progress
     }
 
-    fn move_one(&self, shared: &Shared<T>, state: &mut State, now: Instant) {
-        let Ok(delivery) = self.queue.try_receive() else {
-            // Nothing visible is left: what was there has been received by others.
+    fn may_move(&self, now: Instant) -> bool {
+        let mut state = self.task.state.lock();
+        if state.progress.status != MoveStatus::Running || state.retry_at > now {
+            return false;
+        }
+        if state.progress.moved >= state.progress.to_move {
             state.progress.status = MoveStatus::Completed;
-            return;
+            return false;
+        }
+        if let Some(bucket) = &mut state.bucket
+            && let Err(when) = bucket.take(now, 1)
+        {
+            state.retry_at = when;
+            return false;
+        }
+        true
+    }
+
+    fn record(&self, outcome: Outcome) {
+        let mut state = self.task.state.lock();
+        match outcome {
+            Outcome::Moved => state.progress.moved += 1,
+            Outcome::Later(when) => state.retry_at = when,
+            Outcome::Nothing if state.progress.status == MoveStatus::Running => {
+                state.progress.status = MoveStatus::Completed;
+            }
+            Outcome::Failed(failure) if state.progress.status == MoveStatus::Running => {
+                state.progress.status = MoveStatus::Failed;
+                state.progress.failure = Some(failure);
+            }
+            Outcome::Nothing | Outcome::Failed(_) => {}
+        }
+    }
+
+    fn move_one(&self, shared: &Shared<T>, now: Instant) -> Outcome {
+        let delivery = match self.queue.try_receive() {
+            Ok(delivery) => delivery,
+            Err(TryReceiveError::OverLimit { .. }) => return Outcome::Later(now + RETRY),
+            // Nothing visible is left: what was there has been received by others.
+            Err(_) => return Outcome::Nothing,
         };
+        if !delivery.is_alone() {
+            // An older delivery still looks at it, so that it cannot be taken out by value.
+            let _ = delivery.release_after(RETRY);
+            return Outcome::Later(now + RETRY);
+        }
+        let id = delivery.id();
         let home = delivery
             .dead_letter()
             .map(|origin| Arc::clone(&origin.return_to));
         let Ok(Some(stored)) = delivery.withdraw() else {
-            // An older delivery still looks at it; it comes back when that one goes.
-            return;
+            // Somebody came to look at it in this moment: it is put back when they go.
+            return Outcome::Later(now + RETRY);
         };
-        let kept = (stored.sent_at, stored.headers.as_ref().and_then(|headers| headers.id));
-        let mut message = Message { value: stored.value, headers: stored.headers };
+        let kept = (
+            stored.sent_at,
+            stored.headers.headers().and_then(|headers| headers.id),
+        );
+        let mut message = Message {
+            value: stored.value,
+            headers: stored.headers,
+        };
         // SQS: a message that is moved back counts as new.
-        if let Some(headers) = &mut message.headers {
+        if let Some(headers) = message.headers.headers_mut() {
             headers.id = None;
             headers.sent_at = None;
             headers.delay = None;
         }
-        let origin = message.headers.as_mut().and_then(|headers| headers.origin.take());
+        let origin = message
+            .headers
+            .headers_mut()
+            .and_then(|headers| headers.origin.take());
         let outcome = match (&self.task.destination, home) {
-            (Some(sink), _) => sink.try_deliver(message),
-            (None, Some(home)) => home.deliver(message),
-            (None, None) => {
-                Err(sim_core::seam::Refused::rejected(message, "the message is no dead letter"))
+            (Some(sink), _) => {
+                // The destination may have seen the first of this message: it must not take it for that.
+                if matches!(shared.config.kind, Kind::Fifo(_))
+                    && let Ok(own) = DeduplicationId::new(id.to_string())
+                {
+                    message.headers_mut().deduplication_id = Some(own);
+                }
+                sink.try_deliver(message)
             }
+            (None, Some(home)) => home.deliver(message),
+            (None, None) => Err(sim_core::seam::Refused::rejected(
+                message,
+                "the message is no dead letter",
+            )),
         };
         let Err(refused) = outcome else {
-            state.progress.moved += 1;
-            return;
+            return Outcome::Moved;
         };
-        match refused.reason {
-            Reason::Full { retry_at } => state.retry_at = retry_at.unwrap_or(now + RETRY),
-            reason => {
-                state.progress.status = MoveStatus::Failed;
-                state.progress.failure = Some(reason.to_string());
-            }
-        }
         let mut message = refused.item;
-        if origin.is_some() || kept.1.is_some() || message.headers.is_some() {
-            let headers = message.headers_mut();
-            headers.origin = origin;
-            headers.id = kept.1;
-        }
-        message.headers_mut().sent_at = Some(kept.0);
+        let headers = message.headers_mut();
+        headers.origin = origin;
+        headers.id = kept.1;
+        headers.sent_at = Some(kept.0);
         self.queue.put_back(shared, message);
+        match refused.reason {
+            Reason::Full { retry_at } => Outcome::Later(retry_at.unwrap_or(now + RETRY)),
+            reason => Outcome::Failed(reason.to_string()),
+        }
     }
 
     fn attempt(&self) -> Attempt<MoveProgress> {
@@ -245,7 +314,10 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
             // A full step ends with a retry in the past: go on, but let others run first.
             Attempt::Pending { wake_at: retry_at }
         } else {
-            Attempt::Done { value: progress, more: false }
+            Attempt::Done {
+                value: progress,
+                more: false,
+            }
         }
     }
 
@@ -276,7 +348,9 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
     /// Drives the task to its end, blocking the thread.
     pub fn run_blocking(&self) -> MoveProgress {
         let shared = self.queue.shared();
-        match until_blocking(&shared.moving, &shared.clock, Instant::NEVER, || self.attempt()) {
+        match until_blocking(&shared.moving, &shared.clock, Instant::NEVER, || {
+            self.attempt()
+        }) {
             Ok(progress) => progress,
             Err(Elapsed) => self.progress(),
         }
@@ -318,6 +392,8 @@ impl<T: Send + Sync + 'static> Drop for MoveHandle<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for MoveHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MoveHandle").field("progress", &self.progress()).finish_non_exhaustive()
+        f.debug_struct("MoveHandle")
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
     }
 }

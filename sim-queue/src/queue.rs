@@ -5,18 +5,20 @@
 //! before is counted by everybody who sees the flag, and a later one is refused by the engine itself.
 //! `next_due` is read `Relaxed` on the fast way, where a moment's delay does no harm, and `SeqCst` before sleeping.
 
+mod receiving;
+
 use std::fmt;
 use std::time::Duration;
 
 use sim_core::clock::Clock;
 use sim_core::payload::Payload;
 use sim_core::seam::{Refused, Sink};
-use sim_core::sync::atomic::Ordering;
 use sim_core::sync::Arc;
+use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
-use crate::ask::{Close, Receive};
+use crate::ask::Close;
 use crate::builder::Builder;
 use crate::config::{QueueConfig, check_duration};
 use crate::dead_letter::{
@@ -24,19 +26,20 @@ use crate::dead_letter::{
 };
 use crate::delivery::{Delivery, Lease};
 use crate::error::{
-    ConfigError, ExtendError, InvalidReceive, MoveError, PolicyError, ReceiveError, Refusal,
-    SendError, Stale, TryReceiveError, TrySendError,
+    ConfigError, ExtendError, MoveError, PolicyError, ReceiveError, Refusal, SendError, Stale,
+    TrySendError,
 };
-use crate::machine::{self, Kind};
+use crate::machine::Kind;
 use crate::message::{Message, Sent};
 use crate::move_task::{MoveHandle, MoveProgress, MoveTask};
 use crate::receipt::Receipt;
 use crate::scheduled::Admitted;
 use crate::shared::{Engine, Held, Shared, Slots, closed, count};
-use crate::standard::Nothing;
 use crate::stats::Stats;
-use crate::wait::{ReceiveWait, SendWait};
+use crate::wait::SendWait;
 
+/// How often closing looks for messages that were on their way to a receiver.
+const PURGES: usize = 1000;
 /// How long a send waits until it looks again at a de-duplication window that is full.
 const WINDOW_RETRY: Duration = Duration::from_secs(1);
 /// A queue of `T`: a cheap handle, cloned for each producer and consumer.
@@ -76,7 +79,10 @@ impl Queue<Payload> {
 impl<T: Send + Sync + 'static> Queue<T> {
     /// The first handle of a user.
     pub(crate) fn of_users(slots: Slots<T>, address: Arc<ReturnAddress<T>>) -> Self {
-        Self { slots, life: Some(Arc::new(Life { address })) }
+        Self {
+            slots,
+            life: Some(Arc::new(Life { address })),
+        }
     }
 
     /// Makes a queue on the system clock.
@@ -176,8 +182,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
         };
         let shared = self.shared();
         let mut slot = Some(message);
-        let outcome =
-            until_blocking(&shared.space, &shared.clock, deadline, || self.attempt_send(&mut slot));
+        let outcome = until_blocking(&shared.space, &shared.clock, deadline, || {
+            self.attempt_send(&mut slot)
+        });
         finish_send(outcome, slot)
     }
 
@@ -204,9 +211,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
             .into_iter()
             .map(|message| {
                 let group = message.group_id().cloned();
-                if self.is_fifo()
-                    && group.as_ref().is_some_and(|group| blocked.contains(group))
-                {
+                if self.is_fifo() && group.as_ref().is_some_and(|group| blocked.contains(group)) {
                     return Err(TrySendError::new(message, Refusal::Full));
                 }
                 let outcome = self.send_now(message);
@@ -275,7 +280,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
         if let Some(reason) = self.check_batch(&messages) {
             return refuse_all(messages, &reason);
         }
-        messages.into_iter().map(|message| self.send_blocking(message)).collect()
+        messages
+            .into_iter()
+            .map(|message| self.send_blocking(message))
+            .collect()
     }
 
     /// Sends plain values with one claim for all of them, as many as there is room for, and takes those out
@@ -332,13 +340,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         let mut sent = 0;
         while !values.is_empty() {
-            let outcome = until(&shared.space, &shared.clock, Instant::NEVER, || {
-                match self.try_send_values(values) {
-                    Err(reason) if reason.is_temporary() => {
-                        Attempt::Pending { wake_at: self.room_at(&reason) }
-                    }
-                    outcome => Attempt::Done { value: outcome, more: true },
-                }
+            let outcome = until(&shared.space, &shared.clock, Instant::NEVER, || match self
+                .try_send_values(values)
+            {
+                Err(reason) if reason.is_temporary() => Attempt::Pending {
+                    wake_at: self.room_at(&reason),
+                },
+                outcome => Attempt::Done {
+                    value: outcome,
+                    more: true,
+                },
             })
             .await;
             match outcome {
@@ -350,17 +361,36 @@ impl<T: Send + Sync + 'static> Queue<T> {
         Ok(sent)
     }
 
-    pub(crate) fn attempt_send(&self, slot: &mut Option<Message<T>>) -> Attempt<Result<Sent, SendError<T>>> {
+    pub(crate) fn attempt_send(
+        &self,
+        slot: &mut Option<Message<T>>,
+    ) -> Attempt<Result<Sent, SendError<T>>> {
         let Some(message) = slot.take() else {
-            return Attempt::Pending { wake_at: Instant::NEVER };
+            return Attempt::Pending {
+                wake_at: Instant::NEVER,
+            };
         };
-        match self.send_now(message) {
-            Ok(sent) => Attempt::Done { value: Ok(sent), more: !self.is_full() },
-            Err(error) if error.reason.is_temporary() => {
-                *slot = Some(*error.message);
-                Attempt::Pending { wake_at: self.room_at(&error.reason) }
+        match self
+            .send_fast(message)
+            .or_else(|message| self.send_with_headers(message))
+        {
+            Ok(sent) => Attempt::Done {
+                value: Ok(sent),
+                more: !self.is_full(),
+            },
+            Err((message, reason)) if reason.is_temporary() => {
+                *slot = Some(message);
+                Attempt::Pending {
+                    wake_at: self.room_at(&reason),
+                }
             }
-            Err(error) => Attempt::Done { value: Err(SendError::Refused(error)), more: true },
+            Err((message, reason)) => {
+                let error = TrySendError::new(message, reason);
+                Attempt::Done {
+                    value: Err(SendError::Refused(error)),
+                    more: true,
+                }
+            }
         }
     }
 
@@ -381,42 +411,76 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn is_full(&self) -> bool {
         let shared = self.shared();
-        shared.config.capacity.is_some_and(|capacity| match &shared.engine {
-            Engine::Standard(standard) => {
-                standard.visible() + standard.delayed() >= capacity as u64
-            }
-            // The machine decides; a wake-up in vain is cheaper than its lock.
-            Engine::Scheduled(_) => false,
-        })
+        shared
+            .config
+            .capacity
+            .is_some_and(|capacity| match &shared.engine {
+                Engine::Standard(standard) => {
+                    standard.visible() + standard.delayed() >= capacity as u64
+                }
+                Engine::Scheduled(scheduled) => scheduled.is_full(),
+            })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_now(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
-        self.send_fast(message).or_else(|message| self.send_with_headers(message))
+        match &self.shared().engine {
+            Engine::Standard(_) => self
+                .send_fast(message)
+                .or_else(|message| self.send_or_refuse(message)),
+            Engine::Scheduled(_) => self.send_or_refuse(message),
+        }
+    }
+
+    #[inline(never)]
+    fn send_or_refuse(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+        self.send_with_headers(message)
+            .map_err(|(message, reason)| TrySendError::new(message, reason))
+    }
+
+    /// Sends a message that was just made, where that is likely to succeed; gives it back otherwise.
+    #[inline(always)]
+    pub(crate) fn send_first(&self, message: Message<T>) -> Result<Sent, Message<T>> {
+        match &self.shared().engine {
+            Engine::Scheduled(scheduled) if !scheduled.is_full() => self.send_or_give_back(message),
+            Engine::Scheduled(_) => Err(message),
+            Engine::Standard(_) => self.send_fast(message),
+        }
+    }
+
+    #[inline(never)]
+    fn send_or_give_back(&self, message: Message<T>) -> Result<Sent, Message<T>> {
+        self.send_with_headers(message)
+            .map_err(|(message, _)| message)
     }
 
     /// Sends a plain value on a standard queue; gives it back for the long way otherwise.
     #[inline(always)]
     pub(crate) fn send_fast(&self, message: Message<T>) -> Result<Sent, Message<T>> {
         let shared = self.shared();
-        if let (Engine::Standard(standard), None) = (&shared.engine, &message.headers)
+        if let Engine::Standard(standard) = &shared.engine
+            && message.headers.is_nothing()
             && shared.size.is_none()
         {
             let now = shared.clock.recent();
             standard.serve_if_due(&self.slots, now);
             return match standard.send_plain(shared, now, message.value) {
-                Ok(number) => Ok(Sent { id: shared.id(number), sequence: None, duplicate: false }),
+                Ok(number) => Ok(Sent {
+                    id: shared.id(number),
+                    sequence: None,
+                    duplicate: false,
+                }),
                 Err(value) => Err(Message::new(value)),
             };
         }
         Err(message)
     }
 
-    #[inline(never)]
-    fn send_with_headers(&self, message: Message<T>) -> Result<Sent, TrySendError<T>> {
+    #[inline]
+    fn send_with_headers(&self, message: Message<T>) -> Result<Sent, (Message<T>, Refusal)> {
         let shared = self.shared();
         if let Err(reason) = self.check(&message) {
-            return Err(TrySendError::new(message, reason));
+            return Err((message, reason));
         }
         match &shared.engine {
             Engine::Standard(standard) => {
@@ -424,13 +488,18 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 let now = shared.clock.now();
                 standard.serve_if_due(&self.slots, now);
                 match standard.send(&self.slots, now, message, true) {
-                    Ok(number) => {
-                        Ok(Sent { id: shared.id(number), sequence: None, duplicate: false })
-                    }
+                    Ok(number) => Ok(Sent {
+                        id: shared.id(number),
+                        sequence: None,
+                        duplicate: false,
+                    }),
                     Err(message) => {
-                        let reason =
-                            if shared.is_closed() { Refusal::Closed } else { Refusal::Full };
-                        Err(TrySendError::new(message, reason))
+                        let reason = if shared.is_closed() {
+                            Refusal::Closed
+                        } else {
+                            Refusal::Full
+                        };
+                        Err((message, reason))
                     }
                 }
             }
@@ -439,10 +508,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
                     scheduled.serve(&self.slots, now);
                 }
-                match scheduled.send(&self.slots, now, message, false, true) {
-                    Ok(admitted) => Ok(sent(shared, &admitted)),
-                    Err((message, reason)) => Err(TrySendError::new(message, reason)),
-                }
+                scheduled
+                    .send(&self.slots, now, message, false, true)
+                    .map(|admitted| sent(shared, &admitted))
             }
         }
     }
@@ -452,11 +520,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
     fn check(&self, message: &Message<T>) -> Result<(), Refusal> {
         let shared = self.shared();
         let limits = &shared.config.limits;
-        if let Some(headers) = &message.headers {
+        let headers = message.headers.headers();
+        if let Some(headers) = headers {
             if let Some(value) = headers.delay
                 && value > limits.delay
             {
-                return Err(Refusal::Delay { value, limit: limits.delay });
+                return Err(Refusal::Delay {
+                    value,
+                    limit: limits.delay,
+                });
             }
             if headers.attributes.len() > limits.attributes {
                 return Err(Refusal::Attributes {
@@ -464,13 +536,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
                     limit: limits.attributes,
                 });
             }
-            match shared.config.kind {
-                Kind::Standard if headers.group.is_some() => return Err(Refusal::UnexpectedGroup),
-                Kind::Standard | Kind::Fair(_) if headers.deduplication_id.is_some() => {
-                    return Err(Refusal::UnexpectedDeduplicationId);
-                }
-                _ => {}
+        }
+        match shared.config.kind {
+            Kind::Standard if message.group_id().is_some() => return Err(Refusal::UnexpectedGroup),
+            Kind::Standard | Kind::Fair(_)
+                if headers.is_some_and(|headers| headers.deduplication_id.is_some()) =>
+            {
+                return Err(Refusal::UnexpectedDeduplicationId);
             }
+            _ => {}
         }
         if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
             let bytes = message_bytes(message, size);
@@ -485,10 +559,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
         let shared = self.shared();
         let limits = &shared.config.limits;
         if messages.len() > limits.batch {
-            return Some(Refusal::BatchTooLong { count: messages.len(), limit: limits.batch });
+            return Some(Refusal::BatchTooLong {
+                count: messages.len(),
+                limit: limits.batch,
+            });
         }
         if let (Some(limit), Some(size)) = (limits.message_bytes, shared.size) {
-            let bytes = messages.iter().map(|message| message_bytes(message, size)).sum();
+            let bytes = messages
+                .iter()
+                .map(|message| message_bytes(message, size))
+                .sum();
             if bytes > limit {
                 return Some(Refusal::TooLarge { bytes, limit });
             }
@@ -497,300 +577,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
     }
 
     /// Puts a message back that a move task could not deliver: never refused.
-    pub(crate) fn put_back(&self, shared: &Shared<T>, message: Message<T>) {
-        let now = shared.clock.now();
-        if let Err(message) = admit(&self.slots, now, message, false) {
-            // Closed with all its messages dropped: this one follows them.
-            drop(message);
-            shared.gone(count::PURGED, 1);
-        }
-    }
-
-    // ---- receiving -----------------------------------------------------------------------------------
-
-    /// Receives one message, if one is visible.
-    ///
-    /// # Errors
-    /// [`TryReceiveError`]: nothing visible, too many in flight, or closed and empty.
-    #[inline]
-    pub fn try_receive(&self) -> Result<Delivery<T>, TryReceiveError> {
-        match self.receive_fast() {
-            Some(delivery) => Ok(delivery),
-            None => self.try_receive_exactly(),
-        }
-    }
-
-    /// Receives from a standard queue by the recent time.
-    #[inline(always)]
-    pub(crate) fn receive_fast(&self) -> Option<Delivery<T>> {
-        let shared = self.shared();
-        match &shared.engine {
-            Engine::Standard(standard) => {
-                standard.take(&self.slots, shared.clock.recent(), None).ok()
-            }
-            Engine::Scheduled(_) => None,
-        }
-    }
-
-    /// Receives by the exact time: what is due now may be visible.
-    #[inline(never)]
-    fn try_receive_exactly(&self) -> Result<Delivery<T>, TryReceiveError> {
-        let shared = self.shared();
-        match &shared.engine {
-            Engine::Standard(standard) => {
-                let now = shared.clock.now();
-                standard.take(&self.slots, now, None).map_err(|nothing| self.nothing(nothing))
-            }
-            Engine::Scheduled(scheduled) => {
-                let mut one = Vec::with_capacity(1);
-                match scheduled.receive_exactly(&self.slots, None, 1, None, &mut one) {
-                    Ok(_) => one.pop().ok_or_else(|| self.nothing(Nothing::Empty)),
-                    Err(error) => Err(self.machine_error(error)),
-                }
-            }
-        }
-    }
-
-    /// Receives one message, waiting for it: SQS's long poll without an end.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: too many in flight, or closed and empty.
-    ///
-    /// # Cancel safety
-    /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    #[inline]
-    pub fn receive(&self) -> ReceiveWait<'_, T> {
-        ReceiveWait::new(self, Instant::NEVER)
-    }
-
-    /// Receives one message, waiting for it until a deadline: SQS's long poll.
-    ///
-    /// # Errors
-    /// [`ReceiveError::Elapsed`] at the deadline; too many in flight; closed and empty.
-    ///
-    /// # Cancel safety
-    /// A message is taken in the poll that returns it: a future that is dropped loses none.
-    #[inline]
-    pub fn receive_until(&self, deadline: Instant) -> ReceiveWait<'_, T> {
-        ReceiveWait::new(self, deadline)
-    }
-
-    /// Receives one message, blocking the thread until there is one.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: too many in flight, or closed and empty.
-    pub fn receive_blocking(&self) -> Result<Delivery<T>, ReceiveError> {
-        self.receive_blocking_until(Instant::NEVER)
-    }
-
-    /// Receives one message, blocking the thread until there is one or until a deadline.
-    ///
-    /// # Errors
-    /// [`ReceiveError::Elapsed`] at the deadline; too many in flight; closed and empty.
-    pub fn receive_blocking_until(&self, deadline: Instant) -> Result<Delivery<T>, ReceiveError> {
-        if let Ok(delivery) = self.try_receive() {
-            return Ok(delivery);
-        }
-        let shared = self.shared();
-        until_blocking(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive())
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
-    }
-
-    /// Receives up to `ask.max` messages, if any is visible.
-    ///
-    /// # Errors
-    /// [`TryReceiveError`]: nothing visible, too many in flight, closed and empty, or `ask` is out of the
-    /// queue's limits.
-    pub fn try_receive_with(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, TryReceiveError> {
-        let mut out = Vec::new();
-        self.try_receive_into(ask, &mut out)?;
-        Ok(out)
-    }
-
-    /// Receives up to `max` messages behind those in `out`; returns how many. Allocates nothing where `out`
-    /// has room.
-    ///
-    /// # Errors
-    /// As [`try_receive_with`](Self::try_receive_with); `out` is untouched.
-    pub fn try_receive_batch(
-        &self,
-        max: usize,
-        out: &mut Vec<Delivery<T>>,
-    ) -> Result<usize, TryReceiveError> {
-        self.try_receive_into(&Receive { max, ..Receive::default() }, out)
-    }
-
-    fn try_receive_into(
-        &self,
-        ask: &Receive,
-        out: &mut Vec<Delivery<T>>,
-    ) -> Result<usize, TryReceiveError> {
-        self.check_receive(ask)?;
-        let shared = self.shared();
-        let visibility = ask.visibility_timeout;
-        match &shared.engine {
-            Engine::Standard(standard) => {
-                let recent = shared.clock.recent();
-                standard
-                    .take_batch(&self.slots, recent, visibility, ask.max, out)
-                    .or_else(|_| {
-                        let now = shared.clock.now();
-                        standard.take_batch(&self.slots, now, visibility, ask.max, out)
-                    })
-                    .map_err(|nothing| self.nothing(nothing))
-            }
-            Engine::Scheduled(scheduled) => {
-                let attempt = ask.attempt.as_ref();
-                match scheduled.receive_exactly(&self.slots, visibility, ask.max, attempt, out) {
-                    Ok(0) => Err(self.nothing(Nothing::Empty)),
-                    Ok(taken) => Ok(taken),
-                    Err(error) => Err(self.machine_error(error)),
-                }
-            }
-        }
-    }
-
-    /// Receives up to `ask.max` messages, waiting until there is at least one.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: too many in flight, closed and empty, or `ask` is out of the queue's limits.
-    ///
-    /// # Cancel safety
-    /// Messages are taken in the poll that returns them: a future that is dropped loses none.
-    pub async fn receive_with(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, ReceiveError> {
-        self.receive_with_until(ask, Instant::NEVER).await
-    }
-
-    /// Receives up to `ask.max` messages, waiting until there is at least one or until a deadline.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: the deadline passed, too many in flight, closed and empty, or `ask` is out of the
-    /// queue's limits.
-    ///
-    /// # Cancel safety
-    /// Messages are taken in the poll that returns them: a future that is dropped loses none.
-    pub async fn receive_with_until(
-        &self,
-        ask: &Receive,
-        deadline: Instant,
-    ) -> Result<Vec<Delivery<T>>, ReceiveError> {
-        let shared = self.shared();
-        until(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive_with(ask))
-            .await
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
-    }
-
-    /// Receives up to `ask.max` messages, blocking the thread until there is at least one.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: too many in flight, closed and empty, or `ask` is out of the queue's limits.
-    pub fn receive_with_blocking(&self, ask: &Receive) -> Result<Vec<Delivery<T>>, ReceiveError> {
-        self.receive_with_blocking_until(ask, Instant::NEVER)
-    }
-
-    /// Receives up to `ask.max` messages, blocking the thread until there is at least one or until a
-    /// deadline.
-    ///
-    /// # Errors
-    /// [`ReceiveError`]: the deadline passed, too many in flight, closed and empty, or `ask` is out of the
-    /// queue's limits.
-    pub fn receive_with_blocking_until(
-        &self,
-        ask: &Receive,
-        deadline: Instant,
-    ) -> Result<Vec<Delivery<T>>, ReceiveError> {
-        let shared = self.shared();
-        until_blocking(&shared.arrivals, &shared.clock, deadline, || self.attempt_receive_with(ask))
-            .unwrap_or_else(|Elapsed| Err(self.elapsed()))
-    }
-
-    pub(crate) fn attempt_receive(&self) -> Attempt<Result<Delivery<T>, ReceiveError>> {
-        let outcome = self.try_receive();
-        self.attempt(outcome)
-    }
-
-    fn attempt_receive_with(&self, ask: &Receive) -> Attempt<Result<Vec<Delivery<T>>, ReceiveError>> {
-        let outcome = self.try_receive_with(ask);
-        self.attempt(outcome)
-    }
-
-    fn attempt<R>(&self, outcome: Result<R, TryReceiveError>) -> Attempt<Result<R, ReceiveError>> {
-        let value = match outcome {
-            Ok(value) => Ok(value),
-            Err(TryReceiveError::Empty) => {
-                return Attempt::Pending { wake_at: self.shared().wake_at() };
-            }
-            Err(TryReceiveError::OverLimit { limit }) => Err(ReceiveError::OverLimit { limit }),
-            Err(TryReceiveError::Closed) => Err(ReceiveError::Closed),
-            Err(TryReceiveError::Invalid(invalid)) => Err(ReceiveError::Invalid(invalid)),
-        };
-        Attempt::Done { more: self.has_visible(), value }
-    }
-
-    fn has_visible(&self) -> bool {
-        match &self.shared().engine {
-            Engine::Standard(standard) => standard.has_visible(),
-            // The machine decides; a wake-up in vain is cheaper than its lock.
-            Engine::Scheduled(_) => true,
-        }
-    }
-
-    /// What an empty-handed receive reports.
-    #[cold]
-    fn nothing(&self, nothing: Nothing) -> TryReceiveError {
-        let shared = self.shared();
-        match nothing {
-            Nothing::OverLimit => {
-                TryReceiveError::OverLimit { limit: shared.config.max_in_flight }
-            }
-            Nothing::Empty => {
-                if self.is_sealed() && self.remaining() == 0 {
-                    return TryReceiveError::Closed;
-                }
-                shared.counters.add(count::EMPTY, 1);
-                TryReceiveError::Empty
-            }
-        }
-    }
-
-    fn machine_error(&self, error: machine::ReceiveError) -> TryReceiveError {
-        let shared = self.shared();
-        let invalid = match error {
-            machine::ReceiveError::OverLimit => return self.nothing(Nothing::OverLimit),
-            machine::ReceiveError::TooLong { max } => {
-                InvalidReceive::Visibility { value: Duration::MAX, limit: max }
-            }
-            machine::ReceiveError::AttemptSpent => InvalidReceive::AttemptChanged,
-            machine::ReceiveError::AttemptTableFull => InvalidReceive::AttemptWindowFull {
-                limit: match &shared.config.kind {
-                    Kind::Fifo(fifo) => fifo.attempt_limit,
-                    _ => 0,
-                },
-            },
-            machine::ReceiveError::AttemptOutOfOrder => InvalidReceive::UnexpectedAttempt,
-        };
-        TryReceiveError::Invalid(invalid)
-    }
-
-    fn elapsed(&self) -> ReceiveError {
-        ReceiveError::Elapsed
-    }
-
-    fn check_receive(&self, ask: &Receive) -> Result<(), InvalidReceive> {
-        let shared = self.shared();
-        let limits = &shared.config.limits;
-        if ask.max == 0 || ask.max > limits.batch {
-            return Err(InvalidReceive::Max { value: ask.max, limit: limits.batch });
-        }
-        if let Some(value) = ask.visibility_timeout
-            && value > limits.visibility
-        {
-            return Err(InvalidReceive::Visibility { value, limit: limits.visibility });
-        }
-        if ask.attempt.is_some() && !self.is_fifo() {
-            return Err(InvalidReceive::UnexpectedAttempt);
-        }
-        Ok(())
+    pub(crate) fn put_back(&self, _shared: &Shared<T>, message: Message<T>) {
+        take_back(&self.slots, message);
     }
 
     // ---- verdicts by receipt -------------------------------------------------------------------------
@@ -836,7 +624,9 @@ impl<T: Send + Sync + 'static> Queue<T> {
             return Delivery::new(held, lease).acknowledge();
         }
         let shared = self.shared();
-        let Engine::Standard(standard) = &shared.engine else { return Err(Stale) };
+        let Engine::Standard(standard) = &shared.engine else {
+            return Err(Stale);
+        };
         if !receipt.is_of(shared.secret) {
             return Err(Stale);
         }
@@ -862,7 +652,11 @@ impl<T: Send + Sync + 'static> Queue<T> {
     ///
     /// # Errors
     /// As [`Delivery::extend`].
-    pub fn change_visibility(&self, receipt: &Receipt, timeout: Duration) -> Result<(), ExtendError> {
+    pub fn change_visibility(
+        &self,
+        receipt: &Receipt,
+        timeout: Duration,
+    ) -> Result<(), ExtendError> {
         let mut delivery = self.delivery(receipt)?;
         delivery.extend(timeout)
     }
@@ -885,9 +679,15 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`PolicyError`]: the policy is out of range, or its target does not allow it. Nothing changed.
     pub fn set_dead_letters(&self, policy: DeadLetterPolicy<T>) -> Result<(), PolicyError> {
         let shared = self.shared();
-        let DeadLetterPolicy { target, max_receives } = policy;
+        let DeadLetterPolicy {
+            target,
+            max_receives,
+        } = policy;
         if max_receives == 0 || max_receives > MAX_RECEIVES {
-            return Err(PolicyError::MaxReceives { value: max_receives, limit: MAX_RECEIVES });
+            return Err(PolicyError::MaxReceives {
+                value: max_receives,
+                limit: MAX_RECEIVES,
+            });
         }
         let sink: Arc<dyn Sink<DeadLetter<T>>> = match target {
             Target::Sink(sink) => sink,
@@ -924,9 +724,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
 
     fn apply_max_receives(&self, max: Option<u32>) {
         let shared = self.shared();
-        if let Engine::Scheduled(scheduled) = &shared.engine {
-            // The value was checked: the machine's range is the same.
-            let _ = scheduled.set_max_receives(&self.slots, shared.clock.now(), max);
+        let now = shared.clock.now();
+        match (&shared.engine, max) {
+            (Engine::Scheduled(scheduled), max) => {
+                // The value was checked: the machine's range is the same.
+                let _ = scheduled.set_max_receives(&self.slots, now, max);
+            }
+            (Engine::Standard(standard), Some(max)) => standard.bury_spent(&self.slots, now, max),
+            (Engine::Standard(_), None) => {}
         }
     }
 
@@ -953,7 +758,11 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`ConfigError::TooLong`] beyond [`Limits::visibility`](crate::Limits::visibility). Nothing changed.
     pub fn set_visibility_timeout(&self, timeout: Duration) -> Result<(), ConfigError> {
         let shared = self.shared();
-        check_duration("visibility_timeout", timeout, shared.config.limits.visibility)?;
+        check_duration(
+            "visibility_timeout",
+            timeout,
+            shared.config.limits.visibility,
+        )?;
         match &shared.engine {
             Engine::Standard(standard) => {
                 standard.set_visibility_timeout(timeout);
@@ -991,7 +800,11 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Scheduled(scheduled) => scheduled.purge(&self.slots, now),
         };
         let purged = letters + messages;
-        crate::macros::trace!("purged", queue = shared.config.name.as_str(), messages = purged);
+        crate::macros::trace!(
+            "purged",
+            queue = shared.config.name.as_str(),
+            messages = purged
+        );
         purged
     }
 
@@ -1009,7 +822,14 @@ impl<T: Send + Sync + 'static> Queue<T> {
             Engine::Scheduled(scheduled) => scheduled.close(),
         }
         if how == Close::Drop {
-            self.purge();
+            // What is on its way from the ring to a receiver is missed by one purge and found by the next.
+            for _ in 0..PURGES {
+                self.purge();
+                if self.remaining() == 0 {
+                    break;
+                }
+                sim_core::sync::thread::yield_now();
+            }
         }
         shared.space.notify_all();
         shared.arrivals.notify_all();
@@ -1028,7 +848,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// Loses nothing.
     pub async fn drained(&self) {
         let shared = self.shared();
-        let _ = until(&shared.idle, &shared.clock, Instant::NEVER, || self.attempt_drained()).await;
+        let _ = until(&shared.idle, &shared.clock, Instant::NEVER, || {
+            self.attempt_drained()
+        })
+        .await;
     }
 
     /// Blocks the thread until a closed queue has nothing left, neither waiting nor in flight.
@@ -1037,17 +860,24 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// [`ReceiveError::Elapsed`] when the deadline passed first.
     pub fn drained_blocking_until(&self, deadline: Instant) -> Result<(), ReceiveError> {
         let shared = self.shared();
-        until_blocking(&shared.idle, &shared.clock, deadline, || self.attempt_drained())
-            .map_err(|Elapsed| ReceiveError::Elapsed)
+        until_blocking(&shared.idle, &shared.clock, deadline, || {
+            self.attempt_drained()
+        })
+        .map_err(|Elapsed| ReceiveError::Elapsed)
     }
 
     fn attempt_drained(&self) -> Attempt<()> {
         self.serve_if_due();
         if self.is_sealed() && self.remaining() == 0 {
-            Attempt::Done { value: (), more: true }
+            Attempt::Done {
+                value: (),
+                more: true,
+            }
         } else {
             // What is left may end by itself: when it gets too old, or its lease its last time.
-            Attempt::Pending { wake_at: self.shared().wake_at() }
+            Attempt::Pending {
+                wake_at: self.shared().wake_at(),
+            }
         }
     }
 
@@ -1093,7 +923,16 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// When the queue next has something to serve, at the earliest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let next = self.shared().wake_at();
+        let shared = self.shared();
+        let next = match &shared.engine {
+            Engine::Standard(_) => shared.wake_at(),
+            Engine::Scheduled(scheduled) => {
+                let retry = Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst));
+                scheduled
+                    .next_deadline()
+                    .map_or(retry, |deadline| deadline.min(retry))
+            }
+        };
         (next != Instant::NEVER).then_some(next)
     }
 
@@ -1120,7 +959,10 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 stats.visible = standard.visible();
                 stats.delayed = standard.delayed();
                 stats.in_flight = standard.in_flight(shared);
-                stats.oldest_age = standard.oldest_sent().map(|sent_at| now - sent_at);
+                stats.oldest_age = standard
+                    .oldest_sent()
+                    .filter(|_| stats.visible > 0)
+                    .map(|sent_at| now - sent_at);
                 stats.sent = standard.sent(shared);
                 stats.received = standard.received(shared);
             }
@@ -1129,7 +971,8 @@ impl<T: Send + Sync + 'static> Queue<T> {
                 stats.visible = machine.visible as u64;
                 stats.delayed = machine.delayed as u64;
                 // With the dead letters on their way: refused for now, or held by an older delivery.
-                let ended = stats.deleted + stats.expired + stats.redriven + stats.moved + stats.purged;
+                let ended =
+                    stats.deleted + stats.expired + stats.redriven + stats.moved + stats.purged;
                 let waiting = stats.visible + stats.delayed;
                 stats.in_flight = machine.sent.saturating_sub(ended + waiting);
                 stats.oldest_age = machine.oldest_visible_age;
@@ -1153,7 +996,11 @@ fn sent<T: Send + Sync + 'static>(shared: &Shared<T>, admitted: &Admitted) -> Se
         Admitted::New { number, sequence } => {
             let is_fifo = matches!(shared.config.kind, Kind::Fifo(_));
             let sequence = is_fifo.then_some(*sequence);
-            Sent { id: shared.id(*number), sequence, duplicate: false }
+            Sent {
+                id: shared.id(*number),
+                sequence,
+                duplicate: false,
+            }
         }
         Admitted::Duplicate(first) => Sent {
             id: sim_core::id::Id::from_u128(first.id),
@@ -1177,12 +1024,20 @@ fn finish_send<T>(
 fn refuse_all<T>(messages: Vec<Message<T>>, reason: &Refusal) -> Vec<Result<Sent, SendError<T>>> {
     messages
         .into_iter()
-        .map(|message| Err(SendError::Refused(TrySendError::new(message, reason.clone()))))
+        .map(|message| {
+            Err(SendError::Refused(TrySendError::new(
+                message,
+                reason.clone(),
+            )))
+        })
         .collect()
 }
 
 fn message_bytes<T>(message: &Message<T>, size: fn(&T) -> usize) -> usize {
-    let attributes = message.headers.as_ref().map_or(0, |headers| headers.attributes.size());
+    let attributes = message
+        .headers
+        .headers()
+        .map_or(0, |headers| headers.attributes.size());
     size(&message.value).saturating_add(attributes)
 }
 
@@ -1193,14 +1048,33 @@ fn admit<T: Send + Sync + 'static>(
     message: Message<T>,
     within_capacity: bool,
 ) -> Result<(), Message<T>> {
-    match &slots.context().engine {
+    let shared = slots.context();
+    match &shared.engine {
         Engine::Standard(standard) => {
-            standard.send(slots, now, message, within_capacity).map(drop)
+            // What is due may make room.
+            standard.serve_if_due(slots, now);
+            standard
+                .send(slots, now, message, within_capacity)
+                .map(drop)
         }
-        Engine::Scheduled(scheduled) => scheduled
-            .send(slots, now, message, true, within_capacity)
-            .map(drop)
-            .map_err(|(message, _)| message),
+        Engine::Scheduled(scheduled) => {
+            if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) {
+                scheduled.serve(slots, now);
+            }
+            scheduled
+                .send(slots, now, message, true, within_capacity)
+                .map(drop)
+                .map_err(|(message, _)| message)
+        }
+    }
+}
+
+/// Puts a message back that was in the queue before.
+pub(crate) fn take_back<T: Send + Sync + 'static>(slots: &Slots<T>, message: Message<T>) {
+    let shared = slots.context();
+    if let Err(message) = admit(slots, shared.clock.now(), message, false) {
+        // Closed with all its messages dropped: this one follows them. It has left the counts before.
+        drop(message);
     }
 }
 
@@ -1219,12 +1093,17 @@ pub(crate) fn deliver_internally<T: Send + Sync + 'static>(
 
 impl<T: Send + Sync + 'static> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self { slots: self.slots.clone(), life: self.life.clone() }
+        Self {
+            slots: self.slots.clone(),
+            life: self.life.clone(),
+        }
     }
 }
 
 impl<T: Send + Sync + 'static> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("name", &self.config().name).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("name", &self.config().name)
+            .finish_non_exhaustive()
     }
 }

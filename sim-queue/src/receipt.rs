@@ -69,8 +69,17 @@ pub struct ParseReceiptError;
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { check, slot, generation, received_at, receives } = self;
-        write!(f, "{check:x}-{slot:x}-{generation:x}-{received_at:x}-{receives:x}")
+        let Self {
+            check,
+            slot,
+            generation,
+            received_at,
+            receives,
+        } = self;
+        write!(
+            f,
+            "{check:x}-{slot:x}-{generation:x}-{received_at:x}-{receives:x}"
+        )
     }
 }
 
@@ -87,7 +96,11 @@ impl FromStr for Receipt {
             received_at: next()?,
             receives: u32::try_from(next()?).map_err(|_| ParseReceiptError)?,
         };
-        if parts.next().is_some() { Err(ParseReceiptError) } else { Ok(receipt) }
+        if parts.next().is_some() {
+            Err(ParseReceiptError)
+        } else {
+            Ok(receipt)
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use sim_core::sync::Mutex;
-use sim_core::sync::atomic::Ordering;
+use sim_core::sync::atomic::{AtomicU8, Ordering};
 use sim_core::time::Instant;
 
 use crate::config::QueueConfig;
@@ -27,6 +27,7 @@ use crate::machine::{
 };
 use crate::message::Message;
 use crate::shared::{Fate, Held, Shared, Slots, Stored, count};
+use crate::standard::Nothing;
 
 /// The machine and what it needs at hand.
 struct Inner {
@@ -49,12 +50,23 @@ impl Inner {
 /// The engine of FIFO and fair queues.
 pub(crate) struct Scheduled {
     inner: Mutex<Inner>,
+    /// [`READY`] and [`FULL`], written under the lock. `Relaxed`: whoever has had the lock reads what its own
+    /// turn left behind or something later, and others take it for a hint.
+    signs: AtomicU8,
 }
+
+/// A receive would find something.
+const READY: u8 = 1;
+/// A send would find no room.
+const FULL: u8 = 2;
 
 /// What a send came to.
 pub(crate) enum Admitted {
     /// Stored under this number.
-    New { number: u64, sequence: SequenceNumber },
+    New {
+        number: u64,
+        sequence: SequenceNumber,
+    },
     /// Sent before.
     Duplicate(First),
 }
@@ -70,7 +82,13 @@ struct Ended<T> {
 
 impl<T> Ended<T> {
     const fn new() -> Self {
-        Self { dropped: Vec::new(), letters: Vec::new(), expired: 0, purged: 0, wakes: false }
+        Self {
+            dropped: Vec::new(),
+            letters: Vec::new(),
+            expired: 0,
+            purged: 0,
+            wakes: false,
+        }
     }
 }
 
@@ -78,12 +96,20 @@ impl Scheduled {
     pub(crate) fn new(config: &QueueConfig) -> Result<Self, ConfigError> {
         let machine = Machine::new(config.rules())?;
         Ok(Self {
-            inner: Mutex::new(Inner { machine, leased: Vec::new(), effects: Vec::new(), numbers: 0, last: Instant::ORIGIN }),
+            inner: Mutex::new(Inner {
+                machine,
+                leased: Vec::new(),
+                effects: Vec::new(),
+                numbers: 0,
+                last: Instant::ORIGIN,
+            }),
+            signs: AtomicU8::new(0),
         })
     }
 
     /// Takes a message in. One that the queue sends itself (`internal`: a dead letter, or one that comes
     /// back from a failed move) is never a duplicate.
+    #[inline(always)]
     pub(crate) fn send<T: Send + Sync + 'static>(
         &self,
         slots: &Slots<T>,
@@ -101,78 +127,75 @@ impl Scheduled {
         }
         // The machine numbers what it takes in from 1 on, without a gap.
         let number = inner.numbers + 1;
-        let headers = message.headers.as_deref();
-        let group = headers.and_then(|headers| headers.group.clone());
-        let delay = headers.and_then(|headers| headers.delay);
-        let sent_at = headers.and_then(|headers| headers.sent_at);
-        let id = headers.and_then(|headers| headers.id).unwrap_or_else(|| shared.id(number));
-        let given = headers
-            .filter(|_| !internal)
-            .and_then(|headers| headers.deduplication_id.clone())
-            .map(DedupKey::Id);
-        let dedup = given.or_else(|| {
-            content.map(|content| {
-                DedupKey::Content(if internal { internal_key(shared.namespace, number) } else { content })
-            })
-        });
-        let Message { value, headers } = message;
-        let stored = Stored::new(value, headers, number, sent_at.unwrap_or(now).min(now));
-        let key = match slots.insert(stored) {
-            Ok(key) => key,
-            Err(stored) => {
-                let message = Message { value: stored.value, headers: stored.headers };
-                return Err((message, Refusal::Full));
+        let headers = message.headers.headers();
+        let dedup = match headers.and_then(|headers| headers.deduplication_id.as_ref()) {
+            Some(given) if !internal => Some(DedupKey::Id(given.clone())),
+            _ if internal => {
+                content.map(|_| DedupKey::Content(internal_key(shared.namespace, number)))
             }
+            _ => content.map(DedupKey::Content),
         };
+        let sent_at = headers.and_then(|headers| headers.sent_at);
         let admission = Admission {
-            delay,
-            group: group.as_ref(),
+            delay: headers.and_then(|headers| headers.delay),
+            group: message.headers.group(),
             dedup: dedup.as_ref(),
             sent_at,
-            id: id.as_u128(),
+            // Only a repetition asks for it.
+            id: dedup.as_ref().map_or(0, |_| {
+                headers
+                    .and_then(|headers| headers.id)
+                    .unwrap_or_else(|| shared.id(number))
+                    .as_u128()
+            }),
         };
         let capacity = inner.machine.rules().capacity;
         if !within_capacity {
             // Lifting a bound cannot break a rule.
             let _ = inner.machine.set_capacity(None);
         }
-        let outcome = inner.machine.send(now, key.low(), &admission);
+        let admitted = inner.machine.admit(now, &admission);
         if !within_capacity {
             let _ = inner.machine.set_capacity(capacity);
         }
-        match outcome {
-            Ok(accepted) => {
-                inner.numbers += 1;
-                if !accepted.visible_now || shared.config.retention.is_some() {
-                    self.announce(shared, &inner);
-                }
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(NotStored::Duplicate(first)) => {
                 drop(inner);
-                if accepted.wakes {
-                    shared.arrivals.notify_one();
-                }
-                Ok(Admitted::New { number, sequence: accepted.sequence })
+                return Ok(Admitted::Duplicate(first));
             }
             Err(why) => {
-                let back = take_slot(slots, key.low(), Fate::Drop);
                 let limit = match &inner.machine.rules().kind {
                     Kind::Fifo(fifo) => fifo.deduplication_limit,
                     _ => 0,
                 };
-                drop(inner);
-                if let NotStored::Duplicate(first) = why {
-                    drop(back);
-                    return Ok(Admitted::Duplicate(first));
-                }
-                match back {
-                    Some(stored) => {
-                        let message = Message { value: stored.value, headers: stored.headers };
-                        Err((message, refusal(why, limit)))
-                    }
-                    // Nobody else knows the slot that was filled above.
-                    None => unreachable!("a slot that nobody was told of is held"),
-                }
+                return Err((message, refusal(why, limit)));
             }
+        };
+        let Message { value, headers } = message;
+        let sent_at = sent_at.map_or(now, |sent_at| sent_at.min(now));
+        let key = match slots.insert_with(move || Stored::new(value, headers, number, sent_at)) {
+            Ok(key) => key,
+            Err(make) => {
+                let stored = make();
+                let message = Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                };
+                return Err((message, Refusal::Full));
+            }
+        };
+        let accepted = inner.machine.store(now, key.low(), admitted);
+        inner.numbers += 1;
+        self.publish(shared, &inner);
+        drop(inner);
+        if accepted.wakes {
+            shared.arrivals.notify_one();
         }
+        Ok(Admitted::New {
+            number,
+            sequence: accepted.sequence,
+        })
     }
 
     /// The hash that stands in for a de-duplication id, where one is needed.
@@ -182,15 +205,19 @@ impl Scheduled {
         message: &Message<T>,
         internal: bool,
     ) -> Option<[u8; 32]> {
-        let Kind::Fifo(fifo) = &shared.config.kind else { return None };
+        let Kind::Fifo(fifo) = &shared.config.kind else {
+            return None;
+        };
         if internal {
             return (fifo.deduplication != Deduplication::Optional).then_some([0; 32]);
         }
         if fifo.deduplication != Deduplication::ByContent {
             return None;
         }
-        let has_id =
-            message.headers.as_ref().is_some_and(|headers| headers.deduplication_id.is_some());
+        let has_id = message
+            .headers
+            .headers()
+            .is_some_and(|headers| headers.deduplication_id.is_some());
         let key = shared.content_key.filter(|_| !has_id)?;
         Some(key(&message.value))
     }
@@ -225,31 +252,27 @@ impl Scheduled {
     ) -> Result<usize, ReceiveError> {
         let shared = slots.context();
         let before = out.len();
-        let mut ended = Ended::new();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        self.advance(slots, &mut inner, now, &mut ended);
-        let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
-        let result = if undelivered as usize >= shared.config.max_in_flight {
+        let ended = self.advance(slots, &mut inner, now);
+        let result = if is_over_limit(shared) {
             Err(ReceiveError::OverLimit)
         } else {
-            let Inner { machine, leased, .. } = &mut *inner;
+            let Inner {
+                machine, leased, ..
+            } = &mut *inner;
             leased.clear();
-            machine.receive(now, max, visibility, attempt, leased).map(|_| ())
+            machine
+                .receive(now, max, visibility, attempt, leased)
+                .map(|_| ())
         };
         if result.is_ok() {
-            for leased in &inner.leased {
-                // A slot that counts thousands of old deliveries takes no more: its message returns
-                // when its lease ends.
-                let Some(held) = slots.pin_low(leased.m) else { continue };
-                held.receives.store(leased.receive_count, Ordering::Relaxed);
-                held.first_received
-                    .store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
-                held.index.store(leased.key.parts().0, Ordering::Relaxed);
-                out.push(Delivery::new(held, Lease::new(now, leased.receive_count)));
-            }
-            self.announce(shared, &inner);
+            out.extend(inner.leased.iter().filter_map(|leased| {
+                let held = pin(slots, leased)?;
+                Some(Delivery::new(held, Lease::new(now, leased.receive_count)))
+            }));
         }
+        self.publish(shared, &inner);
         drop(inner);
         settle(shared, now, ended);
         result?;
@@ -260,39 +283,159 @@ impl Scheduled {
         Ok(taken)
     }
 
+    /// Receives one message, or finds out why not.
+    pub(crate) fn receive_one<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+    ) -> Result<Delivery<T>, Nothing> {
+        let mut lease = (now, 0);
+        let held = self.take(slots, &mut lease)?;
+        Ok(Delivery::new(held, Lease::new(lease.0, lease.1)))
+    }
+
+    /// Receives one message, if that is done quickly.
+    #[inline(always)]
+    pub(crate) fn receive_fast<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+    ) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        // Without the lock, a no may be older than what others did meanwhile.
+        let hopeless =
+            !self.has_visible() && now.as_nanos() < shared.next_due.load(Ordering::Relaxed);
+        if hopeless {
+            return None;
+        }
+        let mut lease = (now, 0);
+        let held = self.take_fast(slots, &mut lease)?;
+        Some(Delivery::new(held, Lease::new(lease.0, lease.1)))
+    }
+
+    /// Out of line, and returns two words in registers.
+    #[inline(never)]
+    fn take_fast<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        lease: &mut (Instant, u32),
+    ) -> Option<Held<T>> {
+        self.take(slots, lease).ok()
+    }
+
+    /// Takes one message. `lease` has the time, and gets that of the receive and the receive count.
+    #[inline(always)]
+    fn take<T: Send + Sync + 'static>(
+        &self,
+        slots: &Slots<T>,
+        lease: &mut (Instant, u32),
+    ) -> Result<Held<T>, Nothing> {
+        let shared = slots.context();
+        let mut inner = self.inner.lock();
+        let at = inner.at(lease.0);
+        let ended = self.advance(slots, &mut inner, at);
+        let taken = if is_over_limit(shared) {
+            Err(Nothing::OverLimit)
+        } else {
+            match inner.machine.receive_one(at) {
+                Ok(Some(leased)) => {
+                    *lease = (at, leased.receive_count);
+                    pin(slots, &leased).ok_or(Nothing::Empty)
+                }
+                Ok(None) => Err(Nothing::Empty),
+                Err(_) => Err(Nothing::OverLimit),
+            }
+        };
+        self.publish(shared, &inner);
+        drop(inner);
+        settle(shared, at, ended);
+        if taken.is_ok() && shared.config.capacity.is_some() {
+            shared.space.notify_one();
+        }
+        taken
+    }
+
+    /// Whether a receive would find something: exact for a thread that has just had the lock, but for what
+    /// others did since.
+    #[inline]
+    pub(crate) fn has_visible(&self) -> bool {
+        self.signs.load(Ordering::Relaxed) & READY != 0
+    }
+
+    /// Whether a send would find no room: as exact.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.signs.load(Ordering::Relaxed) & FULL != 0
+    }
+
+    /// The earliest deadline of the messages.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.inner.lock().machine.next_deadline()
+    }
+
     /// Serves what is due.
     pub(crate) fn serve<T: Send + Sync + 'static>(&self, slots: &Slots<T>, now: Instant) {
         let shared = slots.context();
-        let mut ended = Ended::new();
-        let Some(mut inner) = self.inner.try_lock() else { return };
+        let Some(mut inner) = self.inner.try_lock() else {
+            return;
+        };
         let now = inner.at(now);
-        self.advance(slots, &mut inner, now, &mut ended);
-        self.announce(shared, &inner);
+        let ended = self.advance(slots, &mut inner, now);
+        self.publish(shared, &inner);
         drop(inner);
         settle(shared, now, ended);
     }
 
+    #[inline]
     fn advance<T: Send + Sync + 'static>(
         &self,
         slots: &Slots<T>,
         inner: &mut Inner,
         now: Instant,
-        ended: &mut Ended<T>,
-    ) {
-        if inner.machine.next_deadline().is_some_and(|next| next <= now) {
-            inner.machine.advance(now, &mut inner.effects);
-            collect(slots, &mut inner.effects, ended);
-        }
+    ) -> Option<Box<Ended<T>>> {
+        (inner.machine.next_look() <= now).then(|| Self::advance_now(slots, inner, now))
     }
 
-    /// Publishes the machine's next deadline; under the lock.
-    fn announce<T: Send + Sync + 'static>(&self, shared: &Shared<T>, inner: &Inner) {
+    #[cold]
+    #[inline(never)]
+    fn advance_now<T: Send + Sync + 'static>(
+        slots: &Slots<T>,
+        inner: &mut Inner,
+        now: Instant,
+    ) -> Box<Ended<T>> {
+        let mut ended = Box::new(Ended::new());
+        inner.machine.advance(now, &mut inner.effects);
+        collect(slots, &mut inner.effects, &mut ended);
+        ended
+    }
+
+    /// Publishes, under the lock, what is looked at without it: when there is something to serve, whether
+    /// there is something to receive, and whether there is room.
+    ///
+    /// The time is a lower bound, that of the machine: a lease that is acknowledged before its end does not
+    /// raise it, so that in a steady flow it changes once in a visibility timeout.
+    #[inline]
+    fn publish<T: Send + Sync + 'static>(&self, shared: &Shared<T>, inner: &Inner) {
+        let machine = &inner.machine;
         let retry = shared.redrive_at.load(Ordering::SeqCst);
-        let next = inner.machine.next_deadline().map_or(u64::MAX, Instant::as_nanos).min(retry);
-        if shared.next_due.load(Ordering::Relaxed) != next
-            && shared.next_due.swap(next, Ordering::SeqCst) > next
-        {
-            shared.retime();
+        let next = machine.next_look().as_nanos().min(retry);
+        if shared.next_due.load(Ordering::Relaxed) != next {
+            if shared.next_due.swap(next, Ordering::SeqCst) > next {
+                shared.retime();
+            }
+            // A letter that was refused since is announced once more: the swap may have taken its time away.
+            shared.announce(Instant::from_nanos(
+                shared.redrive_at.load(Ordering::SeqCst),
+            ));
+        }
+        let ready = if machine.something_ready() { READY } else { 0 };
+        let signs = if machine.is_full() {
+            ready | FULL
+        } else {
+            ready
+        };
+        if self.signs.load(Ordering::Relaxed) != signs {
+            self.signs.store(signs, Ordering::Relaxed);
         }
     }
 
@@ -304,9 +447,11 @@ impl Scheduled {
     ) -> Result<(), Stale> {
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let acknowledged =
-            inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
-        self.announce(shared, &inner);
+        let acknowledged = inner
+            .machine
+            .acknowledge(now, lease.key, lease.lease)
+            .map_err(|_| Stale)?;
+        self.publish(shared, &inner);
         drop(inner);
         if acknowledged.wakes {
             shared.arrivals.notify_one();
@@ -328,8 +473,11 @@ impl Scheduled {
         if !inner.machine.is_running(now, lease.key, lease.lease) {
             return Err(Stale);
         }
-        let taken = inner.machine.acknowledge(now, lease.key, lease.lease).map_err(|_| Stale)?;
-        self.announce(shared, &inner);
+        let taken = inner
+            .machine
+            .acknowledge(now, lease.key, lease.lease)
+            .map_err(|_| Stale)?;
+        self.publish(shared, &inner);
         drop(inner);
         if taken.wakes {
             shared.arrivals.notify_one();
@@ -354,8 +502,10 @@ impl Scheduled {
         let shared = held.context();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let disposition = inner.machine.change_visibility(now, lease.key, lease.lease, after);
-        self.announce(shared, &inner);
+        let disposition = inner
+            .machine
+            .change_visibility(now, lease.key, lease.lease, after);
+        self.publish(shared, &inner);
         drop(inner);
         self.dispose(held, disposition, after)
     }
@@ -371,7 +521,7 @@ impl Scheduled {
         let mut inner = self.inner.lock();
         let now = inner.at(now);
         let disposition = inner.machine.release(now, lease.key, lease.lease, after);
-        self.announce(shared, &inner);
+        self.publish(shared, &inner);
         drop(inner);
         self.dispose(held, disposition, after)
     }
@@ -418,13 +568,15 @@ impl Scheduled {
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let Inner { machine, effects, .. } = &mut *inner;
+        let Inner {
+            machine, effects, ..
+        } = &mut *inner;
         machine.purge(now, effects);
         collect(slots, effects, &mut ended);
-        self.announce(shared, &inner);
+        self.publish(shared, &inner);
         drop(inner);
         let purged = ended.purged;
-        settle(shared, now, ended);
+        settle_now(shared, now, ended);
         shared.space.notify_all();
         purged
     }
@@ -436,7 +588,7 @@ impl Scheduled {
     pub(crate) fn set_delay<T: Send + Sync + 'static>(&self, shared: &Shared<T>, delay: Duration) {
         let mut inner = self.inner.lock();
         inner.machine.set_delay(delay);
-        self.announce(shared, &inner);
+        self.publish(shared, &inner);
     }
 
     pub(crate) fn set_max_receives<T: Send + Sync + 'static>(
@@ -449,12 +601,14 @@ impl Scheduled {
         let mut ended = Ended::new();
         let mut inner = self.inner.lock();
         let now = inner.at(now);
-        let Inner { machine, effects, .. } = &mut *inner;
+        let Inner {
+            machine, effects, ..
+        } = &mut *inner;
         let result = machine.set_max_receives(now, max, effects);
         collect(slots, effects, &mut ended);
-        self.announce(shared, &inner);
+        self.publish(shared, &inner);
         drop(inner);
-        settle(shared, now, ended);
+        settle_now(shared, now, ended);
         Ok(result?)
     }
 
@@ -494,7 +648,9 @@ fn collect<T: Send + Sync + 'static>(
             }
             Effect::DeadLetter(letter) => {
                 ended.wakes |= letter.wakes;
-                ended.letters.extend(take_slot(slots, letter.m, Fate::MaxReceives));
+                ended
+                    .letters
+                    .extend(take_slot(slots, letter.m, Fate::MaxReceives));
             }
         }
     }
@@ -519,12 +675,43 @@ fn take_slot<T: Send + Sync + 'static>(
     .flatten()
 }
 
+/// Whether the dead letters that nobody takes count for all that may be in flight.
+#[inline]
+fn is_over_limit<T: Send + Sync + 'static>(shared: &Shared<T>) -> bool {
+    shared.undelivered_len.load(Ordering::Relaxed) as usize >= shared.config.max_in_flight
+}
+
+/// Pins the slot of a leased message; under the lock. `None` for a slot that counts thousands of old
+/// deliveries and takes no more: its message returns when its lease ends.
+#[inline(always)]
+fn pin<T: Send + Sync + 'static>(slots: &Slots<T>, leased: &Leased<u64>) -> Option<Held<T>> {
+    let held = slots.pin_low(leased.m)?;
+    held.receives.store(leased.receive_count, Ordering::Relaxed);
+    held.first_received
+        .store(leased.first_received.as_nanos().max(1), Ordering::Relaxed);
+    held.index.store(leased.key.parts().0, Ordering::Relaxed);
+    Some(held)
+}
+
 /// Runs what must not run under the lock.
-fn settle<T: Send + Sync + 'static>(shared: &Shared<T>, now: Instant, ended: Ended<T>) {
+#[inline]
+fn settle<T: Send + Sync + 'static>(
+    shared: &Shared<T>,
+    now: Instant,
+    ended: Option<Box<Ended<T>>>,
+) {
+    if ended.is_some() || shared.redrive_at.load(Ordering::SeqCst) <= now.as_nanos() {
+        settle_now(shared, now, ended.map_or_else(Ended::new, |ended| *ended));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn settle_now<T: Send + Sync + 'static>(shared: &Shared<T>, now: Instant, ended: Ended<T>) {
     if ended.wakes {
         shared.arrivals.notify_one();
     }
-    if ended.expired + ended.purged > 0 {
+    if ended.expired + ended.purged > 0 || !ended.letters.is_empty() {
         shared.space.notify_one();
     }
     drop(ended.dropped);

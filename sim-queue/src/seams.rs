@@ -20,10 +20,14 @@ impl<T: Send + Sync + 'static> Sink<Message<T>> for Queue<T> {
     fn try_deliver(&self, item: Message<T>) -> Result<(), Refused<Message<T>>> {
         match self.send_now(item) {
             Ok(_) => Ok(()),
-            Err(TrySendError { message, reason: Refusal::Full }) => {
-                Err(Refused::full(*message, None))
-            }
-            Err(TrySendError { message, reason: Refusal::Closed }) => Err(Refused::closed(*message)),
+            Err(TrySendError {
+                message,
+                reason: Refusal::Full,
+            }) => Err(Refused::full(*message, None)),
+            Err(TrySendError {
+                message,
+                reason: Refusal::Closed,
+            }) => Err(Refused::closed(*message)),
             Err(TrySendError { message, reason }) => {
                 Err(Refused::rejected(*message, reason.to_string()))
             }

@@ -28,7 +28,7 @@ use sim_core::time::Instant;
 
 use crate::config::QueueConfig;
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Policy, ReturnAddress};
-use crate::message::Headers;
+use crate::message::{Attached, Headers, Message};
 use crate::move_task::Moves;
 use crate::scheduled::Scheduled;
 use crate::standard::Standard;
@@ -41,7 +41,7 @@ pub(crate) type Held<T> = sim_core::slab::Held<Shared<T>, Stored<T>>;
 /// A message in a slot: in flight, returned or delayed.
 pub(crate) struct Stored<T> {
     pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers<T>>>,
+    pub(crate) headers: Attached<T>,
     /// Numbers the message within its queue; the id is made from it. On FIFO and fair queues it is the
     /// sequence number.
     pub(crate) number: u64,
@@ -66,6 +66,8 @@ pub(crate) enum Fate {
     MaxReceives = 1,
     /// It goes to the dead letters: rejected by its consumer.
     Rejected = 2,
+    /// It goes back to its queue: a move task could not take it by value.
+    Return = 3,
 }
 
 impl Fate {
@@ -73,6 +75,7 @@ impl Fate {
         match raw {
             1 => Self::MaxReceives,
             2 => Self::Rejected,
+            3 => Self::Return,
             _ => Self::Drop,
         }
     }
@@ -81,19 +84,14 @@ impl Fate {
     pub(crate) const fn reason(self) -> DeadLetterReason {
         match self {
             Self::Rejected => DeadLetterReason::Rejected,
-            Self::Drop | Self::MaxReceives => DeadLetterReason::MaxReceives,
+            Self::Drop | Self::Return | Self::MaxReceives => DeadLetterReason::MaxReceives,
         }
     }
 }
 
 impl<T> Stored<T> {
     #[inline]
-    pub(crate) fn new(
-        value: T,
-        headers: Option<Box<Headers<T>>>,
-        number: u64,
-        sent_at: Instant,
-    ) -> Self {
+    pub(crate) fn new(value: T, headers: Attached<T>, number: u64, sent_at: Instant) -> Self {
         Self {
             value,
             headers,
@@ -117,7 +115,7 @@ impl<T> Stored<T> {
     ) -> Self {
         Self {
             value,
-            headers,
+            headers: headers.into(),
             number,
             sent_at,
             first_received: AtomicU64::new(first_received),
@@ -125,6 +123,21 @@ impl<T> Stored<T> {
             index: AtomicU32::new(0),
             fate: AtomicU8::new(Fate::Drop as u8),
         }
+    }
+
+    /// The payload alone. Headers are dropped out of line, so that a message without any is not moved for it.
+    #[inline(always)]
+    pub(crate) fn into_value(self) -> T {
+        #[inline(never)]
+        fn drop_headers<T>(headers: Attached<T>) {
+            drop(headers);
+        }
+        let Self { value, headers, .. } = self;
+        match headers {
+            Attached::Nothing => {}
+            headers => drop_headers(headers),
+        }
+        value
     }
 
     pub(crate) fn set_fate(&self, fate: Fate) {
@@ -193,7 +206,10 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
 }
 
 /// How the queue works inside.
-#[expect(clippy::large_enum_variant, reason = "one of them in each queue: a box would cost each operation a load")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them in each queue: a box would cost each operation a load"
+)]
 pub(crate) enum Engine<T> {
     /// Lock-free.
     Standard(Standard<T>),
@@ -210,12 +226,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     pub(crate) fn id_of(&self, stored: &Stored<T>) -> Id {
-        match &stored.headers {
-            Some(headers) if headers.id.is_some() => {
-                headers.id.unwrap_or_else(|| self.id(stored.number))
-            }
-            _ => self.id(stored.number),
-        }
+        let own = stored.headers.headers().and_then(|headers| headers.id);
+        own.unwrap_or_else(|| self.id(stored.number))
     }
 
     /// Announces a deadline that was just made findable: lowers the bound, and lets the timekeeper know.
@@ -247,11 +259,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Whether a message of this age is past its retention.
     #[inline]
     pub(crate) fn is_expired(&self, sent_at: Instant, now: Instant) -> bool {
-        self.config.retention.is_some_and(|retention| sent_at + retention <= now)
+        self.config
+            .retention
+            .is_some_and(|retention| sent_at + retention <= now)
     }
 
     pub(crate) fn max_receives(&self) -> Option<u32> {
-        self.policy.lock().as_ref().map(|policy| policy.max_receives)
+        self.policy
+            .lock()
+            .as_ref()
+            .map(|policy| policy.max_receives)
     }
 
     /// Whether no more is sent.
@@ -293,25 +310,42 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Messages whose life has ended.
     pub(crate) fn ended(&self) -> u64 {
         let counts = self.counters.sums();
-        [count::DELETED, count::EXPIRED, count::REDRIVEN, count::PURGED, count::MOVED]
-            .into_iter()
-            .map(|why| counts[why])
-            .sum()
+        [
+            count::DELETED,
+            count::EXPIRED,
+            count::REDRIVEN,
+            count::PURGED,
+            count::MOVED,
+        ]
+        .into_iter()
+        .map(|why| counts[why])
+        .sum()
     }
 
-    /// Hands a message to the dead letters.
+    /// Hands a message to the dead letters, behind those that their sink has refused.
     pub(crate) fn bury(&self, stored: Stored<T>, reason: DeadLetterReason, now: Instant) {
         let id = self.id_of(&stored);
-        let letter = DeadLetter::new(self, stored, id, reason, now);
-        if let Err(letter) = self.deliver_letter(letter) {
+        let mut letter = DeadLetter::new(self, stored, id, reason, now);
+        if self.undelivered_len.load(Ordering::SeqCst) == 0 {
+            letter = match self.deliver_letter(letter) {
+                Ok(()) => return,
+                Err(letter) => letter,
+            };
+        }
+        let retry = {
             let mut waiting = self.undelivered.lock();
             waiting.push_back(letter);
-            self.note_undelivered(waiting.len(), now);
-        }
+            self.note_undelivered(waiting.len(), now)
+        };
+        self.announce(retry);
     }
 
     fn deliver_letter(&self, letter: DeadLetter<T>) -> Result<(), DeadLetter<T>> {
-        let sink = self.policy.lock().as_ref().map(|policy| Arc::clone(&policy.sink));
+        let sink = self
+            .policy
+            .lock()
+            .as_ref()
+            .map(|policy| Arc::clone(&policy.sink));
         let Some(sink) = sink else { return Err(letter) };
         match sink.try_deliver(letter) {
             Ok(()) => {
@@ -327,26 +361,35 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
-    /// Offers the refused dead letters again, outside of any lock of the queue.
+    /// Offers the refused dead letters again, in their order and outside of any lock of the queue, until one is
+    /// refused.
     pub(crate) fn redeliver_letters(&self, now: Instant) {
         let mut pending = std::mem::take(&mut *self.undelivered.lock());
-        let mut refused = VecDeque::new();
         while let Some(letter) = pending.pop_front() {
             if let Err(letter) = self.deliver_letter(letter) {
-                refused.push_back(letter);
+                pending.push_front(letter);
+                break;
             }
         }
-        let mut waiting = self.undelivered.lock();
-        refused.append(&mut waiting);
-        *waiting = refused;
-        self.note_undelivered(waiting.len(), now);
+        let retry = {
+            let mut waiting = self.undelivered.lock();
+            pending.append(&mut waiting);
+            *waiting = pending;
+            self.note_undelivered(waiting.len(), now)
+        };
+        self.announce(retry);
     }
 
-    fn note_undelivered(&self, len: usize, now: Instant) {
+    /// Notes how many letters wait, under their lock; returns when they are offered again.
+    fn note_undelivered(&self, len: usize, now: Instant) -> Instant {
         self.undelivered_len.store(len as u64, Ordering::SeqCst);
-        let retry = if len == 0 { Instant::NEVER } else { now + REDRIVE_RETRY };
+        let retry = if len == 0 {
+            Instant::NEVER
+        } else {
+            now + REDRIVE_RETRY
+        };
         self.redrive_at.store(retry.as_nanos(), Ordering::SeqCst);
-        self.announce(retry);
+        retry
     }
 }
 
@@ -354,6 +397,15 @@ impl<T: Send + Sync + 'static> Vacate<Stored<T>> for Shared<T> {
     fn vacated(&self, stored: Stored<T>) {
         match Fate::of(stored.fate.load(Ordering::Relaxed)) {
             Fate::Drop => drop(stored),
+            Fate::Return => {
+                let mut message = Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                };
+                message.headers_mut().sent_at = Some(stored.sent_at);
+                // When the last handle of the queue is gone nobody could receive it any more.
+                self.return_address.take_back(message);
+            }
             fate => self.bury(stored, fate.reason(), self.clock.now()),
         }
     }

@@ -29,11 +29,14 @@
 //!   it changed; who changes it spills the ring afterwards. `granted` and `delay_nanos` are `Relaxed`: a value that is
 //!   a moment old only checks again too early, or delays as before.
 
+mod due;
+mod fresh;
+
 use std::time::Duration;
 
 use sim_core::deadline::LeaseRing;
 use sim_core::ring::{Bounded, Entry, Unbounded};
-use sim_core::slab::{Due, NO_NOTE, Noted, Removed};
+use sim_core::slab::{Claimed, Due, Noted, Removed};
 use sim_core::sync::Mutex;
 use sim_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sim_core::time::Instant;
@@ -41,8 +44,10 @@ use sim_core::wheel::Wheel;
 
 use crate::dead_letter::DeadLetterReason;
 use crate::delivery::{Delivery, Lease};
-use crate::message::{Headers, Message};
+use crate::message::Message;
 use crate::shared::{Fate, Held, REDRIVE_RETRY, Shared, Slots, Stored, count};
+
+pub(crate) use self::fresh::{Fresh, Waiting};
 
 /// Caps up to this one are kept exactly, at the price of a shared counter.
 const EXACT_CAP: usize = 1024;
@@ -52,18 +57,6 @@ const SOON: Duration = Duration::from_millis(1);
 const SLACK: usize = 1024;
 /// Set in the numbers of messages that did not pass `fresh`, so that they differ from its positions.
 const SLOT_NUMBER: u64 = 1 << 61;
-
-/// A message that waits in the ring.
-pub(crate) struct Waiting<T> {
-    pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers<T>>>,
-}
-
-/// The ring of messages that were not received yet.
-pub(crate) enum Fresh<T> {
-    Bounded(Bounded<Waiting<T>, u64>),
-    Unbounded(Unbounded<Waiting<T>, u64>),
-}
 
 /// What the wheel keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +125,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
             leases: LeaseRing::new(),
             lease_nanos: AtomicU64::new(nanos(config.visibility_timeout)),
             delay_nanos: AtomicU64::new(nanos(config.delay)),
-            control: Mutex::new(Control { wheel: Wheel::new(), bound: SLACK }),
+            control: Mutex::new(Control {
+                wheel: Wheel::new(),
+                bound: SLACK,
+            }),
             delayed: AtomicUsize::new(0),
             dangling: AtomicUsize::new(0),
             granted: AtomicU64::new(config.max_in_flight as u64),
@@ -154,7 +150,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     #[inline]
     fn is_full_with(&self, shared: &Shared<T>, slots: usize) -> bool {
-        shared.config.capacity.is_some_and(|capacity| slots + self.fresh.len() >= capacity)
+        shared
+            .config
+            .capacity
+            .is_some_and(|capacity| slots + self.fresh.len() >= capacity)
     }
 
     /// Messages that wait in slots: delayed or returned.
@@ -178,10 +177,13 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let shared = slots.context();
         let delay = message
             .headers
-            .as_ref()
+            .headers()
             .and_then(|headers| headers.delay)
             .map_or_else(|| self.delay_nanos.load(Ordering::Relaxed), nanos);
-        let sent_at = message.headers.as_ref().and_then(|headers| headers.sent_at);
+        let sent_at = message
+            .headers
+            .headers()
+            .and_then(|headers| headers.sent_at);
         let to_slot = delay != 0 || sent_at.is_some() || !within_capacity;
         if within_capacity
             && (self.is_full(shared) || to_slot && self.is_full_with(shared, self.slots_waiting()))
@@ -190,11 +192,21 @@ impl<T: Send + Sync + 'static> Standard<T> {
         }
         if to_slot {
             let visible_at = now + Duration::from_nanos(delay);
-            let times = Times { sent_at: sent_at.unwrap_or(now), now, visible_at };
+            let times = Times {
+                sent_at: sent_at.unwrap_or(now),
+                now,
+                visible_at,
+            };
             return self.send_to_slot(slots, times, message, within_capacity);
         }
         let Message { value, headers } = message;
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers }) {
+        match self.fresh.push(
+            now.as_nanos(),
+            Waiting {
+                value,
+                headers: headers.into_headers(),
+            },
+        ) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -202,7 +214,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 shared.arrivals.notify_one();
                 Ok(number)
             }
-            Err(Waiting { value, headers }) => Err(Message { value, headers }),
+            Err(Waiting { value, headers }) => Err(Message {
+                value,
+                headers: headers.into(),
+            }),
         }
     }
 
@@ -215,7 +230,13 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
             return Err(value);
         }
-        match self.fresh.push(now.as_nanos(), Waiting { value, headers: None }) {
+        match self.fresh.push(
+            now.as_nanos(),
+            Waiting {
+                value,
+                headers: None,
+            },
+        ) {
             Ok(number) => {
                 if let Some(retention) = shared.config.retention {
                     shared.announce(now + retention);
@@ -230,7 +251,9 @@ impl<T: Send + Sync + 'static> Standard<T> {
     /// Takes many messages without headers in with one claim, as many as there is room for.
     pub(crate) fn send_values(&self, slots: &Slots<T>, now: Instant, values: &mut Vec<T>) -> usize {
         let shared = slots.context();
-        if self.delay_nanos.load(Ordering::Relaxed) != 0 || self.is_full(shared) {
+        // Beside what waits outside of the ring, the ring's capacity is too large: one by one.
+        let is_shared = shared.config.capacity.is_some() && self.slots_waiting() != 0;
+        if self.delay_nanos.load(Ordering::Relaxed) != 0 || is_shared {
             let mut taken = 0;
             let mut rest = std::mem::take(values).into_iter();
             for value in rest.by_ref() {
@@ -263,7 +286,18 @@ impl<T: Send + Sync + 'static> Standard<T> {
         within_capacity: bool,
     ) -> Result<u64, Message<T>> {
         let shared = slots.context();
-        let Times { sent_at, now, visible_at } = times;
+        let Times {
+            sent_at,
+            now,
+            visible_at,
+        } = times;
+        // A message that is too old before it shows is dropped then.
+        let visible_at = LeaseEnd {
+            at: visible_at,
+            own: None,
+        }
+        .within(shared, sent_at)
+        .at;
         let Message { value, headers } = message;
         // Under the lock, so that closing, which takes it, comes before or after.
         let mut control = self.control.lock();
@@ -274,7 +308,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let key = match slots.insert(Stored::new(value, headers, number, sent_at)) {
             Ok(key) => key,
             Err(stored) => {
-                return Err(Message { value: stored.value, headers: stored.headers });
+                return Err(Message {
+                    value: stored.value,
+                    headers: stored.headers,
+                });
             }
         };
         shared.counters.add(count::SLOT_SENT, 1);
@@ -296,8 +333,67 @@ impl<T: Send + Sync + 'static> Standard<T> {
 
     // ---- receiving -----------------------------------------------------------------------------------
 
-    /// Receives one message.
+    /// Receives one message that has come straight out of the ring. `None` where that is not all there is
+    /// to it (nothing there, something came back, something is due, the cap is reached): then [`take`](Self::take)
+    /// knows what to do.
+    ///
+    /// Inlined, and without a call that is handed a place in memory for the delivery: so the delivery is made
+    /// in registers where it is used. A struct that is written word by word and then moved as a whole
+    /// makes the processor wait until the words have left its store buffer, which costs as much as a
+    /// compare-and-swap.
     #[inline(always)]
+    pub(crate) fn take_fast(&self, slots: &Slots<T>, now: Instant) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        if now.as_nanos() >= shared.next_due.load(Ordering::Relaxed) || !self.returned.is_empty() {
+            return None;
+        }
+        self.reserve(shared, 1).ok()?;
+        let lease = self.lease_end(shared, now, None);
+        let taken = match &self.fresh {
+            Fresh::Bounded(ring) => ring
+                .pop_entry()
+                .map(|entry| self.lease_fresh(slots, now, lease, entry)),
+            Fresh::Unbounded(ring) => ring
+                .pop_entry()
+                .map(|entry| self.lease_fresh(slots, now, lease, entry)),
+        };
+        if taken.is_none() {
+            self.unreserve(1);
+        }
+        taken.flatten()
+    }
+
+    /// Leases what was taken out of the ring under a reservation; drops it, and gives the reservation back, if it
+    /// is too old.
+    #[inline(always)]
+    fn lease_fresh(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        lease: LeaseEnd,
+        entry: Entry<Waiting<T>, u64>,
+    ) -> Option<Delivery<T>> {
+        let shared = slots.context();
+        shared.space.notify_one();
+        if shared.is_expired(Instant::from_nanos(entry.key), now) {
+            self.expire(shared, entry.value);
+            self.unreserve(1);
+            return None;
+        }
+        let held = self.place(&mut slots.claimed(), 0, shared, now, lease, entry);
+        Some(Delivery::new(held, Lease::new(now, 1)))
+    }
+
+    /// Drops a message out of the ring that is too old.
+    #[cold]
+    fn expire(&self, shared: &Shared<T>, waiting: Waiting<T>) {
+        drop(waiting);
+        shared.counters.add(count::UNRECEIVED, 1);
+        shared.gone(count::EXPIRED, 1);
+    }
+
+    /// Receives one message.
+    #[inline(never)]
     pub(crate) fn take(
         &self,
         slots: &Slots<T>,
@@ -321,18 +417,21 @@ impl<T: Send + Sync + 'static> Standard<T> {
             shared.space.notify_one();
             let sent_at = Instant::from_nanos(entry.key);
             if shared.is_expired(sent_at, now) {
-                drop(entry.value);
-                shared.counters.add(count::UNRECEIVED, 1);
-                shared.gone(count::EXPIRED, 1);
+                self.expire(shared, entry.value);
                 continue;
             }
-            let held = self.place(slots, now, lease, entry.position, sent_at, entry.value);
+            let held = self.place(&mut slots.claimed(), 0, shared, now, lease, entry);
             return Ok(Delivery::new(held, Lease::new(now, 1)));
         }
     }
 
     #[cold]
-    fn take_returned(&self, slots: &Slots<T>, now: Instant, lease: LeaseEnd) -> Option<Delivery<T>> {
+    fn take_returned(
+        &self,
+        slots: &Slots<T>,
+        now: Instant,
+        lease: LeaseEnd,
+    ) -> Option<Delivery<T>> {
         while let Some(entry) = self.returned.pop_entry() {
             if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
                 slots.context().space.notify_one();
@@ -356,27 +455,51 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let max = self.reserve(shared, max)?;
         let lease = self.lease_end(shared, now, visibility);
         let before = out.len();
-        out.reserve(max.min(self.fresh.len() + self.returned.len()));
         let mut found = 0;
         while found < max && !self.returned.is_empty() {
-            let Some(entry) = self.returned.pop_entry() else { break };
+            let Some(entry) = self.returned.pop_entry() else {
+                break;
+            };
             if let Some(delivery) = self.lease_idle(slots, now, lease, entry.value) {
                 out.push(delivery);
                 found += 1;
             }
         }
+        let mut claimed = slots.claimed();
         while found < max {
             let mut expired = 0;
-            let taken = self.fresh.pop_batch(max - found, |position, key, waiting| {
-                let sent_at = Instant::from_nanos(key);
-                if shared.is_expired(sent_at, now) {
+            if let Fresh::Bounded(ring) = &self.fresh
+                && shared.config.retention.is_none()
+            {
+                // An iterator that cannot end early: the deliveries are made in their places, as none is that
+                // is pushed; see `take_fast`.
+                let Some(mut batch) = ring.claim_batch(max - found) else {
+                    break;
+                };
+                let count = batch.len();
+                out.extend((0..count).map(|at| {
+                    let Some(entry) = batch.next() else {
+                        unreachable!("a batch yields as many as it says")
+                    };
+                    let held = self.place(&mut claimed, count - at - 1, shared, now, lease, entry);
+                    Delivery::new(held, Lease::new(now, 1))
+                }));
+                found += count;
+                continue;
+            }
+            // Dropped after the claim: a payload's drop may use the queue.
+            let mut old = Vec::new();
+            let taken = self.fresh.pop_batch(max - found, |follow, entry| {
+                if shared.is_expired(Instant::from_nanos(entry.key), now) {
                     expired += 1;
+                    old.push(entry.value);
                     return;
                 }
-                let held = self.place(slots, now, lease, position, sent_at, waiting);
+                let held = self.place(&mut claimed, follow, shared, now, lease, entry);
                 out.push(Delivery::new(held, Lease::new(now, 1)));
                 found += 1;
             });
+            drop(old);
             if expired > 0 {
                 shared.counters.add(count::UNRECEIVED, expired);
                 shared.gone(count::EXPIRED, expired);
@@ -394,23 +517,28 @@ impl<T: Send + Sync + 'static> Standard<T> {
         Ok(taken)
     }
 
-    /// Puts a message out of the ring into a leased slot.
+    /// Puts a message out of the ring into a leased slot; so many `follow`.
     #[inline(always)]
     fn place(
         &self,
-        slots: &Slots<T>,
+        claimed: &mut Claimed<'_, Shared<T>, Stored<T>>,
+        follow: usize,
+        shared: &Shared<T>,
         now: Instant,
         lease: LeaseEnd,
-        position: u64,
-        sent_at: Instant,
-        waiting: Waiting<T>,
+        entry: Entry<Waiting<T>, u64>,
     ) -> Held<T> {
-        let lease = lease.within(slots.context(), sent_at);
-        let Waiting { value, headers } = waiting;
+        let Entry {
+            position,
+            key,
+            value: Waiting { value, headers },
+        } = entry;
+        let sent_at = Instant::from_nanos(key);
+        let lease = lease.within(shared, sent_at);
         let first_received = now.as_nanos().max(1);
         let mut make = move || Stored::received(value, headers, position, sent_at, first_received);
         loop {
-            match slots.insert_leased_noted(lease.at.as_nanos(), make) {
+            match claimed.insert_leased_noted(follow + 1, lease.at.as_nanos(), make) {
                 Ok(held) => {
                     self.arm(&held, lease);
                     return held;
@@ -456,13 +584,17 @@ impl<T: Send + Sync + 'static> Standard<T> {
         let receives = held.receives.load(Ordering::Relaxed).saturating_add(1);
         held.receives.store(receives, Ordering::Relaxed);
         if receives == 1 {
-            held.first_received.store(now.as_nanos().max(1), Ordering::Relaxed);
+            held.first_received
+                .store(now.as_nanos().max(1), Ordering::Relaxed);
         }
         self.arm(&held, lease);
         shared.counters.add(count::RECEIVED_AGAIN, 1);
         if !self.is_exact {
             // It does not pass `fresh`, where those under an approximate cap are counted.
-            self.granted.fetch_sub(1, Ordering::Relaxed);
+            let less = |granted: u64| Some(granted.saturating_sub(1));
+            let _ = self
+                .granted
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
         Some(Delivery::new(held, Lease::new(now, receives)))
     }
@@ -491,15 +623,24 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     #[inline]
-    fn lease_end(&self, shared: &Shared<T>, now: Instant, visibility: Option<Duration>) -> LeaseEnd {
+    fn lease_end(
+        &self,
+        shared: &Shared<T>,
+        now: Instant,
+        visibility: Option<Duration>,
+    ) -> LeaseEnd {
         let own = self.lease_nanos.load(Ordering::SeqCst);
         // `now` may be a moment old; no lease is shorter than was promised.
         let from = now + shared.lag;
         match visibility.map(nanos) {
-            Some(asked) if asked != own => {
-                LeaseEnd { at: from + Duration::from_nanos(asked), own: None }
-            }
-            _ => LeaseEnd { at: from + Duration::from_nanos(own), own: Some(own) },
+            Some(asked) if asked != own => LeaseEnd {
+                at: from + Duration::from_nanos(asked),
+                own: None,
+            },
+            _ => LeaseEnd {
+                at: from + Duration::from_nanos(own),
+                own: Some(own),
+            },
         }
     }
 
@@ -558,7 +699,12 @@ impl<T: Send + Sync + 'static> Standard<T> {
         deadline: Instant,
         sent_at: Instant,
     ) -> Instant {
-        LeaseEnd { at: deadline, own: None }.within(shared, sent_at).at
+        LeaseEnd {
+            at: deadline,
+            own: None,
+        }
+        .within(shared, sent_at)
+        .at
     }
 
     // ---- the cap on leases ---------------------------------------------------------------------------
@@ -567,7 +713,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
     #[inline]
     fn reserve(&self, shared: &Shared<T>, max: usize) -> Result<usize, Nothing> {
         let undelivered = shared.undelivered_len.load(Ordering::Relaxed);
-        let cap = shared.config.max_in_flight.saturating_sub(usize::try_from(undelivered).unwrap_or(0));
+        let cap = shared
+            .config
+            .max_in_flight
+            .saturating_sub(usize::try_from(undelivered).unwrap_or(0));
         if self.is_exact {
             let mut current = self.exact.load(Ordering::SeqCst);
             loop {
@@ -590,14 +739,26 @@ impl<T: Send + Sync + 'static> Standard<T> {
         if received + max as u64 <= self.granted.load(Ordering::Relaxed) {
             return Ok(max);
         }
+        self.grant(shared, max, received)
+    }
+
+    /// Counts those in flight, for the next so many receives.
+    #[cold]
+    fn grant(&self, shared: &Shared<T>, max: usize, received: u64) -> Result<usize, Nothing> {
+        // Refused letters are among those in flight.
         let in_flight = usize::try_from(self.in_flight(shared)).unwrap_or(usize::MAX);
-        let room = cap.saturating_sub(in_flight);
-        self.granted.store(received + room as u64, Ordering::Relaxed);
-        if room == 0 { Err(Nothing::OverLimit) } else { Ok(max.min(room)) }
+        let room = shared.config.max_in_flight.saturating_sub(in_flight);
+        self.granted
+            .store(received + room as u64, Ordering::Relaxed);
+        if room == 0 {
+            Err(Nothing::OverLimit)
+        } else {
+            Ok(max.min(room))
+        }
     }
 
     #[inline]
-    fn unreserve(&self, n: usize) {
+    pub(crate) fn unreserve(&self, n: usize) {
         if self.is_exact && n > 0 {
             self.exact.fetch_sub(n, Ordering::SeqCst);
         }
@@ -628,215 +789,41 @@ impl<T: Send + Sync + 'static> Standard<T> {
         debug_assert!(pushed.is_ok(), "`returned` is never closed");
     }
 
-    // ---- deadlines -----------------------------------------------------------------------------------
+    // ---- the whole -----------------------------------------------------------------------------------
 
-    #[inline]
-    pub(crate) fn serve_if_due(&self, slots: &Slots<T>, now: Instant) {
-        if now.as_nanos() >= slots.context().next_due.load(Ordering::Relaxed) {
-            self.serve(slots, now);
-        }
-    }
-
-    /// Serves what is due, deadline by deadline, unless another thread does so already.
-    #[cold]
-    fn serve(&self, slots: &Slots<T>, now: Instant) {
+    /// Sends those to the dead letters that came back and were received `max` times or more.
+    pub(crate) fn bury_spent(&self, slots: &Slots<T>, now: Instant, max: u32) {
         let shared = slots.context();
-        // Values are dropped and letters are sent after the lock is given back: their code may call in.
-        let mut dropped = Vec::new();
-        let mut letters = Vec::new();
-        {
-            let Some(mut control) = self.control.try_lock() else { return };
-            // First the bound, then the rings: whoever adds a deadline does it the other way round.
-            shared.next_due.store(u64::MAX, Ordering::SeqCst);
-            loop {
-                let next = self.earliest(shared, &mut control);
-                if next > now {
-                    shared.announce(next);
-                    break;
-                }
-                self.fire(slots, &mut control, next, now, &mut dropped, &mut letters);
+        for _ in 0..self.returned.len() {
+            let Some(entry) = self.returned.pop_entry() else {
+                break;
+            };
+            let low = entry.value;
+            let spent =
+                slots.with_low(low, |stored| stored.receives.load(Ordering::Relaxed) >= max);
+            if spent != Some(true) {
+                self.push_returned(Instant::from_nanos(entry.key), low);
+                continue;
             }
-        }
-        // One is enough: a receiver that finds more than it takes wakes the next.
-        if self.has_visible() {
-            shared.arrivals.notify_one();
-        }
-        let expired = dropped.len() as u64;
-        drop(dropped);
-        if expired > 0 {
-            shared.gone(count::EXPIRED, expired);
-            shared.space.notify_one();
-        }
-        for stored in letters {
-            shared.bury(stored, DeadLetterReason::MaxReceives, now);
-        }
-        let retry = Instant::from_nanos(shared.redrive_at.load(Ordering::SeqCst));
-        if retry <= now {
-            shared.redeliver_letters(now);
-        } else if retry != Instant::NEVER {
-            shared.announce(retry);
-        }
-    }
-
-    fn earliest(&self, shared: &Shared<T>, control: &mut Control) -> Instant {
-        let lease = self.leases.next().unwrap_or(Instant::NEVER);
-        let odd = control.wheel.next().unwrap_or(Instant::NEVER);
-        let mut next = lease.min(odd);
-        if let Some(retention) = shared.config.retention {
-            for front in [self.fresh.front(), self.returned.front()].into_iter().flatten() {
-                next = next.min(Instant::from_nanos(front.1) + retention);
-            }
-        }
-        next
-    }
-
-    /// Serves one deadline, which is at or before `now`.
-    fn fire(
-        &self,
-        slots: &Slots<T>,
-        control: &mut Control,
-        due: Instant,
-        now: Instant,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let shared = slots.context();
-        if let Some((at, chunk)) = self.leases.pop_due(due) {
-            // Pushed as 32 bits.
-            self.end_leases(slots, control, at, chunk as u32, dropped, letters);
-            return;
-        }
-        match control.wheel.pop_due(due) {
-            Some((at, Timer::Chunk(chunk))) => {
-                self.end_leases(slots, control, at, chunk, dropped, letters);
-                return;
-            }
-            Some((_, Timer::Visible(low))) => {
-                match slots.with_low(low, |stored| stored.sent_at) {
-                    Some(sent_at) => self.push_returned(sent_at, low),
-                    None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-                }
-                self.delayed.fetch_sub(1, Ordering::SeqCst);
-                return;
-            }
-            None => {}
-        }
-        let Some(retention) = shared.config.retention else { return };
-        let is_old = |key: u64| Instant::from_nanos(key) + retention <= now;
-        if let Some(waiting) = self.fresh.pop_if(is_old) {
-            shared.counters.add(count::UNRECEIVED, 1);
-            dropped.push(waiting);
-        } else if let Some(entry) = self.returned.pop_if(is_old) {
-            match slots.remove_idle_low(entry.value) {
-                Some(Removed::Value(stored)) => {
-                    dropped.push(Waiting { value: stored.value, headers: stored.headers });
-                }
-                Some(Removed::Shared) => shared.gone(count::EXPIRED, 1),
+            let removed = slots.pin_low(low).and_then(|held| {
+                held.remove_with(true, |_, _, stored| match stored {
+                    Ok(stored) => Some(stored),
+                    Err(stored) => {
+                        stored.set_fate(Fate::MaxReceives);
+                        None
+                    }
+                })
+                .ok()
+            });
+            match removed {
+                Some(Some(stored)) => shared.bury(stored, DeadLetterReason::MaxReceives, now),
+                Some(None) => {}
                 None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
             }
         }
+        shared.arrivals.notify_one();
+        shared.space.notify_one();
     }
-
-    /// The timer of a chunk fires: its leases that are over end, and the next timer is set.
-    fn end_leases(
-        &self,
-        slots: &Slots<T>,
-        control: &mut Control,
-        at: Instant,
-        chunk: u32,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let Some(note) = slots.chunk_note(chunk) else { return };
-        let due = at.as_nanos();
-        if note.load(Ordering::SeqCst) != due {
-            // An earlier timer has seen to the chunk, and has set the next one.
-            return;
-        }
-        note.swap(NO_NOTE, Ordering::SeqCst);
-        let mut next = NO_NOTE;
-        slots.leased_in(chunk, |noted| match noted {
-            Noted::Leased { note, .. } if note > due => next = next.min(note),
-            Noted::Leased { low, .. } => match slots.unlease_due(low, due) {
-                Due::Ended(low) => self.lease_over(slots, at, low, dropped, letters),
-                Due::Later(note) => next = next.min(note),
-                Due::Over => {}
-            },
-            Noted::Unknown => next = next.min((at + SOON).as_nanos()),
-        });
-        if next != NO_NOTE && note.fetch_min(next, Ordering::SeqCst) > next {
-            control.wheel.insert(Instant::from_nanos(next), Timer::Chunk(chunk));
-        }
-    }
-
-    /// A lease has run out: its message returns, or dies.
-    fn lease_over(
-        &self,
-        slots: &Slots<T>,
-        at: Instant,
-        low: u64,
-        dropped: &mut Vec<Waiting<T>>,
-        letters: &mut Vec<Stored<T>>,
-    ) {
-        let shared = slots.context();
-        shared.counters.add(count::LAPSED, 1);
-        let seen = slots.with_low(low, |stored| {
-            (stored.sent_at, stored.receives.load(Ordering::Relaxed))
-        });
-        let Some((sent_at, receives)) = seen else {
-            // Acknowledged in this very moment; there is no entry in `returned` to lead nowhere.
-            self.dangling.fetch_sub(1, Ordering::SeqCst);
-            self.lease_ended();
-            return;
-        };
-        let is_dead = shared.max_receives().is_some_and(|max| receives >= max);
-        let is_old = shared.is_expired(sent_at, at);
-        if !is_dead && !is_old {
-            self.put_back(shared, sent_at, low);
-            return;
-        }
-        let fate = if is_old { Fate::Drop } else { Fate::MaxReceives };
-        let removed = slots.pin_low(low).and_then(|held| {
-            held.remove_with(true, |_, _, stored| match stored {
-                Ok(stored) => Some(stored),
-                Err(stored) => {
-                    stored.set_fate(fate);
-                    None
-                }
-            })
-            .ok()
-        });
-        self.lease_ended();
-        match removed {
-            Some(Some(stored)) if is_old => {
-                dropped.push(Waiting { value: stored.value, headers: stored.headers });
-            }
-            Some(Some(stored)) => letters.push(stored),
-            Some(None) if is_old => shared.gone(count::EXPIRED, 1),
-            Some(None) => {}
-            None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
-        }
-    }
-
-    /// Moves every timer from the ring to the wheel: the ring's order is broken, since the queue's own
-    /// timeout changed.
-    fn spill_leases(&self) {
-        let mut control = self.control.lock();
-        while let Some((at, chunk)) = self.leases.pop_due(Instant::NEVER) {
-            control.wheel.insert(at, Timer::Chunk(chunk as u32));
-        }
-    }
-
-    pub(crate) fn set_visibility_timeout(&self, timeout: Duration) {
-        self.lease_nanos.store(nanos(timeout), Ordering::SeqCst);
-        self.spill_leases();
-    }
-
-    pub(crate) fn set_delay(&self, delay: Duration) {
-        self.delay_nanos.store(nanos(delay), Ordering::SeqCst);
-    }
-
-    // ---- the whole -----------------------------------------------------------------------------------
 
     /// Drops every message, in flight or not; returns how many.
     pub(crate) fn purge(&self, slots: &Slots<T>) -> u64 {
@@ -869,7 +856,10 @@ impl<T: Send + Sync + 'static> Standard<T> {
                 match slots.remove_idle_low(low) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting {
+                            value: stored.value,
+                            headers: stored.headers.into_headers(),
+                        });
                     }
                     Some(Removed::Shared) => gone += 1,
                     // Acknowledged in this very moment.
@@ -878,11 +868,16 @@ impl<T: Send + Sync + 'static> Standard<T> {
             }
             // Only as many as stand there now: concurrent senders go on.
             for _ in 0..self.returned.len() {
-                let Some(entry) = self.returned.pop_entry() else { break };
+                let Some(entry) = self.returned.pop_entry() else {
+                    break;
+                };
                 match slots.remove_idle_low(entry.value) {
                     Some(Removed::Value(stored)) => {
                         gone += 1;
-                        dropped.push(Waiting { value: stored.value, headers: stored.headers });
+                        dropped.push(Waiting {
+                            value: stored.value,
+                            headers: stored.headers.into_headers(),
+                        });
                     }
                     Some(Removed::Shared) => gone += 1,
                     None => drop(self.dangling.fetch_sub(1, Ordering::SeqCst)),
@@ -950,7 +945,8 @@ impl<T: Send + Sync + 'static> Standard<T> {
     }
 
     pub(crate) fn in_flight(&self, shared: &Shared<T>) -> u64 {
-        self.remaining(shared).saturating_sub(self.visible() + self.delayed())
+        self.remaining(shared)
+            .saturating_sub(self.visible() + self.delayed())
     }
 
     pub(crate) fn oldest_sent(&self) -> Option<Instant> {
@@ -982,103 +978,4 @@ impl LeaseEnd {
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl<T> Fresh<T> {
-    #[inline]
-    fn push(&self, key: u64, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
-        match self {
-            Self::Bounded(ring) => ring.push_keyed(key, waiting),
-            Self::Unbounded(ring) => ring.push_keyed(key, waiting),
-        }
-    }
-
-    /// Pushes as many of the values as fit, with one claim; returns how many.
-    fn push_values(&self, key: u64, values: &mut Vec<T>) -> usize {
-        let mut entries = values.drain(..).map(|value| (key, Waiting { value, headers: None }));
-        let (_, pushed) = match self {
-            Self::Bounded(ring) => ring.push_batch_keyed(&mut entries),
-            Self::Unbounded(ring) => ring.push_batch_keyed(&mut entries),
-        };
-        // The rest goes back to the caller, in order.
-        let rest: Vec<T> = entries.map(|(_, waiting)| waiting.value).collect();
-        values.extend(rest);
-        pushed
-    }
-
-    #[inline]
-    fn pop(&self) -> Option<Entry<Waiting<T>, u64>> {
-        match self {
-            Self::Bounded(ring) => ring.pop_entry(),
-            Self::Unbounded(ring) => ring.pop_entry(),
-        }
-    }
-
-    fn pop_if(&self, wanted: impl FnMut(u64) -> bool) -> Option<Waiting<T>> {
-        match self {
-            Self::Bounded(ring) => ring.pop_if(wanted),
-            Self::Unbounded(ring) => ring.pop_if(wanted),
-        }
-        .map(|entry| entry.value)
-    }
-
-    fn pop_batch(&self, max: usize, mut each: impl FnMut(u64, u64, Waiting<T>)) -> usize {
-        let each = |entry: Entry<Waiting<T>, u64>| each(entry.position, entry.key, entry.value);
-        match self {
-            Self::Bounded(ring) => ring.pop_batch(max, each),
-            Self::Unbounded(ring) => ring.pop_batch(max, each),
-        }
-    }
-
-    fn front(&self) -> Option<(u64, u64)> {
-        match self {
-            Self::Bounded(ring) => ring.front(),
-            Self::Unbounded(ring) => ring.front(),
-        }
-    }
-
-    #[inline]
-    fn len(&self) -> usize {
-        match self {
-            Self::Bounded(ring) => ring.len(),
-            Self::Unbounded(ring) => ring.len(),
-        }
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Bounded(ring) => ring.is_empty(),
-            Self::Unbounded(ring) => ring.is_empty(),
-        }
-    }
-
-    #[inline]
-    fn popped(&self) -> u64 {
-        match self {
-            Self::Bounded(ring) => ring.popped(),
-            Self::Unbounded(ring) => ring.popped(),
-        }
-    }
-
-    fn pushed(&self) -> u64 {
-        match self {
-            Self::Bounded(ring) => ring.pushed(),
-            Self::Unbounded(ring) => ring.pushed(),
-        }
-    }
-
-    fn close(&self) {
-        match self {
-            Self::Bounded(ring) => ring.close(),
-            Self::Unbounded(ring) => ring.close(),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Bounded(ring) => ring.is_closed(),
-            Self::Unbounded(ring) => ring.is_closed(),
-        }
-    }
 }

@@ -19,13 +19,21 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// is left in it. While too many messages are in flight it yields that error and goes on.
     #[must_use]
     pub fn stream(&self) -> Deliveries<T> {
-        Deliveries { queue: self.clone(), waiter: Waiter::new(), is_over: false }
+        Deliveries {
+            queue: self.clone(),
+            waiter: Waiter::new(),
+            is_over: false,
+        }
     }
 
     /// The queue as a sink of messages: ready when there is room.
     #[must_use]
     pub fn sink(&self) -> Sending<T> {
-        Sending { queue: self.clone(), waiter: Waiter::new(), pending: None }
+        Sending {
+            queue: self.clone(),
+            waiter: Waiter::new(),
+            pending: None,
+        }
     }
 }
 
@@ -40,15 +48,22 @@ impl<T: Send + Sync + 'static> Stream for Deliveries<T> {
     type Item = Result<Delivery<T>, ReceiveError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { queue, waiter, is_over } = &mut *self;
+        let Self {
+            queue,
+            waiter,
+            is_over,
+        } = &mut *self;
         if *is_over {
             return Poll::Ready(None);
         }
         let shared = queue.shared();
-        let polled =
-            waiter.poll_until(cx, &shared.arrivals, &shared.clock, Instant::NEVER, &mut || {
-                queue.attempt_receive()
-            });
+        let polled = waiter.poll_until(
+            cx,
+            &shared.arrivals,
+            &shared.clock,
+            Instant::NEVER,
+            &mut || queue.attempt_receive(),
+        );
         match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(Err(ReceiveError::Closed))) => {
@@ -70,7 +85,9 @@ impl<T: Send + Sync + 'static> Drop for Deliveries<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for Deliveries<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deliveries").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Deliveries")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,14 +104,22 @@ impl<T: Send + Sync + 'static> Unpin for Sending<T> {}
 
 impl<T: Send + Sync + 'static> Sending<T> {
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
-        let Self { queue, waiter, pending } = self;
+        let Self {
+            queue,
+            waiter,
+            pending,
+        } = self;
         if pending.is_none() {
             return Poll::Ready(Ok(()));
         }
         let shared = queue.shared();
-        let polled = waiter.poll_until(cx, &shared.space, &shared.clock, Instant::NEVER, &mut || {
-            queue.attempt_send(pending)
-        });
+        let polled = waiter.poll_until(
+            cx,
+            &shared.space,
+            &shared.clock,
+            Instant::NEVER,
+            &mut || queue.attempt_send(pending),
+        );
         match polled {
             Poll::Ready(Ok(Ok(_)) | Err(_)) => Poll::Ready(Ok(())),
             Poll::Ready(Ok(Err(error))) => Poll::Ready(Err(error)),
@@ -106,7 +131,10 @@ impl<T: Send + Sync + 'static> Sending<T> {
 impl<T: Send + Sync + 'static> Sink<Message<T>> for Sending<T> {
     type Error = SendError<T>;
 
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_ready(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError<T>>> {
         self.poll_pending(cx)
     }
 
@@ -121,11 +149,17 @@ impl<T: Send + Sync + 'static> Sink<Message<T>> for Sending<T> {
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError<T>>> {
         self.poll_pending(cx)
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError<T>>> {
         self.poll_pending(cx)
     }
 }
@@ -138,6 +172,8 @@ impl<T: Send + Sync + 'static> Drop for Sending<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for Sending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Sending")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
     }
 }

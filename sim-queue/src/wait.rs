@@ -29,18 +29,31 @@ pub struct ReceiveWait<'a, T: Send + Sync + 'static> {
 impl<'a, T: Send + Sync + 'static> ReceiveWait<'a, T> {
     #[inline(always)]
     pub(crate) const fn new(queue: &'a Queue<T>, deadline: Instant) -> Self {
-        Self { queue, deadline, waiter: None }
+        Self {
+            queue,
+            deadline,
+            waiter: None,
+        }
     }
 
+    /// Leaves its outcome in a place of its own: a returned one would share memory with that of the fast way.
     #[inline(never)]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery<T>, ReceiveError>> {
-        let Self { queue, deadline, waiter } = self;
+    fn poll_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: &mut Poll<Result<Delivery<T>, ReceiveError>>,
+    ) {
+        let Self {
+            queue,
+            deadline,
+            waiter,
+        } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_receive();
-        waiter
+        *outcome = waiter
             .poll_until(cx, &shared.arrivals, &shared.clock, *deadline, &mut attempt)
-            .map(|outcome| outcome.unwrap_or_else(|Elapsed| Err(ReceiveError::Elapsed)))
+            .map(|outcome| outcome.unwrap_or_else(|Elapsed| Err(ReceiveError::Elapsed)));
     }
 }
 
@@ -54,7 +67,9 @@ impl<T: Send + Sync + 'static> Future for ReceiveWait<'_, T> {
         {
             return Poll::Ready(Ok(delivery));
         }
-        self.poll_waiting(cx)
+        let mut outcome = Poll::Pending;
+        self.poll_waiting(cx, &mut outcome);
+        outcome
     }
 }
 
@@ -69,7 +84,9 @@ impl<T: Send + Sync + 'static> Drop for ReceiveWait<'_, T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for ReceiveWait<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiveWait").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("ReceiveWait")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,23 +109,37 @@ impl<T: Send + Sync + 'static> Unpin for SendWait<'_, T> {}
 impl<'a, T: Send + Sync + 'static> SendWait<'a, T> {
     #[inline(always)]
     pub(crate) const fn new(queue: &'a Queue<T>, message: Message<T>, deadline: Instant) -> Self {
-        Self { queue, deadline, message: Some(message), waiter: None }
+        Self {
+            queue,
+            deadline,
+            message: Some(message),
+            waiter: None,
+        }
     }
 
+    /// Leaves its outcome in a place of its own, as that of [`ReceiveWait`] does.
     #[inline(never)]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent, SendError<T>>> {
-        let Self { queue, deadline, message, waiter } = self;
+    fn poll_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: &mut Poll<Result<Sent, SendError<T>>>,
+    ) {
+        let Self {
+            queue,
+            deadline,
+            message,
+            waiter,
+        } = self;
         let shared = queue.shared();
         let waiter = waiter.get_or_insert_default();
         let mut attempt = || queue.attempt_send(message);
-        match waiter.poll_until(cx, &shared.space, &shared.clock, *deadline, &mut attempt) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(outcome)) => Poll::Ready(outcome),
-            Poll::Ready(Err(Elapsed)) => match message.take() {
-                Some(message) => Poll::Ready(Err(SendError::Elapsed(Box::new(message)))),
-                None => unreachable!("polled after it was ready"),
-            },
-        }
+        *polled = waiter
+            .poll_until(cx, &shared.space, &shared.clock, *deadline, &mut attempt)
+            .map(|outcome| match (outcome, message.take()) {
+                (Ok(outcome), _) => outcome,
+                (Err(Elapsed), Some(message)) => Err(SendError::Elapsed(Box::new(message))),
+                (Err(Elapsed), None) => unreachable!("polled after it was ready"),
+            });
     }
 }
 
@@ -120,12 +151,14 @@ impl<T: Send + Sync + 'static> Future for SendWait<'_, T> {
         if self.waiter.is_none()
             && let Some(message) = self.message.take()
         {
-            match self.queue.send_fast(message) {
+            match self.queue.send_first(message) {
                 Ok(sent) => return Poll::Ready(Ok(sent)),
                 Err(message) => self.message = Some(message),
             }
         }
-        self.poll_waiting(cx)
+        let mut polled = Poll::Pending;
+        self.poll_waiting(cx, &mut polled);
+        polled
     }
 }
 
@@ -140,6 +173,8 @@ impl<T: Send + Sync + 'static> Drop for SendWait<'_, T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for SendWait<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendWait").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("SendWait")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }

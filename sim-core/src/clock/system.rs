@@ -61,7 +61,10 @@ mod source {
 
     /// Nanoseconds of a clock that is never negative.
     #[inline]
-    #[expect(clippy::cast_sign_loss, reason = "a monotonic clock counts from the start of the machine")]
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "a monotonic clock counts from the start of the machine"
+    )]
     fn nanos(time: Timespec) -> u64 {
         (time.tv_sec as u64)
             .wrapping_mul(1_000_000_000)

@@ -231,8 +231,36 @@ impl<T, K: Key> Bounded<T, K> {
         self.capacity > self.mask
     }
 
-    #[inline]
+    /// Inlined, so that the value goes from where it stands straight into its cell.
+    #[inline(always)]
     fn push_entry(&self, key: K, value: T) -> Result<u64, T> {
+        let Some(position) = self.claim_one_free() else {
+            return Err(value);
+        };
+        let cell = self.cell(position);
+        // SAFETY: the claim gave this thread the cell, and the stamp said that it is free.
+        unsafe { cell.fill(key, value) };
+        cell.stamp
+            .store(self.free(position) + FULL, Ordering::Release);
+        Ok(position)
+    }
+
+    /// Claims one free cell; `None` when the ring is full.
+    #[inline(always)]
+    fn claim_one_free(&self) -> Option<u64> {
+        let tail = self.producers.tail.load(Ordering::Relaxed);
+        if self.cell(tail).stamp.load(Ordering::Acquire) == self.free(tail)
+            && (self.is_exact() || self.room(tail, 1) > 0)
+            && self.claim(&self.producers.tail, tail, 1).is_ok()
+        {
+            return Some(tail);
+        }
+        self.claim_one_free_slowly()
+    }
+
+    /// As [`claim_one_free`](Self::claim_one_free), where others are at work or the ring is full.
+    #[inline(never)]
+    fn claim_one_free_slowly(&self) -> Option<u64> {
         let backoff = Patience::new();
         let mut tail = self.producers.tail.load(Ordering::Relaxed);
         loop {
@@ -241,15 +269,10 @@ impl<T, K: Key> Bounded<T, K> {
             let stamp = cell.stamp.load(Ordering::Acquire);
             if stamp == free {
                 if !self.is_exact() && self.room(tail, 1) == 0 {
-                    return Err(value);
+                    return None;
                 }
                 match self.claim(&self.producers.tail, tail, 1) {
-                    Ok(()) => {
-                        // SAFETY: the claim gave this thread the cell, and the stamp said that it is free.
-                        unsafe { cell.fill(key, value) };
-                        cell.stamp.store(free + FULL, Ordering::Release);
-                        return Ok(tail);
-                    }
+                    Ok(()) => return Some(tail),
                     Err(now) => {
                         tail = now;
                         backoff.spin();
@@ -262,7 +285,7 @@ impl<T, K: Key> Bounded<T, K> {
             } else {
                 // The element of the lap before is still there, or is just being taken; or the ring is closed.
                 if self.room_now(tail) == 0 {
-                    return Err(value);
+                    return None;
                 }
                 backoff.snooze();
                 tail = self.producers.tail.load(Ordering::Relaxed);
@@ -351,8 +374,29 @@ impl<T, K: Key> Bounded<T, K> {
     }
 
     /// Takes the oldest element with its position and key.
-    #[inline]
+    ///
+    /// Inlined, so that the element goes straight from its cell to where it is used.
+    #[inline(always)]
     pub fn pop_entry(&self) -> Option<Entry<T, K>> {
+        let position = self.claim_one_full()?;
+        Some(self.take(self.cell(position), position))
+    }
+
+    /// Claims one full cell; `None` when the ring is empty.
+    #[inline(always)]
+    fn claim_one_full(&self) -> Option<u64> {
+        let head = self.head.load(Ordering::Relaxed);
+        if self.cell(head).stamp.load(Ordering::Acquire) == self.free(head) + FULL
+            && self.claim(&self.head, head, 1).is_ok()
+        {
+            return Some(head);
+        }
+        self.claim_one_full_slowly()
+    }
+
+    /// As [`claim_one_full`](Self::claim_one_full), where others are at work or the ring is empty.
+    #[inline(never)]
+    fn claim_one_full_slowly(&self) -> Option<u64> {
         let backoff = Patience::new();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
@@ -360,7 +404,7 @@ impl<T, K: Key> Bounded<T, K> {
             let stamp = cell.stamp.load(Ordering::Acquire);
             if stamp == self.free(head) + FULL {
                 match self.claim(&self.head, head, 1) {
-                    Ok(()) => return Some(self.take(cell, head)),
+                    Ok(()) => return Some(head),
                     Err(now) => {
                         head = now;
                         backoff.spin();
@@ -425,18 +469,37 @@ impl<T, K: Key> Bounded<T, K> {
     /// When `each` does. The elements of the batch that it has not seen are dropped.
     #[inline]
     pub fn pop_batch(&self, max: usize, mut each: impl FnMut(Entry<T, K>)) -> usize {
-        let Some((first, count)) = self.claim_full(max as u64) else {
+        self.pop_batch_counted(max, |_, entry| each(entry))
+    }
+
+    /// Like [`pop_batch`](Self::pop_batch), and tells `each` how many elements of its claim follow, at most.
+    ///
+    /// # Panics
+    /// As `pop_batch` does.
+    #[inline(always)]
+    pub fn pop_batch_counted(&self, max: usize, mut each: impl FnMut(usize, Entry<T, K>)) -> usize {
+        let Some(mut batch) = self.claim_batch(max) else {
             return 0;
         };
-        let mut taking = Taking {
+        let count = batch.len();
+        while let Some(entry) = batch.next() {
+            each(batch.len(), entry);
+        }
+        count
+    }
+
+    /// Claims up to `max` elements at once, which the [`Batch`] then yields; `None` only when the ring is empty.
+    /// Fewer than stand in the ring are claimed when a producer is just about to publish one.
+    ///
+    /// The batch should be used up soon, without using the ring meanwhile, which may wait for itself.
+    #[inline(always)]
+    pub fn claim_batch(&self, max: usize) -> Option<Batch<'_, T, K>> {
+        let (first, count) = self.claim_full(max as u64)?;
+        Some(Batch {
             ring: self,
             next: first,
             end: first + count,
-        };
-        while let Some(entry) = taking.take() {
-            each(entry);
-        }
-        count as usize
+        })
     }
 
     /// Claims up to `want` full cells at once: the first position and how many.
@@ -591,6 +654,37 @@ impl<T> Bounded<T, u64> {
         self.push_many(entries.len(), || entries.next())
     }
 
+    /// Appends up to `want` elements under one key, with one claim: `values` is told how many there is room for,
+    /// if for any, and yields them. Returns the first one's position and how many they are.
+    ///
+    /// `values` and what it returns run while the cells are claimed, as in
+    /// [`push_batch_keyed`](Self::push_batch_keyed).
+    ///
+    /// # Panics
+    /// When they do. What was yielded stands in the ring.
+    #[inline]
+    pub fn push_batch_from<I: Iterator<Item = T>>(
+        &self,
+        key: u64,
+        want: usize,
+        values: impl FnOnce(usize) -> I,
+    ) -> (u64, usize) {
+        let (first, count) = self.claim_free(want as u64);
+        let mut filling = Filling {
+            ring: self,
+            next: first,
+            end: first + count,
+        };
+        if count > 0 {
+            let mut values = values(count as usize);
+            while filling.next < filling.end {
+                let Some(value) = values.next() else { break };
+                filling.fill(key, value);
+            }
+        }
+        (first, (filling.next - first) as usize)
+    }
+
     /// Takes the oldest element if its key satisfies `wanted`.
     ///
     /// `None` when the ring is empty or the key does not satisfy; no later element is looked at.
@@ -709,16 +803,19 @@ impl<T, K: Key> Drop for Filling<'_, T, K> {
     }
 }
 
-/// Claimed full cells, emptied from the front; what is left when it goes (a panic) is dropped.
-struct Taking<'a, T, K: Key> {
+/// Elements that were claimed together, from [`Bounded::claim_batch`]: exactly as many as its length says. Those that
+/// are left when it goes are dropped.
+pub struct Batch<'a, T, K: Key> {
     ring: &'a Bounded<T, K>,
     next: u64,
     end: u64,
 }
 
-impl<T, K: Key> Taking<'_, T, K> {
+impl<T, K: Key> Iterator for Batch<'_, T, K> {
+    type Item = Entry<T, K>;
+
     #[inline(always)]
-    fn take(&mut self) -> Option<Entry<T, K>> {
+    fn next(&mut self) -> Option<Entry<T, K>> {
         if self.next == self.end {
             return None;
         }
@@ -726,13 +823,29 @@ impl<T, K: Key> Taking<'_, T, K> {
         self.next += 1;
         Some(self.ring.take(self.ring.cell(position), position))
     }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
 }
 
-impl<T, K: Key> Drop for Taking<'_, T, K> {
+impl<T, K: Key> ExactSizeIterator for Batch<'_, T, K> {}
+
+impl<T, K: Key> Drop for Batch<'_, T, K> {
     #[inline]
     fn drop(&mut self) {
-        while let Some(entry) = self.take() {
+        for entry in self.by_ref() {
             drop(entry);
         }
+    }
+}
+
+impl<T, K: Key> fmt::Debug for Batch<'_, T, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }

@@ -668,6 +668,15 @@ impl<T, K: Key> Unbounded<T, K> {
     /// When `each` does. The elements of the claim that it has not seen are dropped.
     #[inline]
     pub fn pop_batch(&self, max: usize, mut each: impl FnMut(Entry<T, K>)) -> usize {
+        self.pop_batch_counted(max, |_, entry| each(entry))
+    }
+
+    /// Like [`pop_batch`](Self::pop_batch), and tells `each` how many elements of its claim follow, at most.
+    ///
+    /// # Panics
+    /// As `pop_batch` does.
+    #[inline(always)]
+    pub fn pop_batch_counted(&self, max: usize, mut each: impl FnMut(usize, Entry<T, K>)) -> usize {
         let mut taken = 0;
         while taken < max {
             let Some((segment, index, count)) = self.claim_next((max - taken) as u64) else {
@@ -681,7 +690,7 @@ impl<T, K: Key> Unbounded<T, K> {
             };
             while let Some(entry) = taking.take() {
                 taken += 1;
-                each(entry);
+                each(taking.left as usize, entry);
             }
         }
         taken
@@ -889,6 +898,39 @@ impl<T> Unbounded<T, u64> {
         let want = entries.len() as u64;
         let (first, count) = self.push_many(want, || entries.next());
         (first, count as usize)
+    }
+
+    /// Appends up to `want` elements under one key, with one claim: `values` is told how many there is room for,
+    /// if for any, and yields them. Returns the first one's position and how many they are.
+    ///
+    /// `values` and what it returns run while the cells are claimed, as in
+    /// [`push_batch_keyed`](Self::push_batch_keyed).
+    ///
+    /// # Panics
+    /// When they do. What was yielded stands in the ring.
+    #[inline]
+    pub fn push_batch_from<I: Iterator<Item = T>>(
+        &self,
+        key: u64,
+        want: usize,
+        values: impl FnOnce(usize) -> I,
+    ) -> (u64, usize) {
+        // All of them, or none when the ring is closed.
+        let (segment, index, granted) = self.claim_vacant(want as u64);
+        let want = granted as usize;
+        let mut filling: Filling<T, u64> = Filling {
+            segment,
+            index,
+            left: granted,
+        };
+        if want > 0 {
+            let mut values = values(want);
+            while filling.left > 0 {
+                let Some(value) = values.next() else { break };
+                filling.fill(Some((key, value)));
+            }
+        }
+        (Self::position(index), want - filling.left as usize)
     }
 
     /// Takes the oldest element if its key satisfies `wanted`.

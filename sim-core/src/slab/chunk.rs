@@ -215,6 +215,35 @@ impl<C, V> Entry<C, V> {
         self.number * SLOTS as u32
     }
 
+    /// Claims the lowest free slots, up to `want` and at least one.
+    #[inline]
+    pub(super) fn claim_many(&self, want: usize) -> Option<(NonNull<Chunk<C, V>>, u64)> {
+        self.witness.accessed();
+        let mut free = self.bitmap.load(Ordering::Relaxed);
+        while free != 0 {
+            let mut rest = free & (free - 1);
+            let mut left = want.saturating_sub(1);
+            while left > 0 && rest != 0 {
+                rest &= rest - 1;
+                left -= 1;
+            }
+            // Ordering: as in `claim`.
+            match self
+                .bitmap
+                .compare_exchange_weak(free, rest, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    let chunk = self.chunk.load(Ordering::Relaxed);
+                    // SAFETY: a chunk with a slot in use stays, so the pointer is that of a Box.
+                    let chunk = unsafe { NonNull::new_unchecked(chunk) };
+                    return Some((chunk, free & !rest));
+                }
+                Err(found) => free = found,
+            }
+        }
+        None
+    }
+
     /// Claims the lowest free slot.
     #[inline]
     pub(super) fn claim(&self) -> Option<(NonNull<Chunk<C, V>>, u32)> {

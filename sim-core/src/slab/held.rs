@@ -221,9 +221,15 @@ impl<C: Vacate<V>, V> Held<C, V> {
         unsafe { self.chunk.as_ref() }.slot(self.number())
     }
 
+    /// The slot's chunk.
+    #[inline]
+    pub(super) const fn chunk(&self) -> NonNull<Chunk<C, V>> {
+        self.chunk
+    }
+
     /// The slot's number in its chunk.
     #[inline]
-    fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         (self.place & 0xFF) as u32
     }
 

@@ -151,6 +151,12 @@ impl<C: Vacate<V>, V> Held<C, V> {
         Err(Stale)
     }
 
+    /// Whether nobody else holds the slot at the moment.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        Word(self.slot().stamp.load(Ordering::Acquire)).holders() == 1
+    }
+
     /// Puts the lease under a new generation that nobody knows: the slot stays leased, with its note, and every key
     /// of the lease, this handle's among them, is stale from now on.
     ///

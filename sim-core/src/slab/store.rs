@@ -150,6 +150,25 @@ impl<C, V> Header<C, V> {
         }
     }
 
+    /// Claims up to `want` slots of one chunk, at least one, or finds none within the limit.
+    #[inline]
+    pub(super) fn claim_many(&self, want: usize) -> Option<(NonNull<Chunk<C, V>>, u64)> {
+        let stripe = &self.stripes[stripe_number() & self.stripe_mask];
+        loop {
+            // Ordering: as in `claim`.
+            let current = stripe.current.load(Ordering::Acquire);
+            // SAFETY: null, or an entry of the directory, which lives as long as the slab.
+            if let Some(entry) = unsafe { current.as_ref() }
+                && let Some(claimed) = entry.claim_many(want)
+            {
+                return Some(claimed);
+            }
+            if !self.refill(stripe) {
+                return None;
+            }
+        }
+    }
+
     /// Gives the stripe a current chunk with room; false when the limit is reached.
     #[cold]
     fn refill(&self, stripe: &Stripe<C, V>) -> bool {
@@ -275,33 +294,47 @@ impl<C, V> Header<C, V> {
     /// slab afterwards, unless something else keeps them.
     #[inline]
     pub(super) unsafe fn give_back(chunk: NonNull<Chunk<C, V>>, index: u32, generation: u64) {
-        // SAFETY: the caller's slot keeps the chunk until its bit is set.
-        let (header, entry, slot) = unsafe {
-            let chunk = chunk.as_ref();
-            (chunk.header, chunk.entry, chunk.slot(index))
-        };
         if generation >= super::stamp::LAST_GENERATION {
+            // SAFETY: the caller's slot keeps the chunk until its bit is set.
+            let (header, slot) = unsafe {
+                let chunk = chunk.as_ref();
+                (chunk.header, chunk.slot(index))
+            };
             // SAFETY: the slot keeps the slab until it says that it is dead.
             unsafe { Self::bury(header, slot, generation) };
             return;
         }
-        let entry_pointer = entry;
-        // SAFETY: the slot keeps the slab until its bit is set.
-        let entry = unsafe { entry.as_ref() };
+        // SAFETY: as the caller vouches.
+        unsafe { Self::give_back_many(chunk, 1 << (index as usize % SLOTS)) };
+    }
+
+    /// Frees several slots of one chunk, none of which has used up its generations: with one compare-and-swap.
+    ///
+    /// # Safety
+    /// As for [`give_back`](Self::give_back), for each of the slots in `bits`, of which there is at least one.
+    #[inline]
+    pub(super) unsafe fn give_back_many(chunk: NonNull<Chunk<C, V>>, bits: u64) {
+        // SAFETY: the caller's slots keep the chunk until their bits are set.
+        let (header, entry_pointer) = unsafe {
+            let chunk = chunk.as_ref();
+            (chunk.header, chunk.entry)
+        };
+        // SAFETY: the slots keep the slab until their bits are set.
+        let entry = unsafe { entry_pointer.as_ref() };
         entry.witness.accessed();
         let retirable = entry.retirable;
-        let bit = 1 << (index as usize % SLOTS);
         let mut free = entry.bitmap.load(Ordering::Relaxed);
         loop {
-            if free & bit != 0 {
-                // The sweep has set the bit: the slot is an orphan and counts among the pins.
-                // SAFETY: the orphan's own pin is given up.
-                unsafe { Self::unpin(header, 1) };
+            if free & bits != 0 {
+                // The sweep, which sets all bits at once, has set these: the slots are orphans, and each
+                // counts among the pins.
+                // SAFETY: the orphans' own pins are given up.
+                unsafe { Self::unpin(header, u64::from(bits.count_ones())) };
                 return;
             }
-            let filled = free | bit;
+            let filled = free | bits;
             if free == 0 || filled == retirable {
-                // SAFETY: the slot keeps the slab until its bit is set.
+                // SAFETY: the slots keep the slab until their bits are set.
                 if unsafe { Self::give_back_and_sort(header, entry_pointer, free, filled) } {
                     return;
                 }

@@ -24,6 +24,18 @@ pub struct Admission<'a> {
     pub id: u128,
 }
 
+/// A message that may be stored: what [`Machine::admit`](super::Machine::admit) found out for
+/// [`Machine::store`](super::Machine::store).
+#[derive(Debug)]
+#[must_use]
+pub struct Admitted {
+    /// Whether later sends are compared with it: then the table of sends has it at hand.
+    pub(super) remember: bool,
+    pub(super) group: u32,
+    pub(super) delay: Option<Duration>,
+    pub(super) sent_at: Option<Instant>,
+}
+
 /// A message that a send stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {

@@ -10,7 +10,7 @@ use crate::group::{DeduplicationId, GroupId, SequenceNumber};
 
 use super::recent::{Recent, hash_bytes};
 use super::rules::{DeduplicationScope, FifoConfig};
-use super::{Admission, First, NotStored};
+use super::{First, NotStored};
 use sim_core::time::Instant;
 
 /// What makes two sends the same.
@@ -42,12 +42,16 @@ pub(super) struct Dedup {
     sends: Recent<Key, First>,
     scope: DeduplicationScope,
     seed: u64,
+    /// What was admitted last: here and not with the admission, since most have none and it is large.
+    admitted: Option<Unseen>,
 }
 
 /// A key that was looked up and not found.
-pub(super) struct Unseen {
+struct Unseen {
     hash: u64,
     key: Key,
+    /// The sender's name for the message.
+    id: u128,
 }
 
 impl Dedup {
@@ -56,6 +60,7 @@ impl Dedup {
             sends: Recent::new(config.deduplication_window, config.deduplication_limit),
             scope: config.deduplication_scope,
             seed,
+            admitted: None,
         }
     }
 
@@ -65,7 +70,8 @@ impl Dedup {
         now: Instant,
         key: &DedupKey,
         group: &GroupId,
-    ) -> Result<Unseen, NotStored> {
+        id: u128,
+    ) -> Result<(), NotStored> {
         self.sends.evict(now);
         let mut hash = hash_bytes(self.seed, key.bytes());
         let group = match self.scope {
@@ -85,20 +91,14 @@ impl Dedup {
         if self.sends.is_full() {
             return Err(NotStored::DedupWindowFull);
         }
-        Ok(Unseen { hash, key })
+        self.admitted = Some(Unseen { hash, key, id });
+        Ok(())
     }
 
-    pub(super) fn remember(
-        &mut self,
-        now: Instant,
-        unseen: Unseen,
-        admission: &Admission<'_>,
-        sequence: SequenceNumber,
-    ) {
-        let first = First {
-            id: admission.id,
-            sequence,
-        };
-        self.sends.insert(now, unseen.hash, unseen.key, first);
+    /// Remembers what was [admitted](Self::admit) last, under its sequence number.
+    pub(super) fn remember(&mut self, now: Instant, sequence: SequenceNumber) {
+        if let Some(Unseen { hash, key, id }) = self.admitted.take() {
+            self.sends.insert(now, hash, key, First { id, sequence });
+        }
     }
 }

@@ -88,16 +88,21 @@ impl<M: Copy> Machine<M> {
             };
             let index = self.groups.table[group].lane.head;
             out.push(self.lease(index, now, visibility));
-            // The lease put the tenant out of its ring if that was its last visible message.
-            let ring = self.groups.table[group].ring_of;
-            if matches!(ring, Ring::Ready | Ring::Noisy) {
-                self.groups.place(group, ring);
-            }
+            self.pass_turn(group);
         }
         room
     }
 
-    fn next_tenant(&mut self, now: Instant) -> Option<u32> {
+    /// Puts a tenant that was just received from at the end of its ring.
+    pub(super) fn pass_turn(&mut self, group: u32) {
+        // The lease put the tenant out of its ring if that was its last visible message.
+        let ring = self.groups.table[group].ring_of;
+        if matches!(ring, Ring::Ready | Ring::Noisy) {
+            self.groups.place(group, ring);
+        }
+    }
+
+    pub(super) fn next_tenant(&mut self, now: Instant) -> Option<u32> {
         let mut at = self.groups.noisy.head;
         while at != NIL {
             let next = self.groups.next_in_ring(at);

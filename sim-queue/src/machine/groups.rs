@@ -142,10 +142,9 @@ impl Groups {
         self.table.is_full()
     }
 
-    /// The group of this name, for a message that comes in right after: the one hash lookup of a
-    /// message's life.
+    /// The group of this name, idle if it is new: the one hash lookup of a message's life.
     #[inline]
-    pub(super) fn enter(&mut self, id: Option<&GroupId>) -> u32 {
+    pub(super) fn find_or_create(&mut self, id: Option<&GroupId>) -> u32 {
         let found = match id {
             None => (self.nameless != NIL).then_some(self.nameless),
             Some(id) => {
@@ -155,13 +154,17 @@ impl Groups {
                 self.index.find(hash, same).copied()
             }
         };
-        let at = found.unwrap_or_else(|| self.create(id));
+        found.unwrap_or_else(|| self.create(id))
+    }
+
+    /// Prepares a group for a message that comes in right after.
+    #[inline]
+    pub(super) fn occupy(&mut self, at: u32) {
         let group = &mut self.table[at];
         if group.ring_of == Ring::Idle {
             group.ring_of = Ring::Out;
             self.idle -= 1;
         }
-        at
     }
 
     #[cold]
@@ -173,9 +176,10 @@ impl Groups {
             lane: List::new(),
             ring: Link::NONE,
             tally: Tally::default(),
-            ring_of: Ring::Out,
+            ring_of: Ring::Idle,
             work: Work::default(),
         });
+        self.idle += 1;
         match id {
             None => self.nameless = at,
             Some(_) => {

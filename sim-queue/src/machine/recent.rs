@@ -21,11 +21,19 @@ pub(super) fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
     for chunk in chunks {
         state = fold(state ^ K1, u64::from_le_bytes(*chunk) ^ K0);
     }
-    if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        state = fold(state ^ K1, u64::from_le_bytes(last) ^ K0);
-    }
+    // The rest by one load where there is a whole word to load from (some bytes are hashed twice then), by two
+    // overlapping halves or byte by byte else: no length decides over a copy.
+    let last = if rest.is_empty() {
+        return fold(state ^ K0, K1);
+    } else if let Some(word) = bytes.last_chunk::<8>() {
+        u64::from_le_bytes(*word)
+    } else if let (Some(low), Some(high)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
+    } else {
+        rest.iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    state = fold(state ^ K1, last ^ K0);
     fold(state ^ K0, K1)
 }
 

@@ -183,10 +183,11 @@ impl<T: Entry> Table<T> {
     ///
     /// # Panics
     /// When the table [is full](Self::is_full).
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         if self.partial == NIL {
-            self.grow(&entry);
+            // A copy, so that the entry itself need not stand in memory before it stands in its slot.
+            self.grow(entry.filler());
         }
         let at = self.partial;
         let chunk = &mut self.chunks[at as usize];
@@ -207,7 +208,8 @@ impl<T: Entry> Table<T> {
     }
 
     #[cold]
-    fn grow(&mut self, like: &T) {
+    #[inline(never)]
+    fn grow(&mut self, like: T) {
         assert!(!self.is_full(), "a table holds at most {LIMIT} entries");
         let slots = Some(Box::new(std::array::from_fn(|_| like.filler())));
         let at = match self.vacant {

@@ -218,12 +218,15 @@ impl<M: Copy> Machine<M> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn in_flight_full(&self) -> bool {
         self.tally.in_flight as usize >= self.rules.max_in_flight
     }
 
     /// Whether a receive would find a message, but for the bound on those in flight.
-    pub(super) fn something_ready(&self) -> bool {
+    #[must_use]
+    #[inline]
+    pub fn something_ready(&self) -> bool {
         match self.order {
             Order::Standard | Order::Fair => self.tally.visible > 0,
             Order::Fifo => !self.groups.ready.is_empty(),

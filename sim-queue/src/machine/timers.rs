@@ -299,6 +299,14 @@ impl<M: Copy> Machine<M> {
         }
     }
 
+    /// A bound that is quickly had: [`advance`](Self::advance) has nothing to do before this instant. It may
+    /// lie before the earliest deadline, until an `advance` from then on finds nothing.
+    #[must_use]
+    #[inline]
+    pub const fn next_look(&self) -> Instant {
+        self.timers.next_look
+    }
+
     /// Serves all that is due by `now`, deadline by deadline: ends leases and delays, deletes what
     /// is past its retention, and turns what was received often enough into dead letters.
     ///

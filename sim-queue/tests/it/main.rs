@@ -3,6 +3,7 @@
 
 mod rig;
 
+mod auto_traits;
 mod batches;
 mod bytes;
 mod close;
@@ -16,5 +17,4 @@ mod seams;
 mod serde;
 mod standard;
 mod stream;
-mod auto_traits;
 mod waiting;

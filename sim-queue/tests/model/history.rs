@@ -27,7 +27,11 @@ pub(crate) enum Step {
     SendBatch(Vec<Send>),
     SendValues(usize),
     ReceiveOne,
-    Receive { max: usize, visibility: Option<u64>, attempt: Option<u8> },
+    Receive {
+        max: usize,
+        visibility: Option<u64>,
+        attempt: Option<u8>,
+    },
     Acknowledge(Index),
     /// By one of all receipts that there ever were.
     AcknowledgeReceipt(Index),
@@ -46,8 +50,16 @@ pub(crate) enum Step {
 }
 
 fn send() -> impl Strategy<Value = Send> {
-    (0..4u8, prop::option::weighted(0.4, 0..5u8), prop::option::weighted(0.4, 0..7u64))
-        .prop_map(|(group, dedup, delay)| Send { group, dedup, delay })
+    (
+        0..4u8,
+        prop::option::weighted(0.4, 0..5u8),
+        prop::option::weighted(0.4, 0..7u64),
+    )
+        .prop_map(|(group, dedup, delay)| Send {
+            group,
+            dedup,
+            delay,
+        })
 }
 
 fn pass() -> impl Strategy<Value = Pass> {
@@ -116,7 +128,16 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
         any::<u8>(),
     )
         .prop_map(
-            |(visibility, delay, retention, capacity, max_in_flight, max_receives, on_drop, options)| {
+            |(
+                visibility,
+                delay,
+                retention,
+                capacity,
+                max_in_flight,
+                max_receives,
+                on_drop,
+                options,
+            )| {
                 Setup {
                     visibility,
                     delay,

@@ -21,7 +21,11 @@ fn fifo(setup: &Setup) -> Kind {
         },
         deduplication_window: secs(if option(3) { 20 } else { 300 }),
         attempt_window: secs(if option(4) { 5 } else { 300 }),
-        message_delay: if option(5) { MessageDelay::PerMessage } else { MessageDelay::PerQueue },
+        message_delay: if option(5) {
+            MessageDelay::PerMessage
+        } else {
+            MessageDelay::PerQueue
+        },
         ..FifoConfig::default()
     })
 }
@@ -30,7 +34,11 @@ fn fair(setup: &Setup) -> Kind {
     if setup.options & 1 == 0 {
         return Kind::fair();
     }
-    Kind::Fair(FairConfig { in_flight_share: 30, min_in_flight: 2, ..FairConfig::default() })
+    Kind::Fair(FairConfig {
+        in_flight_share: 30,
+        min_in_flight: 2,
+        ..FairConfig::default()
+    })
 }
 
 proptest! {
