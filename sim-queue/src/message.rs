@@ -277,3 +277,89 @@ pub struct Sent {
     /// Whether the same message was sent before within the window, so that this one was dropped.
     pub duplicate: bool,
 }
+
+/// What a message is on the way through a format: its payload and what its sender said of it. What only the queue
+/// knows (an id or time that it keeps, where a dead letter comes from) stays behind.
+#[cfg(feature = "serde")]
+mod wire {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use sim_core::attributes::Attributes;
+
+    use super::Message;
+    use crate::group::{DeduplicationId, GroupId};
+
+    #[derive(Serialize)]
+    struct Out<'a, T> {
+        value: &'a T,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group: Option<&'a GroupId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deduplication_id: Option<&'a DeduplicationId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delay: Option<Duration>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attributes: Option<&'a Attributes>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace_header: Option<&'a str>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct In<T> {
+        value: T,
+        group: Option<GroupId>,
+        deduplication_id: Option<DeduplicationId>,
+        delay: Option<Duration>,
+        attributes: Option<Attributes>,
+        trace_header: Option<String>,
+    }
+
+    impl<T: Serialize> Serialize for Message<T> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let headers = self.headers.headers();
+            Out {
+                value: &self.value,
+                group: self.group_id(),
+                deduplication_id: headers.and_then(|headers| headers.deduplication_id.as_ref()),
+                delay: headers.and_then(|headers| headers.delay),
+                attributes: headers
+                    .map(|headers| &headers.attributes)
+                    .filter(|attributes| !attributes.is_empty()),
+                trace_header: headers.and_then(|headers| headers.trace.as_deref()),
+            }
+            .serialize(serializer)
+        }
+    }
+
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Message<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let In {
+                value,
+                group,
+                deduplication_id,
+                delay,
+                attributes,
+                trace_header,
+            } = In::deserialize(deserializer)?;
+            let mut message = Self::new(value);
+            if let Some(group) = group {
+                message = message.group(group);
+            }
+            if let Some(id) = deduplication_id {
+                message = message.deduplication_id(id);
+            }
+            if let Some(delay) = delay {
+                message = message.delay(delay);
+            }
+            if let Some(attributes) = attributes {
+                message = message.attributes(attributes);
+            }
+            if let Some(trace) = trace_header {
+                message = message.trace_header(trace);
+            }
+            Ok(message)
+        }
+    }
+}

@@ -144,3 +144,21 @@ fn what_a_send_says_comes_back_as_it_went() {
         DeadLetterReason::Rejected
     );
 }
+
+#[test]
+fn a_message_keeps_what_its_sender_said_of_it() {
+    let message = sim_queue::Message::new(7_u32)
+        .group(sim_queue::GroupId::new("ann").unwrap())
+        .deduplication_id(sim_queue::DeduplicationId::new("order-7").unwrap())
+        .delay(std::time::Duration::from_secs(5))
+        .trace_header("Root=1");
+    let text = serde_json::to_string(&message).unwrap();
+    let back: sim_queue::Message<u32> = serde_json::from_str(&text).unwrap();
+    assert_eq!(back.value, 7);
+    assert_eq!(serde_json::to_string(&back).unwrap(), text);
+    assert_eq!(
+        serde_json::to_string(&sim_queue::Message::new(7_u32)).unwrap(),
+        r#"{"value":7}"#
+    );
+    assert!(serde_json::from_str::<sim_queue::Message<u32>>(r#"{"value":7,"colour":1}"#).is_err());
+}
