@@ -51,7 +51,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
     }
 
     /// Tells what stands for the content of a payload when a FIFO queue de-duplicates by content. SQS takes
-    /// the SHA-256 of the body, and so does a queue of [`Payload`].
+    /// the SHA-256 of the body, and so does a queue of [`Payload`](sim_core::payload::Payload).
     #[must_use]
     pub fn content_key(mut self, key: fn(&T) -> [u8; 32]) -> Self {
         self.content_key = Some(key);

@@ -167,7 +167,7 @@ impl<T: Send + Sync + 'static> Queue<T> {
     /// Acknowledges all of `deliveries`, drops their payloads, and returns how many they were. What stands in one
     /// chunk of the queue's memory is given back at once, so this is cheaper than to acknowledge each.
     ///
-    /// Those whose [verdict comes too late](Stale) stay in `deliveries`, in their order.
+    /// Those whose [verdict comes too late](crate::Stale) stay in `deliveries`, in their order.
     pub fn acknowledge_all(&self, deliveries: &mut Vec<Delivery<T>>) -> usize {
         acknowledge_all(deliveries)
     }
