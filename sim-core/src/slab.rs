@@ -63,7 +63,7 @@
 //! - *stamp, holders*: release, touch, removal and drop are AcqRel, lease, pin and `remove_idle` Acquire: what
 //!   one holder did to the value is seen by the next, and by whoever takes or drops it. `touch`
 //!   in particular releases the changed deadline, and `unlease_if` acquires it before it asks again.
-//! - *notes*: [`note`] has its own orderings; the claim of a bit is `SeqCst` for it.
+//! - *notes*: `note` has its own orderings; the claim of a bit is `SeqCst` for it.
 //! - *guard*: installation opens it (Release), a lookup adds to it (Acquire): the chunk's pointer and
 //!   stamps are seen. A lookup leaves it (Release), `retire` closes it (Acquire): the lookup's reads come
 //!   before the free.
