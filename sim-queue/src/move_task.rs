@@ -14,7 +14,7 @@ use crate::error::{MoveError, TryReceiveError};
 use crate::group::DeduplicationId;
 use crate::machine::Kind;
 use crate::message::Message;
-use crate::queue::Queue;
+use crate::queue::{Queue, take_back};
 use crate::shared::Shared;
 
 /// Tasks that a queue remembers: SQS lists the last ten.
@@ -300,7 +300,7 @@ impl<T: Send + Sync + 'static> MoveHandle<T> {
         headers.origin = origin;
         headers.id = kept.1;
         headers.sent_at = Some(kept.0);
-        self.queue.put_back(shared, message);
+        take_back(&self.queue.slots, message);
         match refused.reason {
             Reason::Full { retry_at } => Outcome::Later(retry_at.unwrap_or(now + RETRY)),
             reason => Outcome::Failed(reason.to_string()),

@@ -576,11 +576,6 @@ impl<T: Send + Sync + 'static> Queue<T> {
         None
     }
 
-    /// Puts a message back that a move task could not deliver: never refused.
-    pub(crate) fn put_back(&self, _shared: &Shared<T>, message: Message<T>) {
-        take_back(&self.slots, message);
-    }
-
     // ---- verdicts by receipt -------------------------------------------------------------------------
 
     /// Makes a delivery of a receipt, for as long as its lease runs. Dropping that delivery changes nothing.

@@ -383,3 +383,29 @@ fn a_batch_of_leases_ends_together() {
     );
     reconcile(&queue);
 }
+
+#[test]
+fn acknowledging_all_leaves_those_that_come_too_late() {
+    let (clock, hand) = sim_core::clock::Clock::virtual_at(
+        sim_core::time::Timestamp::from_unix_millis(1_700_000_000_000),
+    );
+    let queue =
+        sim_queue::Queue::<u32>::with_clock(sim_queue::QueueConfig::new("q"), clock).unwrap();
+    queue.try_send(0).unwrap();
+    let mut all = vec![queue.try_receive().unwrap()];
+    hand.advance(std::time::Duration::from_secs(30));
+    // Received again by somebody else: the first delivery's verdict comes too late.
+    let again = queue.try_receive().unwrap();
+    for n in 1..=200 {
+        queue.try_send(n).unwrap();
+    }
+    while queue.try_receive_batch(10, &mut all).is_ok() {}
+    assert_eq!(all.len(), 201);
+    assert_eq!(queue.acknowledge_all(&mut all), 200);
+    assert_eq!(all.iter().map(|late| **late).collect::<Vec<_>>(), [0]);
+    drop(all);
+    let stats = queue.stats();
+    assert_eq!((stats.deleted, stats.in_flight, stats.visible), (200, 1, 0));
+    again.acknowledge().unwrap();
+    assert_eq!(queue.stats().deleted, 201);
+}
