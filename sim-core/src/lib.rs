@@ -110,8 +110,10 @@
 
 pub mod sync;
 
+pub mod log;
 pub mod ring;
 pub mod slab;
+pub mod snapshot;
 
 pub mod deadline;
 pub mod wheel;

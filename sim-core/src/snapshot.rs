@@ -1,0 +1,1 @@
+//! [`Snapshot`]: a value that is read often and replaced whole.

@@ -1,0 +1,1 @@
+//! Cursors: where a reader stands.

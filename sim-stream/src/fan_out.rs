@@ -1,0 +1,1 @@
+//! Enhanced fan-out: registered consumers with a rate of their own.

@@ -1,0 +1,1 @@
+//! The Kinesis Producer Library's aggregated records.

@@ -1,0 +1,1 @@
+//! The rules of queues on a stream: a cursor and a table of what is in flight.

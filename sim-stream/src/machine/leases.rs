@@ -1,0 +1,1 @@
+//! The rules of consumer groups: who holds which shard, from where.

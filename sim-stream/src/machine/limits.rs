@@ -1,0 +1,1 @@
+//! The throughput limits of a shard.

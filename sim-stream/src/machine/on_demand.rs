@@ -1,0 +1,1 @@
+//! How many shards an on-demand stream needs.

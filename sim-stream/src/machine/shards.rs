@@ -1,0 +1,1 @@
+//! The lineage of shards: split, merge, route, list, expire.

@@ -1,0 +1,1 @@
+//! What is put and what is read: records, keys, sequence numbers.

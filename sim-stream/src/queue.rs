@@ -1,0 +1,1 @@
+//! Queues on a stream: acknowledgement per record over the log.

@@ -1,0 +1,1 @@
+//! The stream at the seams of the family.

@@ -1,0 +1,1 @@
+//! Expiring iterator tokens for the wire.

@@ -1,0 +1,1 @@
+//! The stream's integration tests, a file a topic.

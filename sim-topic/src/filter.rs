@@ -1,0 +1,1 @@
+//! Filter policies: parsed once, matched without a document tree.

@@ -1,0 +1,6 @@
+//! The rules, pure: now, randomness and ids are arguments.
+
+pub(crate) mod archive;
+pub(crate) mod dedup;
+pub(crate) mod order;
+pub(crate) mod retry;

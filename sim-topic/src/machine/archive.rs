@@ -1,0 +1,1 @@
+//! What an archive keeps, and what a replay hands out.

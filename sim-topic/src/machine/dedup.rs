@@ -1,0 +1,1 @@
+//! The window in which a message is recognised as a duplicate.

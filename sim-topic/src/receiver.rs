@@ -1,0 +1,1 @@
+//! Receivers: subscribers that pull.

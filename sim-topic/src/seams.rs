@@ -1,0 +1,1 @@
+//! The topic at the seams of the family.

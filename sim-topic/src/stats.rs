@@ -1,0 +1,1 @@
+//! What a topic and a subscription count.

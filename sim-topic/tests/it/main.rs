@@ -1,0 +1,1 @@
+//! The topic's integration tests, a file a topic.
