@@ -79,6 +79,32 @@ pub fn core(figures: &[Figure]) -> Vec<Bar> {
     bars
 }
 
+/// The aims of the group `topic`: fan-out to eight at twice the speed of the best rival, or more.
+#[must_use]
+pub fn topic(figures: &[Figure]) -> Vec<Bar> {
+    figures
+        .iter()
+        .filter(|figure| is_ours(figure) && figure.pattern.starts_with("fan-out-1x8"))
+        .filter_map(|own| {
+            let rival = fastest_rival(figures, &own.pattern)?;
+            let speed = speed(own, rival);
+            Some(Bar {
+                aim: format!("{}: {} at least twice the best", own.pattern, own.peer),
+                measured: format!("{speed:.2} times {}", rival.peer),
+                met: speed >= 2.0,
+            })
+        })
+        .collect()
+}
+
+/// The fastest of a pattern that is not ours.
+fn fastest_rival<'a>(figures: &'a [Figure], pattern: &str) -> Option<&'a Figure> {
+    figures
+        .iter()
+        .filter(|figure| figure.pattern == pattern && !is_ours(figure))
+        .min_by(|one, other| one.ns.total_cmp(&other.ns))
+}
+
 /// The aims of the group `queue`.
 #[must_use]
 pub fn queue(figures: &[Figure], memory: &[Memory]) -> Vec<Bar> {

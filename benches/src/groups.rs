@@ -43,6 +43,16 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
     }
 }
 
+/// What the rivals of a group lack.
+#[must_use]
+pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
+    match group {
+        "topic" => fanout::NOTES,
+        "stream" => logs::NOTES,
+        _ => rivals::NOTES,
+    }
+}
+
 const BOUNDS: [Bound; 2] = [Bound::Bounded, Bound::Unbounded];
 
 /// Raw rings between threads that try, spin and yield. Tokio's channel cannot take part, since its receiver is not
