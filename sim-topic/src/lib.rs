@@ -14,3 +14,8 @@ mod stats;
 mod subscriber;
 mod subscription;
 mod topic;
+
+pub use self::machine::retry::{
+    Backoff, ContentType, DeliveryPolicy, HttpRetry, Jitter, Overrides, RetryError, RetryPolicy,
+    Throttle, TopicDeliveryPolicy,
+};
