@@ -24,6 +24,10 @@ pub use crate::error::{
     ReplayError, SetError, SubscribeError, TryReceiveError, WaitError,
 };
 pub use crate::group::{DeduplicationId, GroupId, IdError, SequenceNumber};
+pub use crate::machine::retry::{
+    Backoff, ContentType, DeliveryPolicy, HttpRetry, Jitter, Overrides, RetryError, RetryPolicy,
+    Throttle, TopicDeliveryPolicy,
+};
 pub use crate::message::{
     ConfirmationRequest, DeadLetter, DeadLetterReason, Delivery, Message, Notification,
     ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
