@@ -108,12 +108,7 @@ impl<T: Send + Sync + 'static> Stream<T> {
     }
 
     /// A cursor at a position that is known to be good, or behind the times.
-    pub(crate) fn cursor_at(
-        &self,
-        shard: Arc<Shard<T>>,
-        position: u64,
-        floats: bool,
-    ) -> Cursor<T> {
+    pub(crate) fn cursor_at(&self, shard: Arc<Shard<T>>, position: u64, floats: bool) -> Cursor<T> {
         let log = shard.log.cursor(position);
         Cursor {
             stream: self.clone(),
@@ -162,7 +157,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
                 let lag = u64::try_from(self.clock.lag().as_nanos()).unwrap_or(u64::MAX);
                 let instant = self.clock.instant_of(timestamp).as_nanos();
                 let instant = Instant::from_nanos(instant.saturating_sub(lag));
-                let position = shard.log.partition_point(|stored, _| stored.arrived < instant);
+                let position = shard
+                    .log
+                    .partition_point(|stored, _| stored.arrived < instant);
                 Ok((position, position <= shard.log.start()))
             }
         }
