@@ -157,22 +157,13 @@ pub enum Refusal {
         /// The most allowed.
         limit: usize,
     },
-    /// The archive holds its limit and none of it is old enough to go. Waiting helps.
-    #[error("archive: holds its limit of {limit}")]
-    ArchiveFull {
-        /// Messages or bytes that it may hold.
-        limit: usize,
-    },
 }
 
 impl Refusal {
     /// Whether the same message may be taken later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::Full | Self::DeduplicationWindowFull { .. } | Self::ArchiveFull { .. }
-        )
+        matches!(self, Self::Full | Self::DeduplicationWindowFull { .. })
     }
 }
 

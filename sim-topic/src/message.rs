@@ -115,6 +115,12 @@ impl<T> Message<T> {
         self.headers.as_ref()?.deduplication_id.as_ref()
     }
 
+    /// The place in the order of a FIFO topic, once it was published there.
+    #[must_use]
+    pub fn sequence(&self) -> Option<SequenceNumber> {
+        self.headers.as_ref()?.sequence
+    }
+
     /// Applies `convert` to the payload and keeps the rest.
     #[must_use]
     pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Message<U> {
@@ -226,8 +232,7 @@ pub(crate) struct TopicInfo {
 
 /// A published message as the topic stores it: once, whoever gets it.
 pub(crate) struct Content<T> {
-    pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers>>,
+    pub(crate) message: Message<T>,
     /// The low part of the id: the message's number among all that the topic took.
     pub(crate) number: u64,
     pub(crate) at: Instant,
@@ -236,16 +241,6 @@ pub(crate) struct Content<T> {
 impl<T> Content<T> {
     pub(crate) fn id(&self, info: &TopicInfo) -> Id {
         Id::from_parts(info.namespace, self.number)
-    }
-
-    pub(crate) fn group(&self) -> Option<&GroupId> {
-        self.headers.as_ref()?.group.as_ref()
-    }
-
-    pub(crate) fn attributes(&self) -> &Attributes {
-        self.headers
-            .as_ref()
-            .map_or(&NO_ATTRIBUTES, |headers| &headers.attributes)
     }
 }
 
@@ -305,13 +300,19 @@ impl<T> Notification<T> {
     }
 
     fn headers(&self) -> Option<&Headers> {
-        self.content().headers.as_deref()
+        self.message().headers.as_deref()
+    }
+
+    /// What was published: the value and all that the publisher said of it.
+    #[must_use]
+    pub fn message(&self) -> &Message<T> {
+        &self.content().message
     }
 
     /// The value that was published.
     #[must_use]
     pub fn value(&self) -> &T {
-        &self.content().value
+        &self.message().value
     }
 
     /// The message's id: the same for every subscription, and in a replay.
@@ -342,13 +343,13 @@ impl<T> Notification<T> {
     /// The attributes; empty where the publisher set none.
     #[must_use]
     pub fn attributes(&self) -> &Attributes {
-        self.content().attributes()
+        self.message().attribute_map()
     }
 
     /// The group, where the publisher named one.
     #[must_use]
     pub fn group(&self) -> Option<&GroupId> {
-        self.content().group()
+        self.message().group_id()
     }
 
     /// The de-duplication id, where the publisher named one.
