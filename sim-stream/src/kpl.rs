@@ -59,7 +59,7 @@ pub use self::aggregate::{
     AddError, AddReason, Aggregated, Aggregator, AggregatorConfig, AggregatorConfigError,
 };
 pub use self::deaggregate::{
-    DeaggregateError, Outside, UserRecord, UserRecords, deaggregate, is_aggregated,
+    DeaggregateError, KeyFault, Outside, UserRecord, UserRecords, deaggregate, is_aggregated,
 };
 
 use bytes::Bytes;

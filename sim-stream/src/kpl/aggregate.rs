@@ -293,7 +293,9 @@ fn encode(message: &AggregatedRecord, message_bytes: usize) -> Bytes {
     debug_assert_eq!(message.encoded_len(), message_bytes);
     let mut data = BytesMut::with_capacity(FRAME_BYTES + message_bytes);
     data.put_slice(&MAGIC);
-    message.encode_raw(&mut data);
+    message
+        .encode(&mut data)
+        .expect("the buffer grows, up to what memory there is");
     let sum = digest(&data[MAGIC.len()..]);
     data.put_slice(&sum);
     data.freeze()

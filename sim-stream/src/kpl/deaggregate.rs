@@ -6,7 +6,7 @@ use std::vec;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::error::KeyError;
+use crate::error::{KeyError, ParseHashKeyError};
 use crate::kpl::wire::{
     EXPLICIT_HASH_KEY_TABLE, Fields, PARTITION_KEY_TABLE, RECORDS, Record, digest,
 };
@@ -89,8 +89,8 @@ pub enum DeaggregateError {
     PartitionKey {
         /// Which entry.
         index: usize,
-        /// What is wrong with it; `None` for what is not UTF-8.
-        reason: Text,
+        /// What is wrong with it.
+        reason: KeyFault,
     },
     /// An entry of the table of explicit hash keys is none.
     #[error("explicit_hash_key_table[{index}]: {reason}")]
@@ -98,20 +98,23 @@ pub enum DeaggregateError {
         /// Which entry.
         index: usize,
         /// What is wrong with it.
-        reason: Text,
+        reason: KeyFault,
     },
 }
 
 /// What is wrong with a key's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Text {
+pub enum KeyFault {
     /// It is not UTF-8.
     #[error("not UTF-8")]
     Encoding,
-    /// It is no key.
+    /// It is no partition key.
     #[error(transparent)]
-    Key(#[from] KeyError),
+    PartitionKey(#[from] KeyError),
+    /// It is no hash key.
+    #[error(transparent)]
+    HashKey(#[from] ParseHashKeyError),
 }
 
 /// Which records of an aggregated one [`UserRecords::within`] drops when some lie outside of the shard's range.
@@ -202,13 +205,13 @@ pub fn deaggregate(
     }))
 }
 
-fn partition_key_of(content: &[u8]) -> Result<PartitionKey, Text> {
-    let text = std::str::from_utf8(content).map_err(|_| Text::Encoding)?;
+fn partition_key_of(content: &[u8]) -> Result<PartitionKey, KeyFault> {
+    let text = std::str::from_utf8(content).map_err(|_| KeyFault::Encoding)?;
     Ok(PartitionKey::new(text)?)
 }
 
-fn hash_key_of(content: &[u8]) -> Result<HashKey, Text> {
-    let text = std::str::from_utf8(content).map_err(|_| Text::Encoding)?;
+fn hash_key_of(content: &[u8]) -> Result<HashKey, KeyFault> {
+    let text = std::str::from_utf8(content).map_err(|_| KeyFault::Encoding)?;
     Ok(text.parse::<HashKey>()?)
 }
 

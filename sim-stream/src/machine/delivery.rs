@@ -33,6 +33,8 @@
 //! A receive, verdict or lapse is O(log n) in the records under way (ordered maps of what is returned and dead), and a
 //! receive looks at each shard once at most. Deadlines stand in a [`Wheel`].
 
+#![cfg_attr(not(test), expect(dead_code, reason = "the handle comes next"))]
+
 mod slots;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::time::Duration;
 
 use sim_core::time::Instant;
@@ -171,8 +174,8 @@ pub(crate) struct Delivery {
     secret: u64,
     /// Shards not read to their end.
     shards: BTreeMap<ShardId, Shard>,
-    /// The shard to begin with.
-    turn: ShardId,
+    /// The shard that was served last; the next receive begins behind it.
+    served: Option<ShardId>,
     slots: Slots,
     /// The slots of the timers.
     timers: Wheel<u32>,
@@ -197,7 +200,7 @@ impl Delivery {
             rules,
             secret,
             shards: BTreeMap::new(),
-            turn: ShardId::new(0),
+            served: None,
             slots: Slots::default(),
             timers: Wheel::new(),
             returned: BTreeMap::new(),
@@ -297,7 +300,7 @@ impl Delivery {
         let max = max.min(usize::try_from(room).unwrap_or(usize::MAX));
         let until = now + visibility.unwrap_or(self.rules.visibility_timeout);
         let before = out.len();
-        self.receive_returned(now, max, until, look, out);
+        self.receive_returned(max, until, look, out);
         let got = out.len() - before;
         if got < max && self.returned.is_empty() {
             self.receive_fresh(now, max - got, until, look, out);
@@ -331,7 +334,7 @@ impl Delivery {
             self.standing.leased -= 1;
             self.come_back(index);
         } else {
-            self.lease_until(index, now + visibility, Kind::Ordinary);
+            self.lease_until(index, now + visibility, Kind::Ordinary, Numbered::AsBefore);
         }
         Ok(())
     }
@@ -380,9 +383,7 @@ impl Delivery {
             match look(shard, position, Asked::Again) {
                 Look::Record(record) => {
                     self.standing.dead_leased += 1;
-                    self.leases += 1;
-                    self.slots[index].lease = self.leases;
-                    self.lease_until(index, until, Kind::Dead);
+                    self.lease_until(index, until, Kind::Dead, Numbered::Anew);
                     out.push(self.leased(index, record, until));
                 }
                 Look::Pending | Look::End | Look::Trimmed { .. } => {
@@ -419,7 +420,7 @@ impl Delivery {
             self.standing.dead_leased -= 1;
             self.lay_out(index);
         } else {
-            self.lease_until(index, now + visibility, Kind::Dead);
+            self.lease_until(index, now + visibility, Kind::Dead, Numbered::AsBefore);
         }
         Ok(())
     }
@@ -437,8 +438,8 @@ impl Delivery {
 
     /// Drops the dead letters that nobody holds and whose retention is over: those below `start` of their shard.
     pub(crate) fn sweep(&mut self, start: &mut impl FnMut(ShardId) -> u64) {
-        let mut from = (ShardId::new(0), 0);
-        while let Some((&(shard, _), _)) = self.dead_at.range(from..).next() {
+        let mut behind = Unbounded;
+        while let Some((&(shard, _), _)) = self.dead_at.range((behind, Unbounded)).next() {
             let start = start(shard);
             while let Some((&place, &serial)) =
                 self.dead_at.range((shard, 0)..(shard, start)).next()
@@ -450,10 +451,7 @@ impl Delivery {
                     self.slots.free(index);
                 }
             }
-            let Some(next) = shard.number().checked_add(1) else {
-                break;
-            };
-            from = (ShardId::new(next), 0);
+            behind = Excluded((shard, u64::MAX));
         }
     }
 
@@ -461,7 +459,6 @@ impl Delivery {
 
     fn receive_returned<R>(
         &mut self,
-        now: Instant,
         max: usize,
         until: Instant,
         look: &mut impl FnMut(ShardId, u64, Asked) -> Look<R>,
@@ -481,7 +478,7 @@ impl Delivery {
                 shard, position, ..
             } = self.slots[index];
             match look(shard, position, Asked::Again) {
-                Look::Record(record) => self.lease(now, index, record, until, out),
+                Look::Record(record) => out.push(self.lease(index, record, until)),
                 Look::Pending | Look::End | Look::Trimmed { .. } => {
                     self.tally.lost.returned += 1;
                     self.slots.free(index);
@@ -490,7 +487,8 @@ impl Delivery {
         }
     }
 
-    /// From the shard whose turn it is onwards, once around.
+    /// From the shard behind the last one served onwards, once around; again when a shard came to its end, since its
+    /// children may have been passed before.
     fn receive_fresh<R>(
         &mut self,
         now: Instant,
@@ -499,35 +497,45 @@ impl Delivery {
         look: &mut impl FnMut(ShardId, u64, Asked) -> Look<R>,
         out: &mut Vec<Leased<R>>,
     ) {
-        let first = self.turn;
         let mut left = max;
-        let mut at = first;
-        let mut wrapped = false;
         loop {
-            let next = if wrapped {
-                self.shards.range(at..first).next()
-            } else {
-                self.shards.range(at..).next()
-            };
-            match next.map(|(shard, _)| *shard) {
-                Some(shard) => {
-                    let took = self.receive_from(shard, now, left, until, look, out);
-                    left -= took;
-                    at = after(shard);
-                    if took > 0 {
-                        self.turn = at;
-                    }
-                    if left == 0 {
-                        return;
-                    }
-                }
-                None if wrapped => return,
-                None => {
-                    wrapped = true;
-                    at = ShardId::new(0);
-                }
+            let shards = self.shards.len();
+            let served = self.served;
+            let behind = served.map_or(Unbounded, Excluded);
+            left = self.receive_among((behind, Unbounded), now, left, until, look, out);
+            if let Some(served) = served {
+                let rest = (Unbounded, Included(served));
+                left = self.receive_among(rest, now, left, until, look, out);
+            }
+            if left == 0 || self.shards.len() == shards {
+                return;
             }
         }
+    }
+
+    /// From the shards of a range of ids, in order; returns how many are still wanted.
+    fn receive_among<R>(
+        &mut self,
+        (mut from, to): (Bound<ShardId>, Bound<ShardId>),
+        now: Instant,
+        max: usize,
+        until: Instant,
+        look: &mut impl FnMut(ShardId, u64, Asked) -> Look<R>,
+        out: &mut Vec<Leased<R>>,
+    ) -> usize {
+        let mut left = max;
+        while left > 0
+            && !is_empty(from, to)
+            && let Some((&shard, _)) = self.shards.range((from, to)).next()
+        {
+            let took = self.receive_from(shard, now, left, until, look, out);
+            if took > 0 {
+                self.served = Some(shard);
+            }
+            left -= took;
+            from = Excluded(shard);
+        }
+        left
     }
 
     fn receive_from<R>(
@@ -557,7 +565,7 @@ impl Delivery {
                 Look::Record(record) => {
                     self.move_to(shard, position + 1);
                     let index = self.slots.take(shard, position, now);
-                    self.lease(now, index, record, until, out);
+                    out.push(self.lease(index, record, until));
                     took += 1;
                 }
                 Look::Pending => break,
@@ -582,23 +590,12 @@ impl Delivery {
         }
     }
 
-    fn lease<R>(
-        &mut self,
-        now: Instant,
-        index: u32,
-        record: R,
-        until: Instant,
-        out: &mut Vec<Leased<R>>,
-    ) {
+    fn lease<R>(&mut self, index: u32, record: R, until: Instant) -> Leased<R> {
         self.standing.leased += 1;
-        self.leases += 1;
         let slot = &mut self.slots[index];
-        slot.lease = self.leases;
         slot.receives = slot.receives.saturating_add(1);
-        self.lease_until(index, until, Kind::Ordinary);
-        let leased = self.leased(index, record, until);
-        out.push(leased);
-        debug_assert!(until >= now);
+        self.lease_until(index, until, Kind::Ordinary, Numbered::Anew);
+        self.leased(index, record, until)
     }
 
     fn leased<R>(&self, index: u32, record: R, until: Instant) -> Leased<R> {
@@ -670,7 +667,11 @@ impl Delivery {
 
     // ---- leases --------------------------------------------------------------------------------------
 
-    fn lease_until(&mut self, index: u32, until: Instant, kind: Kind) {
+    fn lease_until(&mut self, index: u32, until: Instant, kind: Kind, numbered: Numbered) {
+        if numbered == Numbered::Anew {
+            self.leases += 1;
+            self.slots[index].lease = self.leases;
+        }
         let timer = self.timers.insert(until, index);
         self.slots[index].state = match kind {
             Kind::Ordinary => State::Leased { timer },
@@ -722,13 +723,20 @@ impl Delivery {
     }
 }
 
+/// Whether a lease begins, or goes on with another end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbered {
+    Anew,
+    AsBefore,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ordinary,
     Dead,
 }
 
-fn after(shard: ShardId) -> ShardId {
-    // The largest id starts the next round at itself, which is harmless.
-    ShardId::new(shard.number().saturating_add(1).min(ShardId::MAX.number()))
+/// A range that a map refuses: everything up to what is excluded already.
+fn is_empty(from: Bound<ShardId>, to: Bound<ShardId>) -> bool {
+    matches!((from, to), (Excluded(from), Included(to)) if from >= to)
 }

@@ -40,6 +40,9 @@ impl State {
     }
 }
 
+/// So many free slots are no memory worth giving back.
+const KEPT: usize = 1024;
+
 /// Slots by index. Gives its memory back when all are free.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
@@ -73,9 +76,26 @@ impl Slots {
         // No lease has this number.
         slot.lease = 0;
         self.free.push(index);
-        if self.free.len() == self.all.len() {
+        if self.free.len() == self.all.len() && self.all.len() > KEPT {
             *self = Self::default();
         }
+    }
+
+    /// How many are taken.
+    #[cfg(test)]
+    pub(super) fn live(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
+    /// The state of the record at a place, if it is under way.
+    #[cfg(test)]
+    pub(super) fn state_at(&self, shard: ShardId, position: u64) -> Option<State> {
+        self.all
+            .iter()
+            .find(|slot| {
+                (slot.shard, slot.position) == (shard, position) && slot.state != State::Free
+            })
+            .map(|slot| slot.state)
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Slot> {
