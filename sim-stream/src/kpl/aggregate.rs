@@ -181,11 +181,13 @@ impl Aggregator {
         };
         let count = message.records.len();
         let data = match &message.records[..] {
-            [Record {
-                data: Some(data),
-                tags,
-                ..
-            }] if tags.is_empty() && !is_aggregated(data) => data.clone(),
+            [
+                Record {
+                    data: Some(data),
+                    tags,
+                    ..
+                },
+            ] if tags.is_empty() && !is_aggregated(data) => data.clone(),
             _ => encode(&message, message_bytes),
         };
         Some(Aggregated {
@@ -236,9 +238,7 @@ impl Aggregator {
         let hash_entry = |hash_key| entry_len(decimal_len(hash_key));
         entry_len(record.partition_key.as_str().len())
             + record.explicit_hash_key.map_or(0, hash_entry)
-            + entry_len(
-                wire_record(0, record.explicit_hash_key.map(|_| 0), record).encoded_len(),
-            )
+            + entry_len(wire_record(0, record.explicit_hash_key.map(|_| 0), record).encoded_len())
     }
 
     fn push(&mut self, record: UserPut) {

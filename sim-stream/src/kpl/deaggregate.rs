@@ -136,7 +136,9 @@ pub fn is_aggregated(data: &[u8]) -> bool {
 }
 
 fn message_of(data: &[u8]) -> Option<&[u8]> {
-    let (message, sum) = data.strip_prefix(&MAGIC)?.split_last_chunk::<DIGEST_BYTES>()?;
+    let (message, sum) = data
+        .strip_prefix(&MAGIC)?
+        .split_last_chunk::<DIGEST_BYTES>()?;
     (!message.is_empty() && digest(message) == *sum).then_some(message)
 }
 
@@ -193,7 +195,12 @@ pub fn deaggregate(
     }
     for (record, place) in places.iter().enumerate() {
         // The tables may stand behind the records.
-        check_index(record, "partition_key_index", place.partition_key, partition_keys.len())?;
+        check_index(
+            record,
+            "partition_key_index",
+            place.partition_key,
+            partition_keys.len(),
+        )?;
         if let Some(index) = place.hash_key {
             check_index(record, "explicit_hash_key_index", index, hash_keys.len())?;
         }
@@ -201,7 +208,11 @@ pub fn deaggregate(
     Ok(UserRecords(Inner::Aggregated {
         partition_keys,
         hash_keys,
-        places: places.into_iter().enumerate().collect::<Vec<_>>().into_iter(),
+        places: places
+            .into_iter()
+            .enumerate()
+            .collect::<Vec<_>>()
+            .into_iter(),
     }))
 }
 

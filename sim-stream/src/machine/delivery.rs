@@ -38,8 +38,6 @@
 mod slots;
 
 #[cfg(test)]
-mod oracle;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -660,7 +658,8 @@ impl Delivery {
         self.serial += 1;
         let slot = &mut self.slots[index];
         slot.state = State::Dead;
-        self.dead_at.insert((slot.shard, slot.position), self.serial);
+        self.dead_at
+            .insert((slot.shard, slot.position), self.serial);
         self.dead.insert(self.serial, index);
         self.standing.dead += 1;
     }

@@ -1,4 +1,5 @@
 //! KPL aggregation: against a foreign implementation, there and back, and with bytes that mean harm.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
@@ -208,7 +209,10 @@ fn an_aggregator_never_passes_its_bytes_and_fills_them() {
     let mut full = Vec::new();
     for index in 0..200 {
         let before = aggregator.bytes();
-        if let Some(packed) = aggregator.add(put(&format!("key-{index}"), vec![7; 40])).unwrap() {
+        if let Some(packed) = aggregator
+            .add(put(&format!("key-{index}"), vec![7; 40]))
+            .unwrap()
+        {
             assert_eq!(packed.data.len(), before);
             full.push(packed);
         }
@@ -232,7 +236,10 @@ fn an_aggregator_never_passes_its_count() {
     let mut aggregator = Aggregator::new(config).unwrap();
     for index in 0..7_u8 {
         let full = aggregator.add(put("key", vec![index])).unwrap();
-        assert_eq!(full.map(|full| full.records), (index > 0 && index % 3 == 0).then_some(3));
+        assert_eq!(
+            full.map(|full| full.records),
+            (index > 0 && index % 3 == 0).then_some(3)
+        );
     }
     assert_eq!(aggregator.finish().unwrap().records, 1);
     assert_eq!(aggregator.finish(), None);
@@ -316,12 +323,18 @@ fn what_is_malformed_inside_is_an_error_that_names_the_place() {
         error(b"\x0a\x01k\x1a\x02\x1a\x00"),
         "records[0].partition_key_index: missing"
     );
-    assert_eq!(error(b"\x0a\x01k\x1a\x02\x08\x00"), "records[0].data: missing");
+    assert_eq!(
+        error(b"\x0a\x01k\x1a\x02\x08\x00"),
+        "records[0].data: missing"
+    );
     assert_eq!(
         error(b"\x0a\x01k\x1a\x04\x08\x00\x1a\x00\x1a\x02\x08\x00"),
         "records[1].data: missing"
     );
-    assert_eq!(error(b"\x0a\x7fk"), "protobuf: field 1 has 127 bytes, 1 are left");
+    assert_eq!(
+        error(b"\x0a\x7fk"),
+        "protobuf: field 1 has 127 bytes, 1 are left"
+    );
     assert!(error(b"\x0a\x01k\x1a\x04\x08\x00\x1a\x09").starts_with("records[0]: "));
     assert_eq!(error(b"\x0a\x01\xff"), "partition_key_table[0]: not UTF-8");
     assert!(error(b"\x0a\x00").starts_with("partition_key_table[0]: "));
@@ -331,14 +344,20 @@ fn what_is_malformed_inside_is_an_error_that_names_the_place() {
     beyond.extend(b"340282366920938463463374607431768211456");
     assert!(matches!(
         deaggregate(None, framed(&beyond)).unwrap_err(),
-        DeaggregateError::ExplicitHashKey { index: 0, reason: KeyFault::HashKey(_) }
+        DeaggregateError::ExplicitHashKey {
+            index: 0,
+            reason: KeyFault::HashKey(_)
+        }
     ));
 }
 
 #[test]
 fn tables_may_stand_behind_the_records_and_unknown_fields_are_skipped() {
     // Field 9 (varint), the record, then its key, then field 10 (bytes).
-    let records = deaggregate(None, framed(b"\x48\x01\x1a\x05\x08\x00\x1a\x01d\x0a\x01k\x52\x02zz"));
+    let records = deaggregate(
+        None,
+        framed(b"\x48\x01\x1a\x05\x08\x00\x1a\x01d\x0a\x01k\x52\x02zz"),
+    );
     let records: Vec<_> = records.unwrap().collect();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].partition_key, Some(key("k")));
@@ -348,16 +367,18 @@ fn tables_may_stand_behind_the_records_and_unknown_fields_are_skipped() {
 #[test]
 fn a_record_longer_than_any_in_kinesis_is_refused() {
     let error = deaggregate(None, vec![0; MAX_BYTES + 1].into()).unwrap_err();
-    assert_eq!(error.to_string(), "data: 10485761 bytes are more than 10485760");
+    assert_eq!(
+        error.to_string(),
+        "data: 10485761 bytes are more than 10485760"
+    );
 }
 
 // ---- resharding ------------------------------------------------------------------------------------------
 
 #[test]
 fn after_a_reshard_records_outside_of_the_shard_are_dropped() {
-    let at = |hash: u128, data: &'static str| {
-        put("k", data).explicit_hash_key(HashKey::from_u128(hash))
-    };
+    let at =
+        |hash: u128, data: &'static str| put("k", data).explicit_hash_key(HashKey::from_u128(hash));
     let packed = pack(&[at(10, "low"), at(200, "high"), at(20, "low too")]).data;
     let low = HashRange {
         start: HashKey::MIN,
@@ -379,7 +400,12 @@ fn without_an_explicit_hash_key_the_partition_key_decides_what_lies_outside() {
     let (a, b) = (key("a").hash_key(), key("b").hash_key());
     let only_a = HashRange { start: a, end: a };
     assert_ne!(a, b);
-    let packed = pack(&[put("a", &b"1"[..]), put("b", &b"2"[..]), put("a", &b"3"[..])]).data;
+    let packed = pack(&[
+        put("a", &b"1"[..]),
+        put("b", &b"2"[..]),
+        put("a", &b"3"[..]),
+    ])
+    .data;
     let kept: Vec<_> = deaggregate(None, packed)
         .unwrap()
         .within(only_a, Outside::DropEach)

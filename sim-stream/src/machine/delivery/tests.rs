@@ -1,11 +1,13 @@
 //! The rules, one a test, on a manual clock and a log that is only numbers.
 
+mod oracle;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sim_core::time::Instant;
 
-use super::{Asked, Delivery, Ended, Leased, LeaseKey, Look, Lost, OverLimit, Rules, Standing};
+use super::{Asked, Delivery, Ended, LeaseKey, Leased, Look, Lost, OverLimit, Rules, Standing};
 use crate::message::ShardId;
 
 /// A shard of a log: positions from `start` to `end`.
@@ -217,10 +219,23 @@ fn a_forged_receipt_is_refused() {
     let mut bed = Bed::new(RULES, &[1]);
     let key = bed.receive(1)[0].key;
     for forged in [
-        LeaseKey { check: key.check ^ 1, ..key },
-        LeaseKey { lease: key.lease + 1, ..key },
-        LeaseKey { slot: key.slot + 1, ..key },
-        LeaseKey { slot: u32::MAX, lease: u64::MAX, check: u64::MAX },
+        LeaseKey {
+            check: key.check ^ 1,
+            ..key
+        },
+        LeaseKey {
+            lease: key.lease + 1,
+            ..key
+        },
+        LeaseKey {
+            slot: key.slot + 1,
+            ..key
+        },
+        LeaseKey {
+            slot: u32::MAX,
+            lease: u64::MAX,
+            check: u64::MAX,
+        },
     ] {
         assert_eq!(bed.machine.acknowledge(bed.now, forged), Err(Ended));
     }
@@ -240,11 +255,15 @@ fn a_lease_can_be_made_longer_and_shorter() {
     let mut bed = Bed::new(RULES, &[1]);
     let key = bed.receive(1)[0].key;
     bed.now = at(20);
-    bed.machine.change_visibility(bed.now, key, secs(30)).unwrap();
+    bed.machine
+        .change_visibility(bed.now, key, secs(30))
+        .unwrap();
     assert_eq!(bed.machine.next_deadline(), Some(at(50)));
     bed.now = at(49);
     assert_eq!(bed.receive(1), []);
-    bed.machine.change_visibility(bed.now, key, secs(1)).unwrap();
+    bed.machine
+        .change_visibility(bed.now, key, secs(1))
+        .unwrap();
     bed.now = at(50);
     assert_eq!(bed.receive(1)[0].receives, 2);
 }
@@ -253,7 +272,9 @@ fn a_lease_can_be_made_longer_and_shorter() {
 fn a_lease_of_zero_ends_at_once() {
     let mut bed = Bed::new(RULES, &[1]);
     let key = bed.receive(1)[0].key;
-    bed.machine.change_visibility(bed.now, key, secs(0)).unwrap();
+    bed.machine
+        .change_visibility(bed.now, key, secs(0))
+        .unwrap();
     assert_eq!(bed.machine.acknowledge(bed.now, key), Err(Ended));
     assert_eq!(bed.receive(1)[0].receives, 2);
 }
@@ -301,12 +322,18 @@ fn the_last_release_makes_a_record_dead_at_once() {
         bed.machine.release(bed.now, key, secs(5)).unwrap();
         bed.now = bed.now + secs(5);
     }
-    assert_eq!((bed.machine.standing().dead, bed.machine.standing().delayed), (1, 0));
+    assert_eq!(
+        (bed.machine.standing().dead, bed.machine.standing().delayed),
+        (1, 0)
+    );
 }
 
 #[test]
 fn without_dead_letters_a_record_comes_back_for_ever() {
-    let rules = Rules { max_receives: None, ..RULES };
+    let rules = Rules {
+        max_receives: None,
+        ..RULES
+    };
     let mut bed = Bed::new(rules, &[1]);
     for receives in 1..=2_000 {
         assert_eq!(bed.receive(1)[0].receives, receives);
@@ -323,16 +350,26 @@ fn dead_letters_have_leases_of_their_own() {
     assert_eq!(bed.receive_dead(10), []);
     // An ordinary verdict does not take a dead letter, nor the other way round.
     assert_eq!(bed.machine.acknowledge(bed.now, dead[0].key), Err(Ended));
-    assert_eq!(bed.machine.release(bed.now, dead[0].key, secs(0)), Err(Ended));
-    bed.machine.change_dead_visibility(bed.now, dead[0].key, secs(5)).unwrap();
+    assert_eq!(
+        bed.machine.release(bed.now, dead[0].key, secs(0)),
+        Err(Ended)
+    );
+    bed.machine
+        .change_dead_visibility(bed.now, dead[0].key, secs(5))
+        .unwrap();
     bed.now = bed.now + secs(5);
     assert_eq!(places(&bed.receive_dead(10)), [(0, 0)]);
-    assert_eq!(bed.machine.acknowledge_dead(bed.now, dead[0].key), Err(Ended));
+    assert_eq!(
+        bed.machine.acknowledge_dead(bed.now, dead[0].key),
+        Err(Ended)
+    );
     bed.now = bed.now + secs(25);
     // However often they are received, they stay.
     let dead = bed.receive_dead(10);
     assert_eq!(places(&dead), [(0, 1)]);
-    bed.machine.change_dead_visibility(bed.now, dead[0].key, secs(0)).unwrap();
+    bed.machine
+        .change_dead_visibility(bed.now, dead[0].key, secs(0))
+        .unwrap();
     let dead = bed.receive_dead(10);
     assert_eq!(bed.machine.acknowledge_dead(bed.now, dead[0].key), Ok(()));
     assert_eq!(bed.machine.tally().acknowledged_dead, 1);
@@ -341,7 +378,10 @@ fn dead_letters_have_leases_of_their_own() {
     let key = bed.receive(1)[0].key;
     assert_eq!(bed.machine.acknowledge_dead(bed.now, key), Err(Ended));
     assert_eq!(bed.machine.restore(bed.now, key), Err(Ended));
-    assert_eq!(bed.machine.change_dead_visibility(bed.now, key, secs(0)), Err(Ended));
+    assert_eq!(
+        bed.machine.change_dead_visibility(bed.now, key, secs(0)),
+        Err(Ended)
+    );
     assert_eq!(bed.machine.acknowledge(bed.now, key), Ok(()));
 }
 
@@ -366,7 +406,10 @@ fn a_restored_dead_letter_begins_anew() {
 
 #[test]
 fn no_more_are_in_flight_than_allowed() {
-    let rules = Rules { max_in_flight: 3, ..RULES };
+    let rules = Rules {
+        max_in_flight: 3,
+        ..RULES
+    };
     let mut bed = Bed::new(rules, &[10]);
     let got = bed.receive(2);
     assert_eq!(bed.receive(10).len(), 1);
@@ -381,7 +424,10 @@ fn no_more_are_in_flight_than_allowed() {
 
 #[test]
 fn the_oldest_dead_letter_leaves_when_there_are_too_many() {
-    let rules = Rules { max_dead_letters: 2, ..RULES };
+    let rules = Rules {
+        max_dead_letters: 2,
+        ..RULES
+    };
     let mut bed = Bed::new(rules, &[3]);
     for _ in 0..3 {
         bed.receive(3);
@@ -396,7 +442,11 @@ fn the_oldest_dead_letter_leaves_when_there_are_too_many() {
         let key = bed.machine.slots[0].lease;
         assert!(key > 0);
         bed.now = bed.now + secs(1);
-        let got = LeaseKey { check: bed.machine.check(0, key), slot: 0, lease: key };
+        let got = LeaseKey {
+            check: bed.machine.check(0, key),
+            slot: 0,
+            lease: key,
+        };
         bed.machine.release(bed.now, got, secs(0)).unwrap();
     }
     assert_eq!(bed.machine.tally().lost.dead_overflow, 2);
@@ -409,7 +459,10 @@ fn what_retention_takes_before_its_first_receive_is_counted() {
     bed.receive(2);
     bed.span(0).start = 6;
     assert_eq!(places(&bed.receive(10)), [(0, 6), (0, 7), (0, 8), (0, 9)]);
-    let lost = Lost { unread: 4, ..Lost::default() };
+    let lost = Lost {
+        unread: 4,
+        ..Lost::default()
+    };
     assert_eq!(bed.machine.tally().lost, lost);
 }
 
@@ -453,9 +506,7 @@ fn dead_letters_whose_retention_is_over_are_swept() {
 #[test]
 fn shards_take_turns() {
     let mut bed = Bed::new(RULES, &[5, 5, 5]);
-    let turns: Vec<u32> = (0..6)
-        .map(|_| places(&bed.receive(1))[0].0)
-        .collect();
+    let turns: Vec<u32> = (0..6).map(|_| places(&bed.receive(1))[0].0).collect();
     assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
     // One receive takes from as many as it needs.
     assert_eq!(bed.receive(9).len(), 9);
@@ -523,7 +574,10 @@ fn a_lower_limit_of_receives_also_counts_for_what_is_back_already() {
         let key = bed.receive(1)[0].key;
         bed.machine.release(bed.now, key, secs(0)).unwrap();
     }
-    bed.machine.set_rules(Rules { max_receives: Some(2), ..RULES });
+    bed.machine.set_rules(Rules {
+        max_receives: Some(2),
+        ..RULES
+    });
     assert_eq!(bed.receive(1), []);
     assert_eq!(bed.machine.standing().dead, 1);
 }

@@ -6,31 +6,59 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sim_core::time::Instant;
 
-use super::tests::{Place, RULES, Span, Spans, shard};
-use super::{Delivery, Ended, LeaseKey, Leased, OverLimit, Rules, Standing};
+use super::{Place, RULES, Span, Spans, shard};
+use crate::machine::delivery::slots;
+use crate::machine::delivery::{Delivery, Ended, LeaseKey, Leased, OverLimit, Rules, Standing};
 use crate::message::ShardId;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append { shard: usize, records: u64 },
-    Close { shard: usize },
-    Merge { shard: usize },
-    Trim { shard: usize, records: u64 },
-    Receive { max: usize, visibility: Option<u64> },
-    ReceiveDead { max: usize },
+    Append {
+        shard: usize,
+        records: u64,
+    },
+    Close {
+        shard: usize,
+    },
+    Merge {
+        shard: usize,
+    },
+    Trim {
+        shard: usize,
+        records: u64,
+    },
+    Receive {
+        max: usize,
+        visibility: Option<u64>,
+    },
+    ReceiveDead {
+        max: usize,
+    },
     /// A verdict under any receipt that was ever given.
-    Verdict { receipt: prop::sample::Index, verdict: Verdict },
-    Forged { check: u64, slot: u32, lease: u64, verdict: Verdict },
-    Wait { seconds: u64 },
+    Verdict {
+        receipt: prop::sample::Index,
+        verdict: Verdict,
+    },
+    Forged {
+        check: u64,
+        slot: u32,
+        lease: u64,
+        verdict: Verdict,
+    },
+    Wait {
+        seconds: u64,
+    },
     Sweep,
-    Limit { receives: Option<u32> },
+    Limit {
+        receives: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Verdict {
     Acknowledge,
     Change(u64),
-    Release(u64),
+    PutBack(u64),
     AcknowledgeDead,
     ChangeDead(u64),
     Restore,
@@ -40,7 +68,7 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         4 => Just(Verdict::Acknowledge),
         2 => (0..50_u64).prop_map(Verdict::Change),
-        2 => (0..50_u64).prop_map(Verdict::Release),
+        2 => (0..50_u64).prop_map(Verdict::PutBack),
         1 => Just(Verdict::AcknowledgeDead),
         1 => (0..50_u64).prop_map(Verdict::ChangeDead),
         2 => Just(Verdict::Restore),
@@ -156,7 +184,10 @@ impl Oracle {
             .filter(|(place, entry)| {
                 entry.state == State::Returned
                     && self.is_there(**place)
-                    && self.rules.max_receives.is_none_or(|max| entry.receives < max)
+                    && self
+                        .rules
+                        .max_receives
+                        .is_none_or(|max| entry.receives < max)
             })
             .count() as u64;
         visible + returned
@@ -203,8 +234,8 @@ impl Oracle {
             }
             if entry.state == State::Returned {
                 match machine.slots.state_at(place.0, place.1) {
-                    Some(super::State::Returned) => {}
-                    Some(super::State::Dead) => {
+                    Some(slots::State::Returned) => {}
+                    Some(slots::State::Dead) => {
                         assert!(max.is_some_and(|max| entry.receives >= max));
                         self.dead_letters_made += 1;
                         entry.state = State::Dead;
@@ -243,16 +274,20 @@ impl Oracle {
         entry.state = match (entry.state, verdict) {
             (State::Leased { .. }, Verdict::Acknowledge)
             | (State::DeadLeased { .. }, Verdict::AcknowledgeDead) => State::Acknowledged,
-            (State::Leased { .. }, Verdict::Change(0) | Verdict::Release(0)) => back(entry),
-            (State::Leased { .. }, Verdict::Change(s)) => State::Leased { lease, until: seconds(s) },
-            (State::Leased { .. }, Verdict::Release(s)) => match back(entry) {
+            (State::Leased { .. }, Verdict::Change(0) | Verdict::PutBack(0)) => back(entry),
+            (State::Leased { .. }, Verdict::Change(s)) => State::Leased {
+                lease,
+                until: seconds(s),
+            },
+            (State::Leased { .. }, Verdict::PutBack(s)) => match back(entry) {
                 State::Dead => State::Dead,
                 _ => State::Delayed { until: seconds(s) },
             },
             (State::DeadLeased { .. }, Verdict::ChangeDead(0)) => State::Dead,
-            (State::DeadLeased { .. }, Verdict::ChangeDead(s)) => {
-                State::DeadLeased { lease, until: seconds(s) }
-            }
+            (State::DeadLeased { .. }, Verdict::ChangeDead(s)) => State::DeadLeased {
+                lease,
+                until: seconds(s),
+            },
             (State::DeadLeased { .. }, Verdict::Restore) => {
                 entry.receives = 0;
                 State::Returned
@@ -264,12 +299,17 @@ impl Oracle {
     }
 }
 
-fn apply(machine: &mut Delivery, now: Instant, key: LeaseKey, verdict: Verdict) -> Result<(), Ended> {
+fn apply(
+    machine: &mut Delivery,
+    now: Instant,
+    key: LeaseKey,
+    verdict: Verdict,
+) -> Result<(), Ended> {
     let secs = Duration::from_secs;
     match verdict {
         Verdict::Acknowledge => machine.acknowledge(now, key),
         Verdict::Change(s) => machine.change_visibility(now, key, secs(s)),
-        Verdict::Release(s) => machine.release(now, key, secs(s)),
+        Verdict::PutBack(s) => machine.release(now, key, secs(s)),
         Verdict::AcknowledgeDead => machine.acknowledge_dead(now, key),
         Verdict::ChangeDead(s) => machine.change_dead_visibility(now, key, secs(s)),
         Verdict::Restore => machine.restore(now, key),
@@ -285,7 +325,11 @@ struct Pair {
 
 impl Pair {
     fn new(max_in_flight: usize) -> Self {
-        let rules = Rules { max_in_flight, max_dead_letters: 10_000, ..RULES };
+        let rules = Rules {
+            max_in_flight,
+            max_dead_letters: 10_000,
+            ..RULES
+        };
         let mut pair = Self {
             machine: Delivery::new(rules, 42),
             oracle: Oracle {
@@ -333,7 +377,10 @@ impl Pair {
                 let id = self.open_shard(*shard);
                 let span = self.oracle.spans.0.get_mut(&id).unwrap();
                 for position in span.end..span.end + records {
-                    let entry = Entry { state: State::Unread, receives: 0 };
+                    let entry = Entry {
+                        state: State::Unread,
+                        receives: 0,
+                    };
                     self.oracle.all.insert((id, position), entry);
                 }
                 span.end += records;
@@ -368,14 +415,25 @@ impl Pair {
                     assert_eq!(said, self.oracle.judge(key.lease, *verdict));
                 }
             }
-            Op::Forged { check, slot, lease, verdict } => {
-                let key = LeaseKey { check: *check, slot: *slot, lease: *lease };
+            Op::Forged {
+                check,
+                slot,
+                lease,
+                verdict,
+            } => {
+                let key = LeaseKey {
+                    check: *check,
+                    slot: *slot,
+                    lease: *lease,
+                };
                 if !self.receipts.contains(&key) {
                     let said = apply(&mut self.machine, self.oracle.now, key, *verdict);
                     assert_eq!(said, Err(Ended));
                 }
             }
-            Op::Wait { seconds } => self.oracle.now = self.oracle.now + Duration::from_secs(*seconds),
+            Op::Wait { seconds } => {
+                self.oracle.now = self.oracle.now + Duration::from_secs(*seconds)
+            }
             Op::Sweep => {
                 let spans = &self.oracle.spans;
                 self.machine.sweep(&mut |shard| spans.0[&shard].start);
@@ -432,7 +490,10 @@ impl Pair {
         self.machine.serve(now);
         self.machine.sweep(sweep);
         self.lose_dead();
-        let expected = self.oracle.count(|state| state == State::Dead).min(max as u64);
+        let expected = self
+            .oracle
+            .count(|state| state == State::Dead)
+            .min(max as u64);
         let got = self.machine.receive_dead(now, max, None, look, &mut out);
         assert_eq!((got, got as u64), (out.len(), expected));
         for leased in &out {
@@ -471,15 +532,25 @@ impl Pair {
         assert_eq!(tally.acknowledged + tally.acknowledged_dead, acknowledged);
         let lost = tally.lost.unread + tally.lost.returned + tally.lost.dead;
         assert_eq!(lost, count(|state| state == State::Lost));
-        let next = self.oracle.all.values().filter_map(|entry| match entry.state {
-            State::Leased { until, .. }
-            | State::Delayed { until }
-            | State::DeadLeased { until, .. } => Some(until),
-            _ => None,
-        });
+        let next = self
+            .oracle
+            .all
+            .values()
+            .filter_map(|entry| match entry.state {
+                State::Leased { until, .. }
+                | State::Delayed { until }
+                | State::DeadLeased { until, .. } => Some(until),
+                _ => None,
+            });
         assert_eq!(self.machine.next_deadline(), next.min());
         assert_eq!(self.machine.slots.live() as u64, {
-            let Standing { leased, delayed, returned, dead, dead_leased } = standing;
+            let Standing {
+                leased,
+                delayed,
+                returned,
+                dead,
+                dead_leased,
+            } = standing;
             leased + delayed + returned + dead + dead_leased
         });
     }
@@ -494,7 +565,7 @@ impl Pair {
             self.oracle.now = self.oracle.now + Duration::from_secs(60);
             let from = self.receipts.len();
             self.receive(7, None);
-            for key in self.receipts[from..].to_vec() {
+            for key in self.receipts.split_off(from) {
                 let now = self.oracle.now;
                 assert_eq!(self.machine.acknowledge(now, key), Ok(()));
                 self.oracle.judge(key.lease, Verdict::Acknowledge).unwrap();
