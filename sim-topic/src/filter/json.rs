@@ -251,8 +251,8 @@ fn special(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let marks = (zeros(word ^ ONES * 0x22)
-            | zeros(word ^ ONES * 0x5c)
+        let marks = (zeros(word ^ (ONES * 0x22))
+            | zeros(word ^ (ONES * 0x5c))
             | (word.wrapping_sub(ONES * 0x20) & !word))
             & HIGHS;
         if marks != 0 {
