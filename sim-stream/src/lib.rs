@@ -3,17 +3,31 @@
 #![forbid(unsafe_code)]
 
 mod builder;
-mod config;
-mod cursor;
-mod error;
+pub mod config;
+pub mod error;
 mod fan_out;
 mod group;
 #[cfg(feature = "kpl")]
 pub mod kpl;
-mod machine;
-mod message;
+pub mod machine;
+pub mod message;
 mod queue;
 mod seams;
-mod stats;
-mod stream;
+pub mod stats;
 mod token;
+
+pub use crate::config::{
+    KeyHash, Limits, Memory, OnDemandLimits, RecordDistribution, ReshardingLimits, StreamConfig,
+    StreamMode, Throughput, WhenFull,
+};
+pub use crate::error::{
+    BatchError, BatchRefusal, CheckpointError, ConfigError, ConsumerError, IteratorError, KeyError,
+    ListShardsError, MergeError, ModeError, ParseHashKeyError, ParseSequenceNumberError,
+    ParseShardIdError, PutError, ReadError, RecordSizeError, Refusal, Resource, RetentionError,
+    SplitError, SubscribeError, TokenError, UpdateCountError, WrongSequenceNumber,
+};
+pub use crate::message::{
+    Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
+    ShardFilter, ShardId, ShardInfo, StartingPosition,
+};
+pub use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};
