@@ -55,9 +55,6 @@ pub enum ConfigError {
     /// A limit on bytes was asked for, but the topic does not know the size of its messages.
     #[error("limits.message_bytes: needs Builder::size or Builder::body, or a topic of Payload")]
     NoSize,
-    /// Only a FIFO topic has an archive.
-    #[error("archive: only a FIFO topic has one")]
-    ArchiveOnStandard,
     /// A filter policy matches message bodies, but the topic does not know the body of its messages.
     #[error("filter: matching bodies needs Builder::body, or a topic of Payload")]
     NoBody,

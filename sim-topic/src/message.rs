@@ -7,6 +7,7 @@ use std::str::FromStr;
 use sim_core::attributes::Attributes;
 use sim_core::clock::Clock;
 use sim_core::id::Id;
+use sim_core::log::Entry;
 use sim_core::sync::Arc;
 use sim_core::time::{Instant, Timestamp};
 
@@ -59,6 +60,20 @@ impl<T> Message<T> {
 
     pub(crate) fn headers_mut(&mut self) -> &mut Headers {
         self.headers.get_or_insert_default()
+    }
+
+    /// A message that is published again gets a place of its own.
+    pub(crate) fn forget_sequence(&mut self) {
+        if let Some(headers) = &mut self.headers {
+            headers.sequence = None;
+        }
+    }
+
+    /// For a topic that does not de-duplicate.
+    pub(crate) fn forget_deduplication(&mut self) {
+        if let Some(headers) = &mut self.headers {
+            headers.deduplication_id = None;
+        }
     }
 
     /// Gives the message a subject: a line of text beside the payload.
@@ -250,15 +265,33 @@ pub(crate) struct Shared<T> {
     pub(crate) info: Arc<TopicInfo>,
 }
 
+/// A message as it stands in the log of the receivers: in place when only they get it.
+pub(crate) enum Logged<T> {
+    Inline(Content<T>),
+    Shared(Arc<Shared<T>>),
+}
+
+impl<T> Logged<T> {
+    #[inline]
+    pub(crate) fn content(&self) -> &Content<T> {
+        match self {
+            Self::Inline(content) => content,
+            Self::Shared(shared) => &shared.content,
+        }
+    }
+}
+
 /// Where a notification's message stands.
 enum Body<T> {
     Shared(Arc<Shared<T>>),
+    Logged(Entry<Logged<T>>, Arc<TopicInfo>),
 }
 
 impl<T> Clone for Body<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Shared(shared) => Self::Shared(Arc::clone(shared)),
+            Self::Logged(entry, info) => Self::Logged(entry.clone(), Arc::clone(info)),
         }
     }
 }
@@ -287,15 +320,29 @@ impl<T> Notification<T> {
         }
     }
 
-    fn content(&self) -> &Content<T> {
-        match &self.body {
-            Body::Shared(shared) => &shared.content,
+    pub(crate) const fn logged(
+        entry: Entry<Logged<T>>,
+        info: Arc<TopicInfo>,
+        subscription: SubscriptionId,
+    ) -> Self {
+        Self {
+            body: Body::Logged(entry, info),
+            subscription,
+            replayed: false,
         }
     }
 
-    fn info(&self) -> &TopicInfo {
+    pub(crate) fn content(&self) -> &Content<T> {
+        match &self.body {
+            Body::Shared(shared) => &shared.content,
+            Body::Logged(entry, _) => entry.value().content(),
+        }
+    }
+
+    pub(crate) fn info(&self) -> &TopicInfo {
         match &self.body {
             Body::Shared(shared) => &shared.info,
+            Body::Logged(_, info) => info,
         }
     }
 

@@ -60,6 +60,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    pub(crate) const fn start(&self) -> u64 {
+        self.start
+    }
+
     pub(crate) fn lagged(&self) -> u64 {
         self.lagged.load(Ordering::Relaxed)
     }

@@ -55,6 +55,8 @@ pub(crate) struct Sub<T> {
     pub(crate) target: Target<T>,
     /// One of [`mode`].
     pub(crate) mode: AtomicU8,
+    /// Whether it ever got messages: an endpoint that was confirmed, or what needs no confirmation.
+    pub(crate) was_confirmed: AtomicBool,
     /// Whether it stands in the driver's queue.
     pub(crate) queued: AtomicBool,
     pub(crate) tally: Tally,
@@ -288,6 +290,7 @@ impl<T: Send + Sync + 'static> Sub<T> {
             name: name.into_boxed_str(),
             target,
             mode: AtomicU8::new(mode),
+            was_confirmed: AtomicBool::new(mode != self::mode::UNCONFIRMED),
             queued: AtomicBool::new(false),
             tally: Tally::default(),
             rules: Snapshot::new(rules),

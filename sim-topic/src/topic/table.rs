@@ -98,6 +98,29 @@ impl<T: Send + Sync + 'static> Table<T> {
             }
         }
     }
+
+    /// Calls `each` with every subscription that listens and what its filter says; counts nothing.
+    pub(crate) fn verdicts(
+        &self,
+        message: &Message<T>,
+        body: Option<fn(&T) -> &[u8]>,
+        mut each: impl FnMut(&Arc<Sub<T>>, Option<Reason>),
+    ) {
+        for sub in &self.plain {
+            each(sub, None);
+        }
+        for (sub, closure) in &self.closures {
+            if is_listening(sub) {
+                let passes = passes(message, closure);
+                each(sub, (!passes).then_some(Reason::MessageAttributes));
+            }
+        }
+        for (sub, policy) in &self.policies {
+            if is_listening(sub) {
+                each(sub, verdict(message, policy, body));
+            }
+        }
+    }
 }
 
 fn is_listening<T: Send + Sync + 'static>(sub: &Sub<T>) -> bool {
