@@ -1,5 +1,6 @@
 //! The handle: puts, cursors, shards, statistics.
 
+mod batch;
 pub(crate) mod limits;
 pub(crate) mod put;
 pub(crate) mod reshard;
@@ -14,6 +15,7 @@ use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
+pub use self::reshard::ShardPage;
 use self::shared::{Shard, Shared, count};
 use crate::builder::Builder;
 use crate::config::StreamConfig;

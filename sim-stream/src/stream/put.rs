@@ -1,6 +1,6 @@
-//! Putting: one record, a batch, and waiting for room.
+//! Putting a record, at once or waiting for room.
 
-use sim_core::log::AppendError;
+use sim_core::log::{AppendError, Log};
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
@@ -8,8 +8,8 @@ use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
 use super::Stream;
 use super::shared::{Shard, Shared, Stored, Table, count};
-use crate::config::{RecordDistribution, WhenFull};
-use crate::error::{BatchError, BatchRefusal, PutError, Refusal};
+use crate::config::RecordDistribution;
+use crate::error::{PutError, Refusal};
 use crate::message::{HashKey, PartitionKey, Placed, Record, SequenceNumber};
 
 /// How often a put follows a reshard before it holds the next one up.
@@ -27,7 +27,7 @@ pub(crate) struct Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    fn of<T>(record: &'a Record<T>) -> Self {
+    pub(super) fn of<T>(record: &'a Record<T>) -> Self {
         Self {
             key: record.key.as_ref().map(PartitionKey::as_str),
             explicit: record.explicit_hash_key,
@@ -130,79 +130,6 @@ impl<T: Send + Sync + 'static> Stream<T> {
             outcome = shared.waited(waited, slot);
         }
     }
-
-    /// Puts each record for itself and reports on each, in order: `PutRecords`. One that is refused does not hold
-    /// up the others, so the order of a key is kept only among those that are taken.
-    ///
-    /// # Errors
-    /// [`BatchError`] with all records when the batch is empty, too long or too large, or the stream is closed; else
-    /// each record's own.
-    pub fn try_put_batch<I>(
-        &self,
-        records: I,
-    ) -> Result<Vec<Result<Placed, PutError<T>>>, BatchError<T>>
-    where
-        I: IntoIterator,
-        I::Item: Into<Record<T>>,
-    {
-        self.shared()
-            .put_batch(records.into_iter().map(Into::into).collect())
-    }
-
-    /// Puts each record, waiting where [`put`](Self::put) would, and reports on each, in order.
-    ///
-    /// # Errors
-    /// As [`try_put_batch`](Self::try_put_batch), but for what waiting cures.
-    ///
-    /// # Cancel safety
-    /// A future dropped in between has put a prefix of what had to wait, and drops the rest.
-    pub async fn put_batch<I>(
-        &self,
-        records: I,
-    ) -> Result<Vec<Result<Placed, PutError<T>>>, BatchError<T>>
-    where
-        I: IntoIterator,
-        I::Item: Into<Record<T>>,
-    {
-        let records: Vec<Record<T>> = records.into_iter().map(Into::into).collect();
-        let shared = self.shared();
-        if let Some(reason) = shared.check_batch(&records) {
-            return Err(BatchError { records, reason });
-        }
-        shared.counters.add(count::BATCHES, 1);
-        let mut results = Vec::with_capacity(records.len());
-        for record in records {
-            results.push(self.put(record).await);
-        }
-        shared.count_batch(&results);
-        Ok(results)
-    }
-
-    /// Puts each record, blocking the thread where [`put`](Self::put) would wait, and reports on each, in order.
-    ///
-    /// # Errors
-    /// As [`put_batch`](Self::put_batch).
-    pub fn put_batch_blocking<I>(
-        &self,
-        records: I,
-    ) -> Result<Vec<Result<Placed, PutError<T>>>, BatchError<T>>
-    where
-        I: IntoIterator,
-        I::Item: Into<Record<T>>,
-    {
-        let records: Vec<Record<T>> = records.into_iter().map(Into::into).collect();
-        let shared = self.shared();
-        if let Some(reason) = shared.check_batch(&records) {
-            return Err(BatchError { records, reason });
-        }
-        shared.counters.add(count::BATCHES, 1);
-        let results: Vec<_> = records
-            .into_iter()
-            .map(|record| self.put_blocking(record))
-            .collect();
-        shared.count_batch(&results);
-        Ok(results)
-    }
 }
 
 impl Stream<()> {
@@ -226,9 +153,11 @@ impl Stream<()> {
             explicit: None,
             after: None,
         };
-        self.shared()
-            .put_parts(route, (), data)
-            .map_err(|((), reason)| reason)
+        let shared = self.shared();
+        shared.place(route, (), data).map_err(|((), reason)| {
+            shared.count_refusal(&reason);
+            reason
+        })
     }
 }
 
@@ -242,8 +171,15 @@ enum Outcome<T> {
 }
 
 impl<T: Send + Sync + 'static> Shared<T> {
+    /// Puts a record at once. What is refused is counted.
     #[inline]
     pub(crate) fn put(&self, record: Record<T>) -> Result<Placed, PutError<T>> {
+        self.put_uncounted(record)
+            .inspect_err(|error| self.count_refusal(&error.reason))
+    }
+
+    #[inline]
+    fn put_uncounted(&self, record: Record<T>) -> Result<Placed, PutError<T>> {
         let Record {
             key,
             explicit_hash_key,
@@ -256,7 +192,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             explicit: explicit_hash_key,
             after,
         };
-        match self.put_parts(route, value, &data) {
+        match self.place(route, value, &data) {
             Ok(placed) => Ok(placed),
             Err((value, reason)) => {
                 let record = Record {
@@ -269,18 +205,6 @@ impl<T: Send + Sync + 'static> Shared<T> {
                 Err(PutError::new(record, reason))
             }
         }
-    }
-
-    /// Puts what a record holds. What is refused is counted here.
-    #[inline]
-    fn put_parts(
-        &self,
-        route: Route<'_>,
-        value: T,
-        data: &[u8],
-    ) -> Result<Placed, (T, Refusal)> {
-        self.place(route, value, data)
-            .inspect_err(|(_, reason)| self.count_refusal(reason))
     }
 
     #[inline]
@@ -296,12 +220,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         {
             return Err((value, reason));
         }
-        let mut stored = Stored {
-            arrived: now,
-            // A key has at most 256 characters.
-            key_len: u16::try_from(key.len()).unwrap_or(u16::MAX),
-            value,
-        };
+        let mut stored = Stored::new(now, key, value);
         for attempt in 0..=OPTIMISTIC {
             // The last attempt lets no reshard in between.
             let held = (attempt == OPTIMISTIC).then(|| self.control.lock());
@@ -324,8 +243,10 @@ impl<T: Send + Sync + 'static> Shared<T> {
                     });
                 }
                 Err(AppendError::Closed(back)) => stored = back,
-                Err(AppendError::TooLarge { value, limit, .. }) => {
-                    return Err((value.value, Refusal::TooLarge { bytes, limit }));
+                Err(error) => {
+                    let limit = Log::<Stored<T>>::TAIL_LIMIT;
+                    let value = error.into_value().value;
+                    return Err((value, Refusal::TooLarge { bytes, limit }));
                 }
             }
             drop(table);
@@ -337,7 +258,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     #[inline]
-    fn route<'a>(&self, table: &'a Table<T>, route: &Route<'_>) -> Option<&'a Arc<Shard<T>>> {
+    pub(super) fn route<'a>(&self, table: &'a Table<T>, route: &Route<'_>) -> Option<&'a Arc<Shard<T>>> {
         if self.config.distribution == RecordDistribution::Auto {
             let open = table.open();
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -351,13 +272,13 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     #[inline]
-    fn bytes_of(&self, key: &str, value: &T, data: &[u8]) -> usize {
+    pub(super) fn bytes_of(&self, key: &str, value: &T, data: &[u8]) -> usize {
         let measured = self.size.map_or(0, |size| size(value));
         key.len().saturating_add(data.len()).saturating_add(measured)
     }
 
     #[inline]
-    fn check(&self, route: &Route<'_>, bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn check(&self, route: &Route<'_>, bytes: usize) -> Result<(), Refusal> {
         let limit = self.max_record_bytes.load(Ordering::Relaxed);
         if bytes as u64 > limit {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -391,24 +312,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
-    fn count_batch(&self, results: &[Result<Placed, PutError<T>>]) {
-        let (mut taken, mut throttled, mut failed) = (0, 0, 0);
-        for result in results {
-            match result {
-                Ok(_) => taken += 1,
-                Err(error) if error.is_throttled() => throttled += 1,
-                Err(_) => failed += 1,
-            }
-        }
-        let counters = &self.counters;
-        counters.add(count::BATCH_RECORDS, results.len() as u64);
-        counters.add(count::BATCHES_TAKEN, u64::from(taken > 0));
-        counters.add(count::BATCH_TAKEN, taken);
-        counters.add(count::BATCH_THROTTLED, throttled);
-        counters.add(count::BATCH_FAILED, failed);
-    }
-
-    fn count_refusal(&self, reason: &Refusal) {
+    pub(super) fn count_refusal(&self, reason: &Refusal) {
         self.counters.add(count::REFUSED, 1);
         if let Refusal::Full { .. } = reason {
             self.counters.add(count::REFUSED_FULL, 1);
@@ -416,21 +320,28 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     fn put_or_wait(&self, record: Record<T>, deadline: Instant) -> Outcome<T> {
-        match self.put(record) {
-            Ok(placed) => Outcome::Done(Ok(placed)),
-            Err(PutError { record, reason }) => match reason {
-                Refusal::Full { .. } => Outcome::Full(*record),
-                Refusal::Throttled { retry_at, .. } if !retry_at.is_never() => {
-                    let present = self.clock.now();
-                    if present >= deadline {
-                        Outcome::Done(Err(PutError::new(*record, Refusal::Elapsed)))
-                    } else {
-                        Outcome::Throttled(*record, retry_at.min(deadline))
-                    }
-                }
-                reason => Outcome::Done(Err(PutError { record, reason })),
-            },
+        let PutError { record, reason } = match self.put_uncounted(record) {
+            Ok(placed) => return Outcome::Done(Ok(placed)),
+            Err(error) => error,
+        };
+        match reason {
+            Refusal::Full { .. } => Outcome::Full(*record),
+            Refusal::Throttled { retry_at, .. }
+                if !retry_at.is_never() && (deadline.is_never() || self.clock.now() < deadline) =>
+            {
+                Outcome::Throttled(*record, retry_at.min(deadline))
+            }
+            Refusal::Throttled { retry_at, .. } if !retry_at.is_never() => self.elapsed(*record),
+            reason => {
+                self.count_refusal(&reason);
+                Outcome::Done(Err(PutError { record, reason }))
+            }
         }
+    }
+
+    fn elapsed(&self, record: Record<T>) -> Outcome<T> {
+        self.count_refusal(&Refusal::Elapsed);
+        Outcome::Done(Err(PutError::new(record, Refusal::Elapsed)))
     }
 
     fn attempt_put(&self, slot: &mut Option<Record<T>>, deadline: Instant) -> Attempt<Outcome<T>> {
@@ -455,9 +366,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     ) -> Outcome<T> {
         match (waited, slot) {
             (Ok(outcome), _) => outcome,
-            (Err(Elapsed), Some(record)) => {
-                Outcome::Done(Err(PutError::new(record, Refusal::Elapsed)))
-            }
+            (Err(Elapsed), Some(record)) => self.elapsed(record),
             (Err(Elapsed), None) => unreachable!("a put that waits keeps its record"),
         }
     }
@@ -467,39 +376,5 @@ impl<T: Send + Sync + 'static> Shared<T> {
         self.full()?;
         self.serve(now);
         self.full()
-    }
-
-    fn check_batch(&self, records: &[Record<T>]) -> Option<BatchRefusal> {
-        let limits = &self.config.limits;
-        if records.is_empty() || records.len() > limits.batch_records {
-            return Some(BatchRefusal::Records {
-                records: records.len(),
-                limit: limits.batch_records,
-            });
-        }
-        let bytes = records.iter().fold(0_usize, |sum, record| {
-            let key = record.key.as_ref().map_or("", PartitionKey::as_str);
-            sum.saturating_add(self.bytes_of(key, &record.value, &record.data))
-        });
-        if bytes > limits.batch_bytes {
-            return Some(BatchRefusal::Bytes {
-                bytes,
-                limit: limits.batch_bytes,
-            });
-        }
-        self.table.load().is_closed.then_some(BatchRefusal::Closed)
-    }
-
-    fn put_batch(
-        &self,
-        records: Vec<Record<T>>,
-    ) -> Result<Vec<Result<Placed, PutError<T>>>, BatchError<T>> {
-        self.counters.add(count::BATCHES, 1);
-        if let Some(reason) = self.check_batch(&records) {
-            return Err(BatchError { records, reason });
-        }
-        let results: Vec<_> = records.into_iter().map(|record| self.put(record)).collect();
-        self.count_batch(&results);
-        Ok(results)
     }
 }

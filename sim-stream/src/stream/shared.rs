@@ -125,12 +125,23 @@ impl<T: Send + Sync + 'static> Shared<T> {
 /// One record in a log: the partition key and then the bytes stand in its tail.
 pub(crate) struct Stored<T> {
     pub(crate) arrived: Instant,
-    /// Bytes of the tail that are the key: a key has at most 256 characters of at most four bytes.
+    /// Bytes of the tail that are the key.
     pub(crate) key_len: u16,
     pub(crate) value: T,
 }
 
 impl<T> Stored<T> {
+    #[inline]
+    pub(crate) fn new(arrived: Instant, key: &str, value: T) -> Self {
+        // A key has at most 256 characters of at most four bytes.
+        let key_len = u16::try_from(key.len()).unwrap_or(u16::MAX);
+        Self {
+            arrived,
+            key_len,
+            value,
+        }
+    }
+
     pub(crate) fn key<'a>(&self, tail: &'a [u8]) -> &'a str {
         // It came from a `&str` of that length.
         let key = tail.get(..usize::from(self.key_len)).unwrap_or_default();
@@ -160,8 +171,8 @@ pub(crate) struct Shard<T: Send + Sync + 'static> {
     /// No record's time is over before: looked at by each put and read.
     pub(crate) trim_at: AtomicU64,
     /// What of this shard is in `Shared::held_bytes` and `Shared::held_records`.
-    noted_bytes: AtomicU64,
-    noted_records: AtomicU64,
+    pub(crate) noted_bytes: AtomicU64,
+    pub(crate) noted_records: AtomicU64,
     pub(crate) counters: Counters<{ count::SHARD }>,
     /// Age of the last record of the latest read, in nanoseconds.
     pub(crate) iterator_age: AtomicU64,
