@@ -1,1 +1,4 @@
 //! The stream's integration tests, a file a topic.
+
+#[cfg(feature = "kpl")]
+mod kpl;
