@@ -99,9 +99,9 @@ impl<T: Send + Sync + 'static> Builder<T> {
         let is_bounded = config.max_bytes.is_some() || config.max_records.is_some();
         let refuses_when_full = is_bounded && config.when_full == WhenFull::Refuse;
         // A small bound on records is looked at more often, so that it is passed by little.
-        let often = config.max_records.map_or(NOTE_EVERY, |most| {
-            (most / NOTE_EVERY).clamp(1, NOTE_EVERY)
-        });
+        let often = config
+            .max_records
+            .map_or(NOTE_EVERY, |most| (most / NOTE_EVERY).clamp(1, NOTE_EVERY));
         let note_mask = if refuses_when_full {
             0
         } else {

@@ -1,7 +1,6 @@
 //! The handle: puts, cursors, shards, statistics.
 
 mod batch;
-pub(crate) mod limits;
 pub(crate) mod put;
 pub(crate) mod reshard;
 pub(crate) mod retention;

@@ -181,8 +181,8 @@ impl Tokens {
     pub(crate) fn new(config: &StreamConfig, salt: Salt) -> Self {
         static BUILT: AtomicU64 = AtomicU64::new(0);
         let serial = BUILT.fetch_add(1, Ordering::Relaxed);
-        let mut random = Random::new(config.seed ^ u64::from(salt.as_u32()) << 32)
-            .fork(&config.name);
+        let mut random =
+            Random::new(config.seed ^ u64::from(salt.as_u32()) << 32).fork(&config.name);
         let mut random = Random::new(random.next_u64() ^ serial.rotate_left(32));
         let stream = random.next_u64();
         let mut secret = [0; 16];

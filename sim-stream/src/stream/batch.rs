@@ -166,7 +166,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let mut results: Vec<Option<Result<Placed, PutError<T>>>> = results
             .into_iter()
             .zip(&mut records)
-            .map(|(reason, record)| Some(Err(PutError::new(record.take_if(|_| reason.is_some())?, reason?))))
+            .map(|(reason, record)| {
+                Some(Err(PutError::new(
+                    record.take_if(|_| reason.is_some())?,
+                    reason?,
+                )))
+            })
             .collect();
         // Stable: the records of a shard keep their order.
         places.sort_by_key(|(shard, _)| *shard);

@@ -258,7 +258,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     #[inline]
-    pub(super) fn route<'a>(&self, table: &'a Table<T>, route: &Route<'_>) -> Option<&'a Arc<Shard<T>>> {
+    pub(super) fn route<'a>(
+        &self,
+        table: &'a Table<T>,
+        route: &Route<'_>,
+    ) -> Option<&'a Arc<Shard<T>>> {
         if self.config.distribution == RecordDistribution::Auto {
             let open = table.open();
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -274,7 +278,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
     #[inline]
     pub(super) fn bytes_of(&self, key: &str, value: &T, data: &[u8]) -> usize {
         let measured = self.size.map_or(0, |size| size(value));
-        key.len().saturating_add(data.len()).saturating_add(measured)
+        key.len()
+            .saturating_add(data.len())
+            .saturating_add(measured)
     }
 
     #[inline]
@@ -359,11 +365,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
-    fn waited(
-        &self,
-        waited: Result<Outcome<T>, Elapsed>,
-        slot: Option<Record<T>>,
-    ) -> Outcome<T> {
+    fn waited(&self, waited: Result<Outcome<T>, Elapsed>, slot: Option<Record<T>>) -> Outcome<T> {
         match (waited, slot) {
             (Ok(outcome), _) => outcome,
             (Err(Elapsed), Some(record)) => self.elapsed(record),

@@ -417,7 +417,15 @@ impl<T: Send + Sync + 'static> Shared<T> {
             Some(shard) if number.position() >= shard.log.end() => ahead,
             Some(_) => Ok(()),
             // One that has left, or none yet.
-            None if self.table.load().all.last().is_some_and(|last| number.shard() > last.id) => ahead,
+            None if self
+                .table
+                .load()
+                .all
+                .last()
+                .is_some_and(|last| number.shard() > last.id) =>
+            {
+                ahead
+            }
             None => Ok(()),
         }
     }

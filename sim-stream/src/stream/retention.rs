@@ -143,7 +143,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let next = if is_done {
             // Whatever comes into an empty shard comes from now on.
             let next = shard.oldest().unwrap_or(now) + retention;
-            next.as_nanos().max(now.as_nanos().saturating_add(TRIM_PERIOD))
+            next.as_nanos()
+                .max(now.as_nanos().saturating_add(TRIM_PERIOD))
         } else {
             now.as_nanos()
         };
@@ -211,7 +212,10 @@ fn trim<T: Send + Sync + 'static>(
         if start >= end {
             return true;
         }
-        let to = shard.log.oldest_chunk_end().map_or(end, |chunk| chunk.min(end));
+        let to = shard
+            .log
+            .oldest_chunk_end()
+            .map_or(end, |chunk| chunk.min(end));
         shard.log.trim_to(to.max(start + 1).min(end));
         let trimmed = shard.log.start() - start;
         shard.counters.add(counter, trimmed);

@@ -19,11 +19,11 @@ use sim_core::sync::atomic::{AtomicU64, Ordering};
 use sim_core::sync::{Arc, CachePadded, Mutex};
 use sim_core::time::Instant;
 
-use super::limits::ShardLimits;
 use super::reshard::Control;
 use crate::config::StreamConfig;
 use crate::cursor::Read;
 use crate::error::{ReadError, Refusal};
+use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
 use crate::message::{ChildShard, HashKey, HashRange, Salt, SequenceNumber, ShardId};
 use crate::records::StreamRecord;
@@ -167,7 +167,7 @@ pub(crate) struct Shard<T: Send + Sync + 'static> {
     /// Set before the log is closed by a reshard; stays empty when the stream itself is closed.
     children: OnceLock<Vec<ChildShard>>,
     /// Throughput limits, where there are any.
-    pub(crate) limits: Option<ShardLimits>,
+    pub(crate) limits: Option<Mutex<ShardLimits>>,
     /// No record's time is over before: looked at by each put and read.
     pub(crate) trim_at: AtomicU64,
     /// What of this shard is in `Shared::held_bytes` and `Shared::held_records`.
@@ -186,6 +186,7 @@ impl<T: Send + Sync + 'static> Shard<T> {
         salt: Salt,
         pool: &Arc<Pool>,
     ) -> Arc<Self> {
+        let throughput = config.limits.throughput.as_ref();
         Arc::new(Self {
             id: lineage.id,
             range: lineage.range,
@@ -195,7 +196,7 @@ impl<T: Send + Sync + 'static> Shard<T> {
             log: Log::new(Arc::clone(pool)),
             arrivals: Event::new(),
             children: OnceLock::new(),
-            limits: config.limits.throughput.map(ShardLimits::new),
+            limits: throughput.map(|limits| Mutex::new(ShardLimits::new(clock.recent(), limits))),
             // The first put sets it.
             trim_at: AtomicU64::new(0),
             noted_bytes: AtomicU64::new(0),
@@ -246,15 +247,20 @@ impl<T: Send + Sync + 'static> Shard<T> {
                 });
             }
         }
-        if let Some(limits) = &self.limits
-            && let Err((resource, retry_at)) = limits.read(now)
-        {
-            self.counters.add(count::READ_THROTTLED, 1);
-            return Err(ReadError::Throttled {
-                shard_id: self.id,
-                resource,
-                retry_at,
-            });
+        if let Some(limits) = &self.limits {
+            let passed = limits.lock().read(now);
+            passed.map_err(
+                |Exceeded {
+                     resource, retry_at, ..
+                 }| {
+                    self.counters.add(count::READ_THROTTLED, 1);
+                    ReadError::Throttled {
+                        shard_id: self.id,
+                        resource,
+                        retry_at,
+                    }
+                },
+            )?;
         }
         self.counters.add(count::READS_ANSWERED, 1);
         Ok(())
@@ -267,25 +273,30 @@ impl<T: Send + Sync + 'static> Shard<T> {
         self.counters.add(count::OUT_BYTES, bytes as u64);
         self.iterator_age.store(nanos(age), Ordering::Relaxed);
         if let Some(limits) = &self.limits {
-            limits.was_read(now, bytes as u64);
+            limits.lock().answered(now, bytes as u64);
         }
     }
 
     /// Holds a put against the limits of the shard.
     pub(crate) fn throttle_write(
         &self,
-        limits: &ShardLimits,
+        limits: &Mutex<ShardLimits>,
         now: Instant,
         bytes: usize,
     ) -> Result<(), Refusal> {
-        limits.write(now, bytes as u64).map_err(|(resource, retry_at)| {
-            self.counters.add(count::WRITE_THROTTLED, 1);
-            Refusal::Throttled {
-                shard_id: self.id,
-                resource,
-                retry_at,
-            }
-        })
+        let passed = limits.lock().write(now, bytes as u64);
+        passed.map_err(
+            |Exceeded {
+                 resource, retry_at, ..
+             }| {
+                self.counters.add(count::WRITE_THROTTLED, 1);
+                Refusal::Throttled {
+                    shard_id: self.id,
+                    resource,
+                    retry_at,
+                }
+            },
+        )
     }
 
     /// Names the children, which must be done before the log is closed.
