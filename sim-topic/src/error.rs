@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use sim_core::time::Instant;
+
 use crate::message::Message;
 
 /// A field of a [`TopicConfig`](crate::TopicConfig), a [`SubscriptionConfig`](crate::SubscriptionConfig) or a
@@ -103,6 +105,8 @@ pub enum Refusal {
     DeduplicationWindowFull {
         /// Ids the window may hold.
         limit: usize,
+        /// When the oldest leaves.
+        until: Instant,
     },
     /// The subject is too long.
     #[error("subject: {chars} characters are more than {limit}")]

@@ -123,7 +123,10 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     pub fn stats(&self) -> ReceiverStats {
         match &self.source {
             Source::Log(reader) => {
-                let ahead = reader.ahead.as_ref().map_or(0, |ahead| ahead.len() - reader.given);
+                let ahead = reader
+                    .ahead
+                    .as_ref()
+                    .map_or(0, |ahead| ahead.len() - reader.given);
                 ReceiverStats {
                     received: reader.place.received() - ahead as u64,
                     lagged: reader.place.lagged(),
@@ -258,10 +261,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     ///
     /// # Errors
     /// [`ReceiveError::Lagged`] and [`ReceiveError::Closed`].
-    pub fn receive_batch_blocking(
-        &mut self,
-        max: usize,
-    ) -> Result<Notifications<T>, ReceiveError> {
+    pub fn receive_batch_blocking(&mut self, max: usize) -> Result<Notifications<T>, ReceiveError> {
         self.receive_batch_blocking_until(max, Instant::NEVER)
     }
 

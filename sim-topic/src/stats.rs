@@ -1,5 +1,7 @@
 //! What a topic and a subscription count, as plain snapshots.
 
+use sim_core::time::Timestamp;
+
 /// A snapshot of a topic, in the field's terms. While other threads work on the topic the numbers are taken one
 /// after the other, not at one instant.
 ///
@@ -24,6 +26,12 @@ pub struct Stats {
     pub subscriptions_deleted: u64,
     /// Messages in the archive.
     pub archived: u64,
+    /// Bytes of these, as far as the topic knows their size.
+    pub archived_bytes: u64,
+    /// When the oldest of these was published (`BeginningArchiveTime`).
+    pub archive_beginning: Option<Timestamp>,
+    /// Messages that left the archive because their retention was over.
+    pub archive_expired: u64,
     /// Messages that left the archive because it was full, before their retention was over.
     pub archive_evicted: u64,
     /// Bytes of memory that the receivers' log holds.

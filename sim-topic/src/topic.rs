@@ -106,10 +106,6 @@ impl<T: Send + Sync + 'static> Topic<T> {
         Builder::new(config)
     }
 
-    pub(crate) fn hub(&self) -> &Arc<Hub<T>> {
-        &self.hub
-    }
-
     /// The configuration that the topic was built with.
     #[must_use]
     pub fn config(&self) -> &TopicConfig {
@@ -146,10 +142,7 @@ impl<T: Send + Sync + 'static> Topic<T> {
     ///
     /// # Cancel safety
     /// The message is published in the poll that completes the future; a future dropped before drops it.
-    pub async fn publish(
-        &self,
-        message: impl Into<Message<T>>,
-    ) -> Result<Published, WaitError<T>> {
+    pub async fn publish(&self, message: impl Into<Message<T>>) -> Result<Published, WaitError<T>> {
         self.publish_until(message, Instant::NEVER).await
     }
 
@@ -449,7 +442,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
         // An entry that is refused for itself counts with what its value takes.
         let bytes = messages
             .iter()
-            .map(|message| self.check(message).unwrap_or_else(|_| self.size_of(&message.value)))
+            .map(|message| {
+                self.check(message)
+                    .unwrap_or_else(|_| self.size_of(&message.value))
+            })
             .sum();
         (bytes > limit).then_some(Refusal::BatchTooLarge { bytes, limit })
     }

@@ -369,6 +369,10 @@ impl<T> Archive<T> {
     }
 
     /// When the oldest message's retention ends.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
         let first = self.entries.front()?;
         Some(first.at + self.config.retention)
@@ -474,6 +478,10 @@ impl Replay {
         }
     }
 
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) const fn policy(&self) -> ReplayPolicy {
         self.policy
     }
@@ -488,6 +496,10 @@ impl Replay {
     }
 
     /// Takes the last step back: the message could not be handed on and comes again.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) fn step_back(&mut self, position: u64) {
         if let Some(way) = &mut self.way
             && position < way.next

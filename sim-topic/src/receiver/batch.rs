@@ -72,13 +72,10 @@ impl<T> Notifications<T> {
                 info,
             })
         });
-        let put = mailbox
-            .into_iter()
-            .flatten()
-            .map(|notification| Received {
-                content: notification.content(),
-                info: notification.info(),
-            });
+        let put = mailbox.into_iter().flatten().map(|notification| Received {
+            content: notification.content(),
+            info: notification.info(),
+        });
         logged.chain(put)
     }
 

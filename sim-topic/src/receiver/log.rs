@@ -75,10 +75,9 @@ impl Place {
 
 impl<T: Send + Sync + 'static> LogSide<T> {
     pub(crate) fn new(config: LogConfig) -> Self {
-        let chunks = ChunkConfig {
-            chunk_bytes: CHUNK_BYTES,
-            first_chunk_bytes: FIRST_CHUNK_BYTES,
-        };
+        let mut chunks = ChunkConfig::default();
+        chunks.chunk_bytes = CHUNK_BYTES;
+        chunks.first_chunk_bytes = FIRST_CHUNK_BYTES;
         let most = (config.capacity as u64 / 8).clamp(1, LOOK_EVERY);
         Self {
             log: Log::new(Pool::new(chunks, KEPT_BYTES.min(config.max_bytes))),

@@ -274,7 +274,10 @@ impl fmt::Display for Failure {
 }
 
 impl<T: Send + Sync + 'static> Sub<T> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one record, made in one place")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one record, made in one place"
+    )]
     pub(crate) fn new(
         id: SubscriptionId,
         name: String,

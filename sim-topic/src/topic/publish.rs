@@ -21,9 +21,6 @@ use crate::topic::hub::{Hub, counts};
 use crate::topic::lane::{Failure, Sub, mode};
 use crate::topic::table::Table;
 
-/// How long a publish waits until it looks again at a de-duplication window that is full.
-const WINDOW_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
-
 impl<T: Send + Sync + 'static> Hub<T> {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -48,7 +45,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     #[inline]
-    fn size_of(&self, value: &T) -> usize {
+    pub(crate) fn size_of(&self, value: &T) -> usize {
         match (self.size, self.body) {
             (Some(size), _) => size(value),
             (None, Some(body)) => body(value).len(),
@@ -67,8 +64,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         match self.publish(message) {
             Err(error) if error.reason.is_temporary() => {
                 let wake_at = match error.reason {
-                    Refusal::Full => Instant::NEVER,
-                    _ => self.clock.now() + WINDOW_RETRY,
+                    Refusal::DeduplicationWindowFull { until, .. } => until,
+                    _ => Instant::NEVER,
                 };
                 *slot = Some(*error.message);
                 Attempt::Pending { wake_at }
@@ -229,10 +226,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             _ => None,
         };
         if id.is_none() && content.is_none() && config.deduplication != Deduplication::Off {
-            return Err(PublishError::new(
-                message,
-                Refusal::MissingDeduplicationId,
-            ));
+            return Err(PublishError::new(message, Refusal::MissingDeduplicationId));
         }
         let key = match (&id, &content) {
             (Some(id), _) => Some(DedupKey::Id(id.as_str())),
@@ -271,12 +265,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     self.counters.add(counts::DEDUPLICATED, 1);
                     return Ok(first);
                 }
-                Admission::Full { .. } => {
+                Admission::Full { until } => {
                     drop(order);
                     let limit = config.deduplication_limit;
                     return Err(PublishError::new(
                         message,
-                        Refusal::DeduplicationWindowFull { limit },
+                        Refusal::DeduplicationWindowFull { limit, until },
                     ));
                 }
             }

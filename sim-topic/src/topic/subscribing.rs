@@ -3,8 +3,8 @@
 //! # Ordering
 //! The modes of subscriptions are written under their lanes' locks: see `lane.rs`.
 
-use sim_core::sync::atomic::Ordering;
 use sim_core::sync::Arc;
+use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
 use crate::error::{ConfigError, SetError, SubscribeError};
@@ -259,6 +259,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
             && let Some(archive) = &fifo.lock().archive
         {
             stats.archived = archive.len() as u64;
+            stats.archived_bytes = archive.bytes() as u64;
+            stats.archive_beginning = archive.beginning();
+            stats.archive_expired = archive.expired();
             stats.archive_evicted = archive.crowded_out();
         }
         stats.subscriptions_confirmed += receivers;

@@ -1,4 +1,5 @@
-//! The topic's integration tests, a file a topic.
+//! A topic from the outside, a file for each of its sides.
 
-mod filter;
-mod filter_errors;
+mod rig;
+
+mod standard;
