@@ -2,3 +2,4 @@
 
 mod filter;
 mod filter_errors;
+mod filter_oracle;
