@@ -7,9 +7,10 @@ use crate::payload::Payload;
 use crate::rivals::{self, TOKIO};
 #[cfg(feature = "queue")]
 use crate::sim_queue_peer as ours;
+use crate::{fanout, logs};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue"];
+pub const NAMES: &[&str] = &["core", "queue", "topic", "stream"];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
     match group {
         "core" => Some(core(scale)),
         "queue" => Some(queue(scale)),
+        "topic" => Some(topic(scale)),
+        "stream" => Some(stream(scale)),
         _ => None,
     }
 }
@@ -178,6 +181,41 @@ mod ours {
     }
 
     none!(tasks, task_batches, threads, thread_batches);
+}
+
+/// Fan-out to one, eight and 64 subscribers, each a task.
+fn topic(scale: Scale) -> Vec<Pattern> {
+    fn fan_out<T: Payload>(subscribers: usize, full: u64, scale: Scale) -> Pattern {
+        let peers = fanout::rivals::<T>(subscribers);
+        Pattern {
+            name: format!("fan-out-1x{subscribers}{}", T::SUFFIX),
+            baseline: fanout::TOKIO,
+            count: scale.of(full),
+            peers,
+        }
+    }
+    let mut patterns = Vec::new();
+    // Fewer messages for more subscribers: what counts is the number of deliveries.
+    for (subscribers, full) in [(1, 400_000), (8, 200_000), (64, 40_000)] {
+        patterns.push(fan_out::<usize>(subscribers, full, scale));
+        patterns.push(fan_out::<Bytes>(subscribers, full, scale));
+    }
+    patterns
+}
+
+/// Appending to a log, without readers and with one or four that read everything.
+fn stream(scale: Scale) -> Vec<Pattern> {
+    let mut patterns = Vec::new();
+    for (writers, readers) in [(1, 0), (4, 0), (1, 1), (4, 1), (1, 4), (4, 4)] {
+        let peers = logs::rivals(writers, readers);
+        patterns.push(Pattern {
+            name: format!("append-{writers}x{readers}-bytes100"),
+            baseline: logs::MUTEX,
+            count: scale.of(1_000_000),
+            peers,
+        });
+    }
+    patterns
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ pub mod sim_queue_peer;
 pub mod sim_ring_peer;
 
 pub mod bars;
+pub mod fanout;
 pub mod groups;
+pub mod logs;
 pub mod measure;
 pub mod memory;
 pub mod report;

@@ -40,7 +40,7 @@ pub trait TaskBatchReceiver<T>: Send + 'static {
 }
 
 /// The runtime of all runs.
-fn runtime() -> &'static Runtime {
+pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +51,7 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-async fn join<R>(handle: JoinHandle<R>) -> Result<R, Failure> {
+pub(crate) async fn join<R>(handle: JoinHandle<R>) -> Result<R, Failure> {
     handle
         .await
         .map_err(|error| Failure(format!("a task of the run failed: {error}")))

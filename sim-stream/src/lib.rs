@@ -3,17 +3,33 @@
 #![forbid(unsafe_code)]
 
 mod builder;
-mod config;
+pub mod config;
 mod cursor;
-mod error;
+pub mod error;
 mod fan_out;
 mod group;
 #[cfg(feature = "kpl")]
 pub mod kpl;
-mod machine;
-mod message;
+pub mod machine;
+pub mod message;
 mod queue;
 mod seams;
-mod stats;
+pub mod stats;
 mod stream;
 mod token;
+
+pub use crate::config::{
+    Limits, Memory, OnDemandLimits, RecordDistribution, ReshardingLimits, StreamConfig, StreamMode,
+    Throughput, WhenFull,
+};
+pub use crate::error::{
+    BatchError, BatchRefusal, CheckpointError, ConfigError, ConsumerError, IteratorError, KeyError,
+    ListShardsError, MergeError, ModeError, ParseHashKeyError, ParseSequenceNumberError,
+    ParseShardIdError, PutError, ReadError, RecordSizeError, Refusal, Resource, RetentionError,
+    SplitError, SubscribeError, TokenError, UpdateCountError, WrongSequenceNumber,
+};
+pub use crate::message::{
+    Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
+    ShardFilter, ShardId, ShardInfo, StartingPosition,
+};
+pub use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};

@@ -2,15 +2,34 @@
 //! per group and replay.
 #![forbid(unsafe_code)]
 
-mod config;
+pub mod config;
 mod envelope;
-mod error;
+pub mod error;
 pub mod filter;
+pub mod group;
 mod machine;
-mod message;
+pub mod message;
 mod receiver;
 mod seams;
-mod stats;
+pub mod stats;
 mod subscriber;
 mod subscription;
 mod topic;
+
+pub use crate::config::{
+    Deduplication, FifoConfig, Kind, Limits, LogConfig, SubjectRule, TopicConfig, WhenBehind,
+};
+pub use crate::error::{
+    ArchiveActive, ConfigError, ConfirmError, DeliveryError, PublishError, ReceiveError, Refusal,
+    ReplayError, SetError, SubscribeError, TryReceiveError, WaitError,
+};
+pub use crate::group::{DeduplicationId, GroupId, IdError, SequenceNumber};
+pub use crate::machine::retry::{
+    Backoff, ContentType, DeliveryPolicy, HttpRetry, Jitter, Overrides, RetryError, RetryPolicy,
+    Throttle, TopicDeliveryPolicy,
+};
+pub use crate::message::{
+    ConfirmationRequest, DeadLetter, DeadLetterReason, Delivery, Message, Notification,
+    ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
+};
+pub use crate::stats::{Dropped, FilteredOut, Stats, SubscriptionStats};

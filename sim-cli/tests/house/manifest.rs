@@ -15,6 +15,8 @@ pub(crate) enum Kind {
 pub(crate) struct Dependency {
     pub(crate) package: String,
     pub(crate) kind: Kind,
+    /// Behind a feature: users who do not switch it on do not compile it.
+    pub(crate) is_optional: bool,
 }
 
 #[derive(Debug, Default)]
@@ -114,13 +116,20 @@ impl Manifest {
                     .and_then(|rest| rest.split('"').nth(1)),
             };
             let name = table.unwrap_or_else(|| key.split('.').next().unwrap_or(key));
+            let is_optional = match table {
+                Some(_) => key == "optional" && value == "true",
+                None => value.replace(' ', "").contains("optional=true"),
+            };
             for package in [Some(name), renamed].into_iter().flatten() {
-                let dependency = Dependency {
-                    package: package.to_owned(),
-                    kind,
-                };
-                if !found.contains(&dependency) {
-                    found.push(dependency);
+                // A table names its package once for each of its keys.
+                let same = |other: &&mut Dependency| other.package == package && other.kind == kind;
+                match found.iter_mut().find(same) {
+                    Some(known) => known.is_optional |= is_optional,
+                    None => found.push(Dependency {
+                        package: package.to_owned(),
+                        kind,
+                        is_optional,
+                    }),
                 }
             }
         }
@@ -140,8 +149,9 @@ fn dependencies_are_found_in_every_form() {
         c = { package = "real-c", version = "1" }
         [dependencies.d]
         version = "1"
+        optional = true
         [target.'cfg(loom)'.dependencies]
-        e = "1"
+        e = { version = "1", optional = true }
         [target.'cfg(feature = "x.y")'.dev-dependencies]
         f = "1"
         [target.x86_64-unknown-linux-gnu.dependencies]
@@ -157,18 +167,21 @@ fn dependencies_are_found_in_every_form() {
     let found: Vec<_> = manifest
         .dependencies()
         .into_iter()
-        .map(|d| (d.package, d.kind))
+        .map(|d| (d.package, d.kind, d.is_optional))
         .collect();
     let expected = [
-        ("a", Kind::Normal),
-        ("b", Kind::Normal),
-        ("c", Kind::Normal),
-        ("real-c", Kind::Normal),
-        ("d", Kind::Normal),
-        ("e", Kind::Normal),
-        ("f", Kind::Dev),
-        ("i", Kind::Normal),
-        ("g", Kind::Build),
+        ("a", Kind::Normal, false),
+        ("b", Kind::Normal, false),
+        ("c", Kind::Normal, false),
+        ("real-c", Kind::Normal, false),
+        ("d", Kind::Normal, true),
+        ("e", Kind::Normal, true),
+        ("f", Kind::Dev, false),
+        ("i", Kind::Normal, false),
+        ("g", Kind::Build, false),
     ];
-    assert_eq!(found, expected.map(|(name, kind)| (name.to_owned(), kind)));
+    assert_eq!(
+        found,
+        expected.map(|(name, kind, optional)| (name.to_owned(), kind, optional))
+    );
 }

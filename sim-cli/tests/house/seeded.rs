@@ -213,6 +213,28 @@ fn a_wire_format_in_a_sibling_is_found() {
 }
 
 #[test]
+fn a_wire_format_that_is_excepted_stays_behind_its_feature() {
+    let name = "no wire format below sim-aws";
+    let topic = |dependency: &str| {
+        let package = format!("[package]\nname = \"sim-topic\"\n[dependencies]\n{dependency}\n");
+        let mut tree = clean();
+        tree.put("sim-topic/Cargo.toml", &package);
+        (rule(name).check)(&tree)
+    };
+    assert_eq!(
+        topic("hyper = { version = \"1\", optional = true }"),
+        [""; 0]
+    );
+    assert_eq!(topic("serde_json.workspace = true"), [""; 0]);
+    for dependency in [
+        "hyper = \"1\"",
+        "tonic = { version = \"1\", optional = true }",
+    ] {
+        assert_eq!(topic(dependency).len(), 1, "{dependency}");
+    }
+}
+
+#[test]
 fn unsafe_code_outside_the_core_is_found() {
     let name = "only sim-core is unsafe";
     finds(
