@@ -290,7 +290,7 @@ impl Leases {
         }
     }
 
-    /// Adds a worker. Workers that are dead and hold nothing are forgotten first.
+    /// Adds a worker. Dead ones are forgotten first; what they hold stays theirs until somebody takes it.
     pub(crate) fn join(&mut self, now: Instant) -> Result<WorkerId, Crowded> {
         self.forget_dead(now);
         if self.members.len() >= self.rules.max_workers {
@@ -326,15 +326,18 @@ impl Leases {
     }
 
     /// Renews every lease of a worker: of those that nobody has taken meanwhile. A worker that was forgotten while it was
-    /// away joins again.
+    /// away joins again, if there is room; without, it keeps its leases and takes no more.
     pub(crate) fn renew(&mut self, worker: WorkerId, now: Instant) {
-        self.members
-            .entry(worker)
-            .or_insert(Member {
-                seen: now,
-                leaving: false,
-            })
-            .seen = now;
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.seen = now;
+        } else {
+            self.forget_dead(now);
+            if self.members.len() < self.rules.max_workers {
+                let leaving = false;
+                self.members.insert(worker, Member { seen: now, leaving });
+                self.version += 1;
+            }
+        }
         for lease in self.leases.values_mut() {
             if lease.owner == Some(worker) {
                 lease.counter += 1;
@@ -484,23 +487,17 @@ impl Leases {
 
     /// Forgets a worker that has left and holds nothing.
     fn forget_left(&mut self, worker: WorkerId) {
-        if self.members.get(&worker).is_some_and(|it| it.leaving) && self.of(worker).next().is_none()
+        if self.members.get(&worker).is_some_and(|it| it.leaving)
+            && self.of(worker).next().is_none()
         {
             self.members.remove(&worker);
         }
     }
 
     fn forget_dead(&mut self, now: Instant) {
-        let Self {
-            leases,
-            members,
-            rules,
-            ..
-        } = self;
-        members.retain(|worker, member| {
-            now < member.seen + rules.duration
-                || leases.values().any(|lease| lease.owner == Some(*worker))
-        });
+        let duration = self.rules.duration;
+        self.members
+            .retain(|_, member| now < member.seen + duration);
     }
 }
 

@@ -50,7 +50,10 @@ fn table(shards: u32, rules: Rules) -> Leases {
 }
 
 fn held(leases: &Leases, worker: WorkerId) -> Vec<u32> {
-    leases.of(worker).map(|lease| lease.shard_id.number()).collect()
+    leases
+        .of(worker)
+        .map(|lease| lease.shard_id.number())
+        .collect()
 }
 
 fn generation(leases: &Leases, of: u32) -> Generation {
@@ -129,7 +132,10 @@ fn a_newcomer_asks_the_most_loaded_worker_for_one_lease_a_round() {
     leases.balance(a, at(0));
     let b = leases.join(at(1)).unwrap();
     leases.balance(b, at(1));
-    let asked: Vec<_> = leases.iter().filter(|lease| lease.hand_off.is_some()).collect();
+    let asked: Vec<_> = leases
+        .iter()
+        .filter(|lease| lease.hand_off.is_some())
+        .collect();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].owner, Some(a));
     let hand_off = asked[0].hand_off.unwrap();
@@ -244,11 +250,17 @@ fn balance_comes_to_rest_with_loads_that_differ_by_at_most_one_lease() {
                 workers.push(leases.join(at(0)).unwrap());
             }
             settle(&mut leases, &workers, at(1));
-            let loads: Vec<_> = workers.iter().map(|worker| held(&leases, *worker).len()).collect();
+            let loads: Vec<_> = workers
+                .iter()
+                .map(|worker| held(&leases, *worker).len())
+                .collect();
             let share = (shards as usize).div_ceil(count);
             assert_eq!(loads.iter().sum::<usize>(), shards as usize);
             let (most, least) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
-            assert!(most - least <= 1 && *most <= share, "{shards} on {count}: {loads:?}");
+            assert!(
+                most - least <= 1 && *most <= share,
+                "{shards} on {count}: {loads:?}"
+            );
         }
     }
 }
@@ -271,7 +283,10 @@ fn an_expired_lease_is_taken_over_from_its_checkpoint() {
     leases.renew(b, at(11));
     leases.balance(b, at(11));
     assert_eq!(held(&leases, b), [0]);
-    assert_eq!(leases.get(shard(0)).unwrap().checkpoint, Checkpoint::at(record(0, 41)));
+    assert_eq!(
+        leases.get(shard(0)).unwrap().checkpoint,
+        Checkpoint::at(record(0, 41))
+    );
     assert!(generation(&leases, 0) > first);
     assert_eq!(leases.stats().taken_over, 1);
 }
@@ -315,12 +330,14 @@ fn a_zombies_checkpoint_is_refused_and_changes_nothing() {
     let b = leases.join(at(10)).unwrap();
     leases.balance(b, at(10));
     let before = leases.get(shard(0)).unwrap().clone();
-    for mark in [Mark::Record(record(0, 5)), Mark::Part(record(0, 5), 1), Mark::End] {
+    for mark in [
+        Mark::Record(record(0, 5)),
+        Mark::Part(record(0, 5), 1),
+        Mark::End,
+    ] {
         assert_eq!(
             leases.checkpoint(a, shard(0), old, mark, at(11)),
-            Err(CheckpointError::LeaseLost {
-                shard_id: shard(0)
-            })
+            Err(CheckpointError::LeaseLost { shard_id: shard(0) })
         );
     }
     assert!(!leases.release(a, shard(0), old, at(11)));
@@ -387,14 +404,22 @@ fn a_checkpoint_of_another_shard_is_refused() {
         }
         .into())
     );
-    assert_eq!(leases.get(shard(0)).unwrap().checkpoint, Checkpoint::TrimHorizon);
+    assert_eq!(
+        leases.get(shard(0)).unwrap().checkpoint,
+        Checkpoint::TrimHorizon
+    );
 }
 
 #[test]
 fn children_can_be_taken_only_when_all_parents_are_finished() {
     let mut leases = Leases::new(RULES);
     leases.follow(
-        [listed(0, &[]), listed(1, &[]), listed(2, &[0, 1]), listed(3, &[2])],
+        [
+            listed(0, &[]),
+            listed(1, &[]),
+            listed(2, &[0, 1]),
+            listed(3, &[2]),
+        ],
         at(0),
     );
     let a = leases.join(at(0)).unwrap();
@@ -402,7 +427,9 @@ fn children_can_be_taken_only_when_all_parents_are_finished() {
     assert_eq!(held(&leases, a), [0, 1]);
     let end = |leases: &mut Leases, of| {
         let generation = generation(leases, of);
-        leases.checkpoint(a, shard(of), generation, Mark::End, at(1)).unwrap();
+        leases
+            .checkpoint(a, shard(of), generation, Mark::End, at(1))
+            .unwrap();
         leases.balance(a, at(1));
     };
     end(&mut leases, 0);
@@ -417,7 +444,12 @@ fn children_can_be_taken_only_when_all_parents_are_finished() {
 #[test]
 fn a_blocked_shard_counts_in_nobodys_share() {
     let mut leases = Leases::new(RULES);
-    let shards = [listed(0, &[]), listed(1, &[]), listed(2, &[0]), listed(3, &[0])];
+    let shards = [
+        listed(0, &[]),
+        listed(1, &[]),
+        listed(2, &[0]),
+        listed(3, &[0]),
+    ];
     leases.follow(shards, at(0));
     let a = leases.join(at(0)).unwrap();
     let b = leases.join(at(0)).unwrap();
@@ -434,7 +466,9 @@ fn a_finished_lease_is_kept_while_its_shard_is_listed() {
     let a = leases.join(at(0)).unwrap();
     leases.balance(a, at(0));
     let held = generation(&leases, 0);
-    leases.checkpoint(a, shard(0), held, Mark::End, at(1)).unwrap();
+    leases
+        .checkpoint(a, shard(0), held, Mark::End, at(1))
+        .unwrap();
     leases.follow(shards.clone(), at(2));
     assert!(leases.get(shard(0)).unwrap().is_finished());
     leases.follow(shards[1..].to_vec(), at(3));
@@ -484,7 +518,13 @@ fn a_worker_that_leaves_gives_its_leases_back() {
 
 #[test]
 fn dead_workers_make_room_for_new_ones() {
-    let mut leases = table(0, Rules { max_workers: 2, ..RULES });
+    let mut leases = table(
+        0,
+        Rules {
+            max_workers: 2,
+            ..RULES
+        },
+    );
     leases.join(at(0)).unwrap();
     leases.join(at(5)).unwrap();
     assert_eq!(leases.join(at(9)).unwrap_err().limit, 2);

@@ -46,11 +46,20 @@ impl World {
             duration: DURATION,
             max_leases: if random.chance(0.2) { 30 } else { usize::MAX },
             max_steals: 1 + random.below(3) as usize,
-            hand_off_timeout: if random.chance(0.3) { Duration::ZERO } else { TIMEOUT },
+            hand_off_timeout: if random.chance(0.3) {
+                Duration::ZERO
+            } else {
+                TIMEOUT
+            },
             max_workers: 6,
         };
         let shards = (0..1 + random.below(5))
-            .map(|_| Shard { parents: Vec::new(), len: 0, is_closed: false, processed: 0 })
+            .map(|_| Shard {
+                parents: Vec::new(),
+                len: 0,
+                is_closed: false,
+                processed: 0,
+            })
             .collect();
         let mut world = Self {
             random,
@@ -86,7 +95,9 @@ impl World {
     }
 
     fn open(&self) -> Vec<usize> {
-        (0..self.shards.len()).filter(|index| !self.shards[*index].is_closed).collect()
+        (0..self.shards.len())
+            .filter(|index| !self.shards[*index].is_closed)
+            .collect()
     }
 
     fn reshard(&mut self) {
@@ -109,13 +120,23 @@ impl World {
         }
         for _ in 0..children {
             let parents = parents.iter().map(|parent| *parent as u32).collect();
-            self.shards.push(Shard { parents, len: 0, is_closed: false, processed: 0 });
+            self.shards.push(Shard {
+                parents,
+                len: 0,
+                is_closed: false,
+                processed: 0,
+            });
         }
     }
 
     /// What a worker does first when it calls in: it learns what it has lost, gained, and is asked for.
     fn call_in(&mut self, index: usize) {
-        let Self { leases, workers, now, .. } = self;
+        let Self {
+            leases,
+            workers,
+            now,
+            ..
+        } = self;
         let worker = &mut workers[index];
         leases.renew(worker.id, *now);
         for lease in leases.of(worker.id).cloned().collect::<Vec<_>>() {
@@ -128,12 +149,17 @@ impl World {
         for lease in leases.of(worker.id) {
             let next = match lease.checkpoint {
                 Checkpoint::TrimHorizon => 0,
-                Checkpoint::At { sequence_number, .. } => sequence_number.position() + 1,
+                Checkpoint::At {
+                    sequence_number, ..
+                } => sequence_number.position() + 1,
                 other => panic!("held at {other}"),
             };
             let kept = worker.held.get(&lease.shard_id.number());
             let kept = kept.filter(|(generation, _)| *generation == lease.generation);
-            held.insert(lease.shard_id.number(), kept.copied().unwrap_or((lease.generation, next)));
+            held.insert(
+                lease.shard_id.number(),
+                kept.copied().unwrap_or((lease.generation, next)),
+            );
         }
         worker.held = held;
     }
@@ -161,11 +187,17 @@ impl World {
     /// A record that is processed for the first time comes after all before it, and after all of its parents.
     fn check_order(&self, number: u32, position: u64) {
         let sim = &self.shards[number as usize];
-        assert!(position <= sim.processed, "shard {number} skips to {position}");
+        assert!(
+            position <= sim.processed,
+            "shard {number} skips to {position}"
+        );
         if position == sim.processed {
             for parent in &sim.parents {
                 let parent = &self.shards[*parent as usize];
-                assert!(parent.is_closed && parent.processed == parent.len, "a child before its parent");
+                assert!(
+                    parent.is_closed && parent.processed == parent.len,
+                    "a child before its parent"
+                );
             }
         }
     }
@@ -187,7 +219,9 @@ impl World {
         };
         let holds = self.leases.holds(worker.id, shard(number), generation);
         let before = self.leases.get(shard(number)).cloned();
-        let outcome = self.leases.checkpoint(worker.id, shard(number), generation, mark, self.now);
+        let outcome = self
+            .leases
+            .checkpoint(worker.id, shard(number), generation, mark, self.now);
         if holds {
             outcome.unwrap();
         } else {
@@ -204,7 +238,8 @@ impl World {
         let worker = self.workers.remove(index);
         self.leases.leave(worker.id);
         for (number, (generation, _)) in worker.held {
-            self.leases.release(worker.id, shard(number), generation, self.now);
+            self.leases
+                .release(worker.id, shard(number), generation, self.now);
         }
     }
 
@@ -219,11 +254,18 @@ impl World {
             32..=34 => self.follow(),
             35..=39 => {
                 if let Ok(id) = self.leases.join(self.now) {
-                    self.workers.push(Worker { id, held: BTreeMap::new() });
+                    self.workers.push(Worker {
+                        id,
+                        held: BTreeMap::new(),
+                    });
                 }
             }
             40..=49 => {
-                let limit = if self.random.chance(0.3) { 40_000 } else { 3_000 };
+                let limit = if self.random.chance(0.3) {
+                    40_000
+                } else {
+                    3_000
+                };
                 self.now = self.now + Duration::from_millis(self.random.below(limit));
             }
             50 if !self.workers.is_empty() => {
@@ -254,16 +296,23 @@ impl World {
     fn check(&mut self) {
         for lease in self.leases.iter() {
             if let Some(owner) = lease.owner {
-                let first = *self.owners.entry((lease.shard_id, lease.generation)).or_insert(owner);
+                let first = *self
+                    .owners
+                    .entry((lease.shard_id, lease.generation))
+                    .or_insert(owner);
                 assert_eq!(first, owner, "two owners of one generation");
             }
-            let before = self.checkpoints.insert(lease.shard_id, (lease.checkpoint, lease.generation));
+            let before = self
+                .checkpoints
+                .insert(lease.shard_id, (lease.checkpoint, lease.generation));
             if let Some((checkpoint, generation)) = before {
                 assert!(checkpoint <= lease.checkpoint && generation <= lease.generation);
             }
             let sim = &self.shards[lease.shard_id.number() as usize];
             match lease.checkpoint {
-                Checkpoint::At { sequence_number, .. } => assert!(sequence_number.position() < sim.processed),
+                Checkpoint::At {
+                    sequence_number, ..
+                } => assert!(sequence_number.position() < sim.processed),
                 Checkpoint::ShardEnd => assert!(sim.is_closed && sim.processed == sim.len),
                 _ => {}
             }
@@ -276,7 +325,10 @@ impl World {
         self.follow();
         self.now = self.now + DURATION;
         let id = self.leases.join(self.now).unwrap();
-        self.workers.push(Worker { id, held: BTreeMap::new() });
+        self.workers.push(Worker {
+            id,
+            held: BTreeMap::new(),
+        });
         // Each round finishes the shards of one depth of the lineage, or waits for what is capped or asked for.
         for _ in 0..4 * MAX_SHARDS {
             self.call_in(0);
@@ -290,13 +342,18 @@ impl World {
                 }
                 let sim = &self.shards[number as usize];
                 if sim.is_closed {
-                    self.leases.checkpoint(id, shard(number), generation, Mark::End, self.now).unwrap();
+                    self.leases
+                        .checkpoint(id, shard(number), generation, Mark::End, self.now)
+                        .unwrap();
                 }
             }
             self.now = self.now + Duration::from_secs(1);
         }
         for (number, sim) in self.shards.iter().enumerate() {
-            assert_eq!(sim.processed, sim.len, "shard {number} was not processed to its end");
+            assert_eq!(
+                sim.processed, sim.len,
+                "shard {number} was not processed to its end"
+            );
         }
     }
 }
@@ -325,7 +382,10 @@ fn every_record_is_processed_in_order_through_crashes_zombies_and_resharding() {
     }
     // The histories contain what they are about.
     assert!(refused > 1_000, "{refused}");
-    assert!(stats.taken_over > 1_000 && stats.handed_off > 1_000, "{stats:?}");
+    assert!(
+        stats.taken_over > 1_000 && stats.handed_off > 1_000,
+        "{stats:?}"
+    );
     assert!(stats.stolen > 100 && stats.finished > 1_000, "{stats:?}");
 }
 
