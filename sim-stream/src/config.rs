@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::message::HashKey;
 
 /// Kinesis's default and shortest retention: 24 hours.
 pub const AWS_RETENTION: Duration = Duration::from_secs(24 * 3_600);
@@ -44,6 +45,8 @@ pub struct StreamConfig {
     pub mode: StreamMode,
     /// What decides a record's shard. Default: its partition key.
     pub distribution: RecordDistribution,
+    /// How a partition key is hashed. Default: by MD5, as Kinesis does.
+    pub hash: KeyHash,
     /// How long a record is kept, from its arrival. Default: 24 hours (Kinesis's); any but zero in process, 24 to 8,760
     /// hours in the AWS profile.
     pub retention: Duration,
@@ -75,6 +78,7 @@ impl Default for StreamConfig {
             name: "stream".to_owned(),
             mode: StreamMode::Provisioned { shards: 1 },
             distribution: RecordDistribution::UserPartitionKey,
+            hash: KeyHash::Md5,
             retention: AWS_RETENTION,
             max_bytes: None,
             max_records: None,
@@ -191,6 +195,30 @@ pub enum RecordDistribution {
     UserPartitionKey,
     /// The stream, evenly; keys may be left out and are ignored, and there is no order (`AUTO`).
     Auto,
+}
+
+/// How a partition key becomes a [`HashKey`]. With a single open shard nothing is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum KeyHash {
+    /// By MD5, as Kinesis does: the same keys share a shard here and there ([`HashKey::of`]).
+    #[default]
+    Md5,
+    /// By a hash that is an order of magnitude cheaper ([`HashKey::fast`]).
+    Fast,
+}
+
+impl KeyHash {
+    /// The hash of a partition key.
+    #[must_use]
+    #[inline]
+    pub fn of(self, key: &str) -> HashKey {
+        match self {
+            Self::Md5 => HashKey::of(key),
+            Self::Fast => HashKey::fast(key),
+        }
+    }
 }
 
 /// What happens to a put when the stream is full.

@@ -4,7 +4,6 @@
 
 mod builder;
 pub mod config;
-mod cursor;
 pub mod error;
 mod fan_out;
 mod group;
@@ -15,12 +14,11 @@ pub mod message;
 mod queue;
 mod seams;
 pub mod stats;
-mod stream;
 mod token;
 
 pub use crate::config::{
-    Limits, Memory, OnDemandLimits, RecordDistribution, ReshardingLimits, StreamConfig, StreamMode,
-    Throughput, WhenFull,
+    KeyHash, Limits, Memory, OnDemandLimits, RecordDistribution, ReshardingLimits, StreamConfig,
+    StreamMode, Throughput, WhenFull,
 };
 pub use crate::error::{
     BatchError, BatchRefusal, CheckpointError, ConfigError, ConsumerError, IteratorError, KeyError,

@@ -7,12 +7,17 @@ mod shard;
 
 use std::fmt;
 
+use sim_core::payload::Payload;
+
 pub use self::key::{HashKey, HashRange, PartitionKey};
 pub use self::position::{Checkpoint, StartingPosition};
 pub use self::sequence::{Salt, SequenceNumber};
 pub use self::shard::{ChildShard, ShardFilter, ShardId, ShardInfo};
 
 /// A value on its way into a stream, with what decides its shard: `PutRecord`'s arguments.
+///
+/// A record has a value, which is stored as it is, and bytes, which are copied into the log beside it; either may be
+/// nothing. A stream of bytes is a stream of `()`: its records take no allocation.
 ///
 /// ```
 /// use sim_stream::{HashKey, PartitionKey, Record};
@@ -36,6 +41,22 @@ pub struct Record<T> {
     pub after: Option<SequenceNumber>,
     /// The value.
     pub value: T,
+    /// Bytes that stand beside the value, copied into the log. Default: none.
+    pub data: Payload,
+}
+
+impl Record<()> {
+    /// A record of bytes alone, with a partition key.
+    #[must_use]
+    pub fn bytes(key: PartitionKey, data: impl Into<Payload>) -> Self {
+        Self::new(key, ()).data(data)
+    }
+
+    /// A record of bytes alone and without a key, for a stream that distributes by itself.
+    #[must_use]
+    pub fn keyless_bytes(data: impl Into<Payload>) -> Self {
+        Self::keyless(()).data(data)
+    }
 }
 
 impl<T> Record<T> {
@@ -47,6 +68,7 @@ impl<T> Record<T> {
             explicit_hash_key: None,
             after: None,
             value,
+            data: Payload::new(),
         }
     }
 
@@ -58,7 +80,15 @@ impl<T> Record<T> {
             explicit_hash_key: None,
             after: None,
             value,
+            data: Payload::new(),
         }
+    }
+
+    /// Puts bytes beside the value.
+    #[must_use]
+    pub fn data(mut self, data: impl Into<Payload>) -> Self {
+        self.data = data.into();
+        self
     }
 
     /// Routes by `hash_key` instead of the partition key's hash.
@@ -90,6 +120,7 @@ impl<T> Record<T> {
             explicit_hash_key: self.explicit_hash_key,
             after: self.after,
             value: convert(self.value),
+            data: self.data,
         }
     }
 }

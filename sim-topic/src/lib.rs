@@ -24,6 +24,9 @@ pub use crate::error::{
     ReplayError, SetError, SubscribeError, TryReceiveError, WaitError,
 };
 pub use crate::group::{DeduplicationId, GroupId, IdError, SequenceNumber};
+pub use crate::machine::archive::{ArchiveConfig, ArchiveError, ReplayPolicy, ReplayStatus};
+pub use crate::machine::dedup::DedupScope;
+pub use crate::machine::document::DocumentError;
 pub use crate::machine::retry::{
     Backoff, ContentType, DeliveryPolicy, HttpRetry, Jitter, Overrides, RetryError, RetryPolicy,
     Throttle, TopicDeliveryPolicy,

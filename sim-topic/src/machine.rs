@@ -2,5 +2,8 @@
 
 pub(crate) mod archive;
 pub(crate) mod dedup;
+pub(crate) mod document;
 pub(crate) mod order;
 pub(crate) mod retry;
+
+mod hash;

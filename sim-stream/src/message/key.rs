@@ -122,6 +122,30 @@ impl HashKey {
         Self(u128::from_be_bytes(digest))
     }
 
+    /// A hash of a partition key that takes a few nanoseconds where MD5 takes a hundred, and spreads as evenly. Kinesis
+    /// would place the key elsewhere, and whoever picks the keys can make them collide.
+    ///
+    /// # Algorithm
+    /// Eight bytes at a time are folded into 64 bits by a full multiplication whose halves are combined, as wyhash
+    /// (Wang Yi) and its descendants do. The numbers may differ between versions of this crate.
+    #[must_use]
+    pub fn fast(key: &str) -> Self {
+        const fn fold(a: u64, b: u64) -> u64 {
+            let product = a as u128 * b as u128;
+            product as u64 ^ (product >> 64) as u64
+        }
+        let (words, rest) = key.as_bytes().as_chunks::<8>();
+        let mut state = 0x9e37_79b9_7f4a_7c15 ^ key.len() as u64;
+        for word in words {
+            state = fold(state ^ u64::from_le_bytes(*word), 0xa076_1d64_78bd_642f);
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        state = fold(state ^ u64::from_le_bytes(last), 0xe703_7ed1_a0b4_28db);
+        let high = fold(state ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3);
+        Self((high as u128) << 64 | state as u128)
+    }
+
     /// Makes a hash key from its number.
     #[must_use]
     pub const fn from_u128(number: u128) -> Self {
@@ -262,6 +286,52 @@ mod serde_impl {
             Cow::<str>::deserialize(deserializer)?
                 .parse()
                 .map_err(D::Error::custom)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fast_hash_spreads_keys_evenly() {
+        const KEYS: u32 = 64_000;
+        for shape in [
+            |n: u32| n.to_string(),
+            |n| format!("customer-{n:09}"),
+            |n| format!("{n:x}-0123456789abcdef"),
+        ] {
+            let mut counts = [0_u32; 64];
+            for n in 0..KEYS {
+                let top = HashKey::fast(&shape(n)).as_u128() >> 122;
+                counts[top as usize] += 1;
+            }
+            // A thousand each; six standard deviations are 190.
+            assert!(
+                counts.iter().all(|count| (810..1190).contains(count)),
+                "{counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_fast_hash_sees_length_order_and_every_byte() {
+        let keys = [
+            "",
+            "\0",
+            "\0\0",
+            "a",
+            "a\0",
+            "abcdefgh",
+            "abcdefgh\0",
+            "bacdefgh",
+            "abcdefghi",
+        ];
+        for (index, a) in keys.iter().enumerate() {
+            for b in &keys[index + 1..] {
+                assert_ne!(HashKey::fast(a), HashKey::fast(b), "{a:?} {b:?}");
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ use std::time::Duration;
 use sim_core::random::Random;
 use sim_core::rate::TokenBucket;
 
+use super::document::DocumentError;
+
 pub use self::content_type::ContentType;
 pub use self::document::{DeliveryPolicy, Overrides, TopicDeliveryPolicy};
 
@@ -550,36 +552,9 @@ pub enum RetryError {
         "min_delay is zero, from which no ratio leads to max_delay: another function than geometric can"
     )]
     NoRatio,
-    /// A document is longer than it may be.
-    #[error("the delivery policy has {bytes} bytes, more than {limit}")]
-    Size {
-        /// What it has.
-        bytes: usize,
-        /// What it may have.
-        limit: usize,
-    },
-    /// A document is not JSON.
-    #[error("the delivery policy is not JSON: {reason}")]
-    Json {
-        /// What the parser says.
-        reason: String,
-    },
-    /// A member of a document is not what it should be.
-    #[error("{path} in the delivery policy: {found} where {expected} should be")]
-    Member {
-        /// Where it stands.
-        path: String,
-        /// What there is.
-        found: String,
-        /// What there should be.
-        expected: &'static str,
-    },
-    /// A document has a member that no delivery policy has.
-    #[error("{path} in the delivery policy is no member of it")]
-    Unknown {
-        /// Where it stands.
-        path: String,
-    },
+    /// A document is not what it should be.
+    #[error("delivery policy: {0}")]
+    Document(#[from] DocumentError),
     /// A content type that cannot be sent.
     #[error("headerContentType is {value:?}: {reason}")]
     ContentType {

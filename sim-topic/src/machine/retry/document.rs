@@ -10,9 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Backoff, ContentType, HttpRetry, RetryError, RetryPolicy, Throttle};
-
-/// The longest document, in bytes; those of SNS are a few hundred.
-const MAX_BYTES: usize = 30 * 1024;
+use crate::machine::document::{DocumentError, Object};
 
 /// How one HTTP endpoint is retried, throttled and spoken to; each part may be left to the topic.
 ///
@@ -231,7 +229,7 @@ fn take_retry(fields: &mut Object) -> Result<HttpRetry, RetryError> {
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, function)| *function)
-            .ok_or_else(|| RetryError::Member {
+            .ok_or_else(|| DocumentError::Member {
                 path: fields.path("backoffFunction"),
                 found: format!("{name:?}"),
                 expected: "linear, arithmetic, geometric or exponential",
@@ -268,125 +266,4 @@ fn retry_to_json(retry: &HttpRetry) -> Value {
         "numMaxDelayRetries": retry.num_max_delay_retries,
         "backoffFunction": function,
     })
-}
-
-/// A JSON object that is taken apart: each member once, and none may be left.
-struct Object {
-    path: String,
-    members: Map<String, Value>,
-}
-
-impl Object {
-    fn parse(text: &str) -> Result<Self, RetryError> {
-        if text.len() > MAX_BYTES {
-            return Err(RetryError::Size {
-                bytes: text.len(),
-                limit: MAX_BYTES,
-            });
-        }
-        let value = serde_json::from_str(text).map_err(|error| RetryError::Json {
-            reason: error.to_string(),
-        })?;
-        match value {
-            Value::Object(members) => Ok(Self {
-                path: String::new(),
-                members,
-            }),
-            other => Err(RetryError::Member {
-                path: "the whole".to_owned(),
-                found: shown(&other),
-                expected: "an object",
-            }),
-        }
-    }
-
-    fn path(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
-    }
-
-    /// Takes a member out; null is absence.
-    fn take(&mut self, name: &str) -> Option<Value> {
-        self.members.remove(name).filter(|value| !value.is_null())
-    }
-
-    fn wrong<T>(&self, name: &str, found: &Value, expected: &'static str) -> Result<T, RetryError> {
-        Err(RetryError::Member {
-            path: self.path(name),
-            found: shown(found),
-            expected,
-        })
-    }
-
-    fn object(&mut self, name: &str) -> Result<Option<Self>, RetryError> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Object(members)) => Ok(Some(Self {
-                path: self.path(name),
-                members,
-            })),
-            Some(other) => self.wrong(name, &other, "an object"),
-        }
-    }
-
-    fn number(&mut self, name: &str) -> Result<Option<u32>, RetryError> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(value) => match value.as_u64().and_then(|number| u32::try_from(number).ok()) {
-                Some(number) => Ok(Some(number)),
-                None => self.wrong(name, &value, "a whole number from 0 to 4294967295"),
-            },
-        }
-    }
-
-    fn text(&mut self, name: &str) -> Result<Option<String>, RetryError> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => self.wrong(name, &other, "a string"),
-        }
-    }
-
-    fn flag(&mut self, name: &str) -> Result<Option<bool>, RetryError> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => self.wrong(name, &other, "true or false"),
-        }
-    }
-
-    /// Takes a member that may only have one value.
-    fn refuse_unless(
-        &mut self,
-        name: &str,
-        only: &Value,
-        expected: &'static str,
-    ) -> Result<(), RetryError> {
-        match self.take(name) {
-            Some(value) if value != *only => self.wrong(name, &value, expected),
-            _ => Ok(()),
-        }
-    }
-
-    fn end(self) -> Result<(), RetryError> {
-        match self.members.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(RetryError::Unknown {
-                path: self.path(name),
-            }),
-        }
-    }
-}
-
-/// A value for an error's text, cut to what can be read.
-fn shown(value: &Value) -> String {
-    const LONGEST: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        None => text,
-        Some((at, _)) => format!("{}...", &text[..at]),
-    }
 }

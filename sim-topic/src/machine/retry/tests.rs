@@ -349,29 +349,26 @@ fn a_document_as_sns_shows_it_back_is_read() {
 #[test]
 fn a_bad_document_is_refused_with_the_place() {
     let cases = [
-        (
-            "[]",
-            "the whole in the delivery policy: [] where an object should be",
-        ),
+        ("[]", "delivery policy: the whole is [], not an object"),
         (
             r#"{"healthyRetryPolicy":{"numRetries":"5"}}"#,
-            "healthyRetryPolicy.numRetries in the delivery policy: \"5\" where a whole number from 0 to 4294967295 should be",
+            "delivery policy: healthyRetryPolicy.numRetries is \"5\", not a whole number from 0 to 4294967295",
         ),
         (
             r#"{"healthyRetryPolicy":{"numRetries":-1}}"#,
-            "healthyRetryPolicy.numRetries in the delivery policy: -1 where a whole number from 0 to 4294967295 should be",
+            "delivery policy: healthyRetryPolicy.numRetries is -1, not a whole number from 0 to 4294967295",
         ),
         (
             r#"{"healthyRetryPolicy":{"backoffFunction":"cubic"}}"#,
-            "healthyRetryPolicy.backoffFunction in the delivery policy: \"cubic\" where linear, arithmetic, geometric or exponential should be",
+            "delivery policy: healthyRetryPolicy.backoffFunction is \"cubic\", not linear, arithmetic, geometric or exponential",
         ),
         (
             r#"{"healthyRetryPolicy":{"numRetrys":5}}"#,
-            "healthyRetryPolicy.numRetrys in the delivery policy is no member of it",
+            "delivery policy: healthyRetryPolicy.numRetrys is no member of such a policy",
         ),
         (
             r#"{"healthyPolicy":{}}"#,
-            "healthyPolicy in the delivery policy is no member of it",
+            "delivery policy: healthyPolicy is no member of such a policy",
         ),
         (
             r#"{"throttlePolicy":{"maxReceivesPerSecond":0}}"#,
@@ -383,7 +380,7 @@ fn a_bad_document_is_refused_with_the_place() {
         ),
         (
             r#"{"guaranteed":true}"#,
-            "guaranteed in the delivery policy: true where false should be",
+            "delivery policy: guaranteed is true, not false",
         ),
         (
             r#"{"healthyRetryPolicy":{"numRetries":200}}"#,
@@ -395,15 +392,15 @@ fn a_bad_document_is_refused_with_the_place() {
     }
     assert!(matches!(
         DeliveryPolicy::parse("{").unwrap_err(),
-        RetryError::Json { .. }
+        RetryError::Document(DocumentError::Json { .. })
     ));
     let long = format!("{{{}}}", " ".repeat(40_000));
     assert!(matches!(
         DeliveryPolicy::parse(&long),
-        Err(RetryError::Size {
+        Err(RetryError::Document(DocumentError::Size {
             bytes: 40_002,
             limit: 30_720
-        })
+        }))
     ));
 }
 
@@ -429,7 +426,7 @@ fn a_topic_that_disables_overrides_has_the_last_word() {
         TopicDeliveryPolicy::parse(r#"{"https":{}}"#)
             .unwrap_err()
             .to_string(),
-        "https in the delivery policy is no member of it"
+        "delivery policy: https is no member of such a policy"
     );
 }
 
