@@ -346,6 +346,25 @@ impl Leases {
         }
     }
 
+    /// Renews one lease of a worker, unless it was lost.
+    pub(crate) fn renew_one(
+        &mut self,
+        worker: WorkerId,
+        shard: ShardId,
+        generation: Generation,
+        now: Instant,
+    ) -> bool {
+        let Ok(lease) = held(&mut self.leases, worker, shard, generation) else {
+            return false;
+        };
+        lease.counter += 1;
+        lease.renewed = now;
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.seen = now;
+        }
+        true
+    }
+
     /// Moves the checkpoint, and renews the lease. At [`Mark::End`] the lease is finished and given back, and
     /// the shard's children can be taken.
     pub(crate) fn checkpoint(
@@ -431,6 +450,16 @@ impl Leases {
         self.forget_left(worker);
         self.version += 1;
         true
+    }
+
+    /// Removes a lease whose shard its owner found to be no longer in the stream.
+    pub(crate) fn forget(&mut self, worker: WorkerId, shard: ShardId, generation: Generation) {
+        if held(&mut self.leases, worker, shard, generation).is_ok() {
+            self.leases.remove(&shard);
+            self.stats.abandoned += 1;
+            self.forget_left(worker);
+            self.version += 1;
+        }
     }
 
     /// Whether the worker still holds the lease under this generation.
