@@ -121,7 +121,7 @@ impl Lease {
     }
 
     /// What lies behind the checkpoint, in order. The starting positions are alike: nothing.
-    fn progress(&self) -> Option<Mark> {
+    pub(crate) fn progress(&self) -> Option<Mark> {
         match self.checkpoint {
             Checkpoint::At {
                 sequence_number,
