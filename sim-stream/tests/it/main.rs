@@ -1,1 +1,9 @@
-//! The stream's integration tests, a file a topic.
+//! The integration tests of the stream, a file for each topic.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod rig;
+
+mod cursors;
+#[cfg(feature = "kpl")]
+mod kpl;
+mod puts;
