@@ -85,9 +85,7 @@ impl Channel {
     /// Lets a push pass, or tells when it may.
     pub(super) fn push(&self, now: Instant, bytes: u64) -> Result<(), Instant> {
         match &mut self.state.lock().limit {
-            Some(limit) => limit
-                .push(now, bytes)
-                .map_err(|exceeded| exceeded.retry_at),
+            Some(limit) => limit.push(now, bytes).map_err(|exceeded| exceeded.retry_at),
             None => Ok(()),
         }
     }

@@ -88,7 +88,9 @@ pub enum SubscriptionError {
     #[error("the deadline passed and no record came")]
     Elapsed,
     /// Records were trimmed before they were pushed. Said once; the subscription goes on behind the gap.
-    #[error("{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}")]
+    #[error(
+        "{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}"
+    )]
     Trimmed {
         /// The shard.
         shard_id: ShardId,

@@ -82,7 +82,12 @@ impl GroupConfig {
         count("group.max_steals", self.max_steals as u64, 1, u64::MAX)?;
         count("group.max_workers", self.max_workers as u64, 1, MAX_WORKERS)?;
         count("group.read.max", self.read.max as u64, 1, u64::MAX)?;
-        count("group.read.max_bytes", self.read.max_bytes as u64, 1, u64::MAX)
+        count(
+            "group.read.max_bytes",
+            self.read.max_bytes as u64,
+            1,
+            u64::MAX,
+        )
     }
 
     pub(super) const fn rules(&self) -> Rules {

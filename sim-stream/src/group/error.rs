@@ -42,7 +42,9 @@ pub enum NextError {
     #[error("the deadline passed and no record came")]
     Elapsed,
     /// Records were trimmed before the group had processed them. Said once; the worker goes on behind the gap.
-    #[error("{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}")]
+    #[error(
+        "{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}"
+    )]
     Trimmed {
         /// The shard.
         shard_id: ShardId,
@@ -70,7 +72,9 @@ pub enum RunError<E> {
         error: E,
     },
     /// Records were trimmed before the group had processed them; running again goes on behind the gap.
-    #[error("{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}")]
+    #[error(
+        "{shard_id}: {lost} records were trimmed before they were read; the oldest left is {resume_at}"
+    )]
     Trimmed {
         /// The shard.
         shard_id: ShardId,

@@ -173,8 +173,9 @@ impl<T: Send + Sync + 'static, E> Flight<'_, T, E> {
         self.is_done = true;
         match self.checkpointer.mark(Mark::Record(self.last)) {
             // Lost: another worker goes on from the last checkpoint. Backwards: the handler has checkpointed more.
-            Ok(())
-            | Err(CheckpointError::LeaseLost { .. } | CheckpointError::Backwards { .. }) => Ok(()),
+            Ok(()) | Err(CheckpointError::LeaseLost { .. } | CheckpointError::Backwards { .. }) => {
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -100,7 +100,11 @@ impl<T: Send + Sync + 'static> Worker<T> {
     #[must_use]
     pub fn held(&self) -> Vec<ShardId> {
         let state = self.group.state.lock();
-        state.leases.of(self.id).map(|lease| lease.shard_id).collect()
+        state
+            .leases
+            .of(self.id)
+            .map(|lease| lease.shard_id)
+            .collect()
     }
 
     /// Gives the next batch, if there is one. Renews, takes and gives back leases as it comes.
