@@ -134,7 +134,7 @@ impl<T: Send + Sync + 'static> ConsumerGroup<T> {
     /// # Errors
     /// [`GroupError`]: a field of `config` is out of its range, or the initial position lies in the future.
     pub fn new(stream: &Stream<T>, config: GroupConfig) -> Result<Self, GroupError> {
-        config.check()?;
+        config.check(&stream.shared().config.limits)?;
         let clock = &stream.shared().clock;
         let now = clock.now();
         if let InitialPosition::AtTimestamp(timestamp) = config.start {

@@ -37,9 +37,37 @@ pub struct Batch<T: Send + Sync + 'static> {
     /// The first record was processed before up to this part.
     pub(super) resumed: Option<u64>,
     pub(super) checkpointer: Checkpointer<T>,
+    /// `None` when somebody else keeps the shard busy.
+    pub(super) busy: Option<Busy<T>>,
+}
+
+/// Keeps a shard from giving another batch. Dropped, the shard goes on; or the lease goes, if it is wanted.
+pub(super) struct Busy<T: Send + Sync + 'static> {
+    checkpointer: Checkpointer<T>,
+    kind: BatchKind,
 }
 
 impl<T: Send + Sync + 'static> Batch<T> {
+    /// A batch of a shard that is marked busy.
+    pub(super) fn new(
+        records: Records<T>,
+        kind: BatchKind,
+        resumed: Option<u64>,
+        checkpointer: Checkpointer<T>,
+    ) -> Self {
+        let busy = Busy {
+            checkpointer: checkpointer.clone(),
+            kind,
+        };
+        Self {
+            records,
+            kind,
+            resumed,
+            checkpointer,
+            busy: Some(busy),
+        }
+    }
+
     /// The records.
     #[must_use]
     pub const fn records(&self) -> &Records<T> {
@@ -169,7 +197,7 @@ impl<'a, T: Send + Sync + 'static> IntoIterator for &'a Batch<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Batch<T> {
+impl<T: Send + Sync + 'static> Drop for Busy<T> {
     fn drop(&mut self) {
         let Checkpointer {
             group,
@@ -195,10 +223,13 @@ impl<T: Send + Sync + 'static> Drop for Batch<T> {
             holding.rewind = true;
         }
         let is_over = holding.leaving || self.kind == BatchKind::HandOff;
-        let goes = is_over || (leases.is_wanted(*shard) && is_covered(leases, *shard, holding));
-        if goes {
+        let is_wanted = leases.is_wanted(*shard);
+        if is_over || (is_wanted && is_covered(leases, *shard, holding)) {
             holdings.remove(shard);
             leases.release(*worker, *shard, *generation, now);
+        } else if is_wanted {
+            // The owner gives it, or has it checkpointed first.
+            leases.touch();
         }
         drop(state);
         group.notify();
@@ -325,7 +356,11 @@ impl<T: Send + Sync + 'static> Checkpointer<T> {
         if mark == Mark::End {
             state.holdings.remove(&shard_id);
         }
-        let is_news = mark == Mark::End || state.leases.is_wanted(shard_id);
+        let is_wanted = state.leases.is_wanted(shard_id);
+        if is_wanted {
+            state.leases.touch();
+        }
+        let is_news = mark == Mark::End || is_wanted;
         drop(state);
         if is_news {
             self.group.notify();

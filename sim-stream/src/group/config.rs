@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sim_core::time::Timestamp;
 
-use crate::config::{check_name, count, duration};
+use crate::config::{Limits, check_name, count, duration};
 use crate::cursor::Read;
 use crate::error::ConfigError;
 use crate::machine::leases::Rules;
@@ -64,7 +64,8 @@ impl GroupConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// Against what the stream lets a read bring.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
         check_name("group.name", &self.name)?;
         duration(
             "group.lease_duration",
@@ -81,12 +82,12 @@ impl GroupConfig {
         count("group.max_leases", self.max_leases as u64, 1, u64::MAX)?;
         count("group.max_steals", self.max_steals as u64, 1, u64::MAX)?;
         count("group.max_workers", self.max_workers as u64, 1, MAX_WORKERS)?;
-        count("group.read.max", self.read.max as u64, 1, u64::MAX)?;
-        count(
+        let read = |field, value: usize, most: usize| count(field, value as u64, 1, most as u64);
+        read("group.read.max", self.read.max, limits.read_records)?;
+        read(
             "group.read.max_bytes",
-            self.read.max_bytes as u64,
-            1,
-            u64::MAX,
+            self.read.max_bytes,
+            limits.read_bytes,
         )
     }
 

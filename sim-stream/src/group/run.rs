@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use sim_core::seam::Handler;
 use sim_core::time::Instant;
 
-use super::batch::{Batch, BatchKind, Checkpointer};
+use super::batch::{Batch, BatchKind, Busy, Checkpointer};
 use super::error::{NextError, RunError};
 use super::worker::{Waiting, Worker};
 use crate::error::CheckpointError;
@@ -18,7 +18,7 @@ impl<T: Send + Sync + 'static> Worker<T> {
     /// Gives every batch to a handler, and checkpoints it when the handler has succeeded.
     ///
     /// The handler runs for one batch of each shard held at a time, for all of them side by side, in this future: nothing is
-    /// spawned. Leases are renewed meanwhile. A handler whose lease was lost meanwhile runs to its end, and its
+    /// spawned. The shard goes on when its future is done, whenever the batch was dropped. Leases are renewed meanwhile. A handler whose lease was lost meanwhile runs to its end, and its
     /// checkpoint is dropped: another worker goes on from the last one.
     ///
     /// Returns when the stream is closed and processed to its end, and after all handlers.
@@ -81,6 +81,8 @@ struct Flight<'h, T: Send + Sync + 'static, E> {
     checkpointer: Checkpointer<T>,
     last: SequenceNumber,
     is_done: bool,
+    /// Held until the checkpoint is made, however long the handler keeps the batch.
+    _busy: Option<Busy<T>>,
     work: Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'h>>,
 }
 
@@ -126,7 +128,7 @@ impl<'h, T: Send + Sync + 'static, E> Running<'h, T, E> {
         }
     }
 
-    fn start<H>(&mut self, batch: Batch<T>, handler: &'h H)
+    fn start<H>(&mut self, mut batch: Batch<T>, handler: &'h H)
     where
         H: Handler<Batch<T>, Result<(), E>> + ?Sized,
     {
@@ -139,6 +141,7 @@ impl<'h, T: Send + Sync + 'static, E> Running<'h, T, E> {
             checkpointer: batch.checkpointer(),
             last,
             is_done: false,
+            _busy: batch.busy.take(),
             work: handler.handle(batch),
         });
     }

@@ -517,18 +517,14 @@ impl<T: Send + Sync + 'static> Worker<T> {
         records: Records<T>,
         resumed: Option<u64>,
     ) -> Batch<T> {
-        Batch {
-            records,
-            kind,
-            resumed,
-            checkpointer: Checkpointer {
-                group: Arc::clone(&self.group),
-                worker: self.id,
-                shard,
-                salt: self.group.stream.shared().salt,
-                generation,
-            },
-        }
+        let checkpointer = Checkpointer {
+            group: Arc::clone(&self.group),
+            worker: self.id,
+            shard,
+            salt: self.group.stream.shared().salt,
+            generation,
+        };
+        Batch::new(records, kind, resumed, checkpointer)
     }
 
     /// Whether the stream is closed and every shard is processed to its end.

@@ -480,6 +480,11 @@ impl Leases {
         })
     }
 
+    /// Has the workers look at the table again: a lease that is wanted may be given now.
+    pub(crate) const fn touch(&mut self) {
+        self.version += 1;
+    }
+
     /// The leases of a worker, by shard.
     pub(crate) fn of(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
         self.leases

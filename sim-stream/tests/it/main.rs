@@ -4,6 +4,8 @@
 mod rig;
 
 mod cursors;
+mod groups;
+mod groups_model;
 #[cfg(feature = "kpl")]
 mod kpl;
 mod puts;
