@@ -3,7 +3,17 @@
 
 mod rig;
 
+mod auto_traits;
+mod close;
 mod cursors;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod limits;
+mod on_demand;
 mod puts;
+mod reader;
+mod resharding;
+mod retention;
+mod seams;
+mod tokens;
+mod waiting;
