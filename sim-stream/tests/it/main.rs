@@ -1,4 +1,6 @@
 //! The stream's integration tests, a file a topic.
 
+mod config;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
