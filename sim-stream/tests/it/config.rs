@@ -16,7 +16,10 @@ fn refused(change: impl FnOnce(&mut StreamConfig)) -> String {
 fn refused_from(mut config: StreamConfig, change: impl FnOnce(&mut StreamConfig)) -> String {
     assert_eq!(config.check(), Ok(()));
     change(&mut config);
-    config.check().unwrap_err().to_string()
+    config
+        .check()
+        .expect_err("a field is out of its range")
+        .to_string()
 }
 
 #[test]
