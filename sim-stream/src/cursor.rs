@@ -13,7 +13,7 @@ use sim_core::wait::{Attempt, Elapsed, Waiter, until, until_blocking};
 
 use crate::error::{IteratorError, ReadError, WrongSequenceNumber};
 use crate::message::{SequenceNumber, ShardId, StartingPosition};
-use crate::records::Records;
+use crate::records::{Records, StreamRecord};
 use crate::stream::Stream;
 use crate::stream::shared::{Shard, Shared, Stored, count};
 
@@ -105,6 +105,16 @@ impl<T: Send + Sync + 'static> Stream<T> {
             .ok_or(IteratorError::UnknownShard { shard_id: shard })?;
         let (position, floats) = shared.position_of(&shard, start)?;
         Ok(self.cursor_at(shard, position, floats))
+    }
+
+    /// The record of a sequence number, or `None` when it is no number of this stream, or the record was trimmed.
+    #[must_use]
+    pub fn record(&self, sequence_number: SequenceNumber) -> Option<StreamRecord<T>> {
+        let shared = self.shared();
+        let shard = shared.shard(sequence_number.shard())?;
+        shared.serve_reader(&shard, shared.clock.recent());
+        let position = assigned(&shard, sequence_number).ok()?;
+        shard.record(position)
     }
 
     /// A cursor at a position that is known to be good, or behind the times.

@@ -5,7 +5,9 @@ mod rig;
 
 mod auto_traits;
 mod close;
+mod config;
 mod cursors;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
 mod limits;

@@ -5,7 +5,7 @@ use sim_core::sync::Arc;
 
 use super::*;
 use crate::group::SequenceNumber;
-use crate::message::{Content, Headers, Shared, Token, TopicInfo};
+use crate::message::{Content, Headers, Message, Shared, Token, TopicInfo};
 
 fn naming() -> Naming {
     Naming {
@@ -19,8 +19,10 @@ fn notification(value: &'static [u8], headers: Headers, replayed: bool) -> Notif
     let (clock, _) = Clock::virtual_at(start);
     let shared = Shared {
         content: Content {
-            value: Payload::from_static(value),
-            headers: Some(Box::new(headers)),
+            message: Message {
+                value: Payload::from_static(value),
+                headers: Some(Box::new(headers)),
+            },
             number: 7,
             at: clock.now(),
         },
