@@ -15,7 +15,7 @@ use crate::error::{IteratorError, ReadError, WrongSequenceNumber};
 use crate::message::{SequenceNumber, ShardId, StartingPosition};
 use crate::records::Records;
 use crate::stream::Stream;
-use crate::stream::shared::{Shard, Shared, Stored};
+use crate::stream::shared::{Shard, Shared, Stored, count};
 
 /// How often a read follows a beginning that moves on before it has read anything.
 const FOLLOWS: usize = 16;
@@ -334,19 +334,19 @@ impl<T: Send + Sync + 'static> Place<T> {
     ) -> Result<Records<T>, ReadError> {
         let now = shared.clock.recent();
         shared.serve_reader(shard, now);
-        shard.begin_read(now, &read)?;
+        shard.begin_read(now, read, &shared.config)?;
         for _ in 0..FOLLOWS {
+            let position = self.log.position();
             let batch = match self.log.batch(read.max, read.max_bytes) {
                 log::Read::Record(batch) => Some(batch),
                 log::Read::Pending | log::Read::End => None,
                 log::Read::Trimmed { resume_at } => {
-                    let lost = resume_at.saturating_sub(self.log.position());
-                    self.log.seek(resume_at);
                     if self.floats {
                         continue;
                     }
+                    shard.counters.add(count::READS_TRIMMED, 1);
                     return Err(ReadError::Trimmed {
-                        lost,
+                        lost: resume_at - position,
                         resume_at: shard.sequence_number(resume_at),
                     });
                 }
@@ -368,12 +368,12 @@ impl<T: Send + Sync + 'static> Place<T> {
         let mut behind = Duration::ZERO;
         if let Some(batch) = &batch {
             self.floats = false;
-            let last = batch.len().checked_sub(1).and_then(|last| batch.get(last));
-            let age = last.map_or(Duration::ZERO, |(_, stored, _)| now - stored.arrived);
-            if next < shard.log.end() {
-                behind = age;
+            if next < shard.log.end()
+                && let Some((_, last, _)) = batch.iter().next_back()
+            {
+                behind = now - last.arrived;
             }
-            shard.end_read(now, batch, age);
+            shard.end_read(now, batch, behind);
         }
         Records {
             shard: Arc::clone(shard),

@@ -1,4 +1,11 @@
-//! The stream's integration tests, a file a topic.
+//! The integration tests of the stream, a file for each topic.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod rig;
+
+mod config;
+mod cursors;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod puts;

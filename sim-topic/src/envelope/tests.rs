@@ -5,7 +5,7 @@ use sim_core::sync::Arc;
 
 use super::*;
 use crate::group::SequenceNumber;
-use crate::message::{Content, Headers, Shared, Token, TopicInfo};
+use crate::message::{Content, Headers, Message, Shared, Token, TopicInfo};
 
 fn naming() -> Naming {
     Naming {
@@ -23,8 +23,10 @@ pub(crate) fn notification(
     let (clock, _) = Clock::virtual_at(start);
     let shared = Shared {
         content: Content {
-            value: Payload::from_static(value),
-            headers: Some(Box::new(headers)),
+            message: Message {
+                value: Payload::from_static(value),
+                headers: Some(Box::new(headers)),
+            },
             number: 7,
             at: clock.now(),
         },
