@@ -6,13 +6,14 @@ pub mod builder;
 pub mod config;
 pub mod cursor;
 pub mod error;
-mod fan_out;
-mod group;
+pub mod fan_out;
+pub mod group;
 #[cfg(feature = "kpl")]
 pub mod kpl;
 pub mod machine;
 pub mod message;
 mod queue;
+pub mod reader;
 pub mod records;
 mod seams;
 pub mod stats;
@@ -31,10 +32,17 @@ pub use crate::error::{
     ParseShardIdError, PutError, ReadError, RecordSizeError, Refusal, Resource, RetentionError,
     SplitError, SubscribeError, TokenError, UpdateCountError, WrongSequenceNumber,
 };
+pub use crate::fan_out::{ConsumerInfo, FanOutEvent, Subscription, SubscriptionError};
+pub use crate::group::{
+    Batch, BatchKind, Checkpointer, ConsumerGroup, Generation, GroupConfig, GroupError, GroupStats,
+    HandOff, InitialPosition, JoinError, Lease, LeaseStats, NextError, RunError, Worker, WorkerId,
+    WorkerStream,
+};
 pub use crate::message::{
     Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
     ShardFilter, ShardId, ShardInfo, StartingPosition,
 };
+pub use crate::reader::{Reader, ReaderStream};
 pub use crate::records::{RecordRef, Records, StreamRecord};
 pub use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};
 pub use crate::stream::{ByteStream, ShardPage, Stream};

@@ -3,7 +3,21 @@
 
 mod rig;
 
+mod auto_traits;
+mod close;
+mod config;
 mod cursors;
+mod groups;
+mod groups_model;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod limits;
+mod on_demand;
 mod puts;
+mod reader;
+mod resharding;
+mod retention;
+mod seams;
+mod tokens;
+mod waiting;
