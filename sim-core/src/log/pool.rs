@@ -186,7 +186,7 @@ fn expected_entries(size: usize, mean: usize, count: usize) -> usize {
     let expected = size / (mean + ENTRY_BYTES);
     let generous = expected + expected / 16 + 8;
     let most = MOST_ENTRIES.min(size / ENTRY_BYTES);
-    generous.max(size / 1024).min(most).max(count)
+    generous.max(size / 2048).min(most).max(count)
 }
 
 /// Two: chunks are full soon.
