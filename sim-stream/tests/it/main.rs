@@ -8,4 +8,5 @@ mod cursors;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod model;
 mod puts;
