@@ -10,3 +10,4 @@ mod keys;
 mod kpl;
 mod model;
 mod puts;
+mod threads;
