@@ -17,6 +17,7 @@ use crate::message::Salt;
 use crate::stream::Stream;
 use crate::stream::reshard::Control;
 use crate::stream::shared::{Shard, Shared, Table, count, nanos};
+use crate::stream::traffic::traffic_of;
 use crate::token::Tokens;
 
 /// A put in so many looks after the stream: a power of two.
@@ -113,6 +114,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             size,
             pool,
             table: Snapshot::new(Table::of(0, &control, all)),
+            traffic: Mutex::new(traffic_of(&config, config.mode, now, config.first_shards())),
             control: Mutex::new(control),
             arrivals: Event::new(),
             space: Event::new(),

@@ -13,6 +13,7 @@ pub mod kpl;
 pub mod machine;
 pub mod message;
 mod queue;
+pub mod reader;
 pub mod records;
 mod seams;
 pub mod stats;
@@ -35,6 +36,7 @@ pub use crate::message::{
     Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
     ShardFilter, ShardId, ShardInfo, StartingPosition,
 };
+pub use crate::reader::{Reader, ReaderStream};
 pub use crate::records::{RecordRef, Records, StreamRecord};
 pub use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};
 pub use crate::stream::{ByteStream, ShardPage, Stream};
