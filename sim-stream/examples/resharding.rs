@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(read.len(), HOSTS as usize);
     assert!(read.values().all(|lines| *lines == LINES));
     println!(
-        "{} lines of {HOSTS} hosts, each in order, read from {shards} shards of which {} are open at the end",
+        "{} lines of {HOSTS} hosts, each in order, from {shards} shards; open at the end: {}",
         logs.stats().incoming_records,
         logs.shards().iter().filter(|shard| shard.is_open()).count(),
     );
