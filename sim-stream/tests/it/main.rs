@@ -13,11 +13,13 @@ mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
 mod limits;
+mod model;
 mod on_demand;
 mod puts;
 mod reader;
 mod resharding;
 mod retention;
 mod seams;
+mod threads;
 mod tokens;
 mod waiting;
