@@ -1,4 +1,25 @@
-//! The stream's integration tests, a file a topic.
+//! The integration tests of the stream, a file for each topic.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod rig;
+
+mod auto_traits;
+mod close;
+mod config;
+mod cursors;
+mod groups;
+mod groups_model;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod limits;
+mod model;
+mod on_demand;
+mod puts;
+mod reader;
+mod resharding;
+mod retention;
+mod seams;
+mod threads;
+mod tokens;
+mod waiting;
