@@ -72,6 +72,8 @@ mod envelope;
 pub mod error;
 pub mod filter;
 pub mod group;
+#[cfg(feature = "http")]
+pub mod http;
 mod machine;
 pub mod message;
 pub mod receiver;

@@ -3,9 +3,23 @@
 
 mod rig;
 
+mod auto_traits;
+mod close;
 mod config;
 mod cursors;
+mod groups;
+mod groups_model;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod limits;
+mod model;
+mod on_demand;
 mod puts;
+mod reader;
+mod resharding;
+mod retention;
+mod seams;
+mod threads;
+mod tokens;
+mod waiting;

@@ -14,7 +14,11 @@ fn naming() -> Naming {
     }
 }
 
-fn notification(value: &'static [u8], headers: Headers, replayed: bool) -> Notification<Payload> {
+pub(crate) fn notification(
+    value: &'static [u8],
+    headers: Headers,
+    replayed: bool,
+) -> Notification<Payload> {
     let start: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
     let (clock, _) = Clock::virtual_at(start);
     let shared = Shared {
@@ -35,7 +39,7 @@ fn notification(value: &'static [u8], headers: Headers, replayed: bool) -> Notif
     Notification::shared(Arc::new(shared), SubscriptionId::new(3), replayed)
 }
 
-fn request() -> ConfirmationRequest {
+pub(crate) fn request() -> ConfirmationRequest {
     ConfirmationRequest {
         id: Id::from_parts(1, 9),
         topic: "MyTopic".to_owned(),
