@@ -71,6 +71,8 @@ use crate::sync::atomic::{AtomicU8, Ordering};
 const NOTIFY: u8 = 1;
 /// Up when a waiter is listed and the keeper has not been told to look at the time again.
 const RETIME: u8 = 2;
+/// Up when a waiter is listed.
+const LISTED: u8 = 4;
 
 /// No waiter.
 const NIL: u32 = u32::MAX;
@@ -103,7 +105,7 @@ const NIL: u32 = u32::MAX;
 /// assert_eq!(waiter.join().unwrap(), Ok(7));
 /// ```
 pub struct Event {
-    /// `NOTIFY` and `RETIME`; written under the lock only.
+    /// `NOTIFY`, `RETIME` and `LISTED`; written under the lock only.
     flags: AtomicU8,
     waiters: Mutex<Waiters>,
 }
@@ -135,10 +137,19 @@ impl Event {
         self.locked(|waiters, wake| wake.baton = waiters.pass_baton());
     }
 
-    /// Wakes all waiters: for what concerns every one of them, such as closing.
+    /// Wakes all waiters: for what concerns every one of them, such as closing, or a record that all of
+    /// them read.
     ///
-    /// Takes the lock. The caller's duty is that of [`notify_one`](Self::notify_one).
+    /// Costs one load when nobody waits. The caller's duty is that of [`notify_one`](Self::notify_one).
+    #[inline]
     pub fn notify_all(&self) {
+        if self.flags() & LISTED != 0 {
+            self.notify_all_slow();
+        }
+    }
+
+    #[cold]
+    fn notify_all_slow(&self) {
         let mut woken = Vec::new();
         self.locked(|waiters, _| waiters.take_all(&mut woken));
         for waker in woken {
@@ -363,7 +374,7 @@ impl Waiters {
         }
         let notify = if self.notified == 0 { NOTIFY } else { 0 };
         let retime = if self.retimed { 0 } else { RETIME };
-        notify | retime
+        notify | retime | LISTED
     }
 
     fn register(&mut self, waker: Waker, place: Place, timed: bool) -> (Key, Role) {

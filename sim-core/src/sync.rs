@@ -9,7 +9,7 @@ use crossbeam_utils::Backoff as StdBackoff;
 pub use crossbeam_utils::CachePadded;
 
 #[cfg(not(loom))]
-pub use std::sync::{Arc, Weak};
+pub use std::sync::{Arc, OnceLock, Weak};
 
 #[cfg(loom)]
 pub use loom::sync::Arc;
@@ -45,6 +45,7 @@ pub mod thread {
 /// ring does with its stamps. Under `cfg(loom)` a load is `fetch_add(0)` and a store is `swap`, with the
 /// caller's own ordering; otherwise they are what they say.
 #[derive(Debug)]
+#[repr(transparent)]
 pub struct Stamp(atomic::AtomicU64);
 
 impl Stamp {
@@ -146,6 +147,98 @@ impl Stamp {
     #[inline]
     pub fn fetch_and(&self, value: u64, order: atomic::Ordering) -> u64 {
         self.0.fetch_and(value, order)
+    }
+}
+
+/// A link to a shared value that is set once and does not keep the value alive.
+///
+/// Reading it takes no lock. Under loom, which has no weak pointers, it is a strong one until
+/// [`expire`](Self::expire) is called.
+pub struct Link<T> {
+    #[cfg(not(loom))]
+    inner: OnceLock<Weak<T>>,
+    #[cfg(loom)]
+    inner: loom::sync::Mutex<Linked<T>>,
+}
+
+/// What a [`Link`] leads to.
+#[derive(Debug)]
+pub enum Linked<T> {
+    /// Not set yet.
+    Unset,
+    /// It was set, and nobody else keeps the value any more.
+    Gone,
+    /// The value, kept alive by this.
+    To(Arc<T>),
+}
+
+impl<T> Link<T> {
+    /// Makes a link that is not set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            #[cfg(not(loom))]
+            inner: OnceLock::new(),
+            #[cfg(loom)]
+            inner: loom::sync::Mutex::new(Linked::Unset),
+        }
+    }
+
+    /// Sets the link, with `Release`. A second call does nothing.
+    pub fn set(&self, value: &Arc<T>) {
+        #[cfg(not(loom))]
+        let _ = self.inner.set(Arc::downgrade(value));
+        #[cfg(loom)]
+        {
+            let mut inner = self.lock();
+            if matches!(*inner, Linked::Unset) {
+                *inner = Linked::To(Arc::clone(value));
+            }
+        }
+    }
+
+    /// Follows the link, with `Acquire`.
+    #[must_use]
+    pub fn follow(&self) -> Linked<T> {
+        #[cfg(not(loom))]
+        match self.inner.get() {
+            None => Linked::Unset,
+            Some(weak) => weak.upgrade().map_or(Linked::Gone, Linked::To),
+        }
+        #[cfg(loom)]
+        match &*self.lock() {
+            Linked::Unset => Linked::Unset,
+            Linked::Gone => Linked::Gone,
+            Linked::To(value) => Linked::To(Arc::clone(value)),
+        }
+    }
+
+    /// For models: called where the value's keeper lets it go. Nothing otherwise.
+    pub fn expire(&self) {
+        #[cfg(loom)]
+        {
+            let former = std::mem::replace(&mut *self.lock(), Linked::Gone);
+            drop(former);
+        }
+    }
+
+    #[cfg(loom)]
+    fn lock(&self) -> loom::sync::MutexGuard<'_, Linked<T>> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for Link<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> std::fmt::Debug for Link<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
     }
 }
 

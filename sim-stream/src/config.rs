@@ -404,6 +404,12 @@ impl Limits {
                 1,
                 MAX_CHANGES.into(),
             )?;
+            count(
+                "limits.resharding.mode_changes",
+                resharding.mode_changes.into(),
+                1,
+                MAX_CHANGES.into(),
+            )?;
         }
         if let Some(throughput) = &self.throughput {
             throughput.check()?;
@@ -428,6 +434,8 @@ pub struct ReshardingLimits {
     pub factor: u32,
     /// How many target counts may be set within 24 hours, rolling. Kinesis: 10.
     pub changes: u32,
+    /// How many times the mode may be changed within 24 hours, rolling. Kinesis: 2.
+    pub mode_changes: u32,
 }
 
 impl ReshardingLimits {
@@ -437,6 +445,7 @@ impl ReshardingLimits {
         Self {
             factor: 2,
             changes: 10,
+            mode_changes: 2,
         }
     }
 }

@@ -2,6 +2,6 @@
 
 pub(crate) mod delivery;
 pub(crate) mod leases;
-pub(crate) mod limits;
-pub(crate) mod on_demand;
-pub(crate) mod shards;
+pub mod limits;
+pub mod on_demand;
+pub mod shards;

@@ -19,6 +19,10 @@ mod topic;
 pub use crate::config::{
     Deduplication, FifoConfig, Kind, Limits, LogConfig, SubjectRule, TopicConfig, WhenBehind,
 };
+pub use crate::envelope::{
+    Confirmation, Envelope, EnvelopeError, EnvelopeKind, Naming, Origin, Signature,
+    SignatureVersion, Structured, StructuredError,
+};
 pub use crate::error::{
     ArchiveActive, ConfigError, ConfirmError, DeliveryError, PublishError, ReceiveError, Refusal,
     ReplayError, SetError, SubscribeError, TryReceiveError, WaitError,

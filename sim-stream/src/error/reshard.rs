@@ -189,8 +189,8 @@ pub enum RetentionError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModeError {
-    /// The mode was changed twice within 24 hours already, as often as Kinesis allows.
-    #[error("mode: {limit} changes were made within 24 hours")]
+    /// The mode was changed as often as it may be within 24 hours.
+    #[error("limits.resharding.mode_changes: {limit} changes were made within 24 hours")]
     TooOften {
         /// The most changes within 24 hours.
         limit: u32,

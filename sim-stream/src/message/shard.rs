@@ -73,7 +73,8 @@ pub struct ShardInfo {
     pub hash_range: HashRange,
     /// The number of its first record, were it still there.
     pub starting_sequence_number: SequenceNumber,
-    /// The number behind its last record, once it is closed. An open shard has none.
+    /// The number of its last record, once it is closed; the starting one if it never had a record. An open shard has
+    /// none.
     pub ending_sequence_number: Option<SequenceNumber>,
     /// When it was opened.
     pub opened_at: Timestamp,

@@ -411,7 +411,6 @@ impl<T> Archive<T> {
             live_from: end,
         });
         // A position that was saved may come from a longer archive than this one.
-        way.next = way.next.min(end);
         way.live_from = way.live_from.min(end);
 
         let lost = self.base.saturating_sub(way.next);

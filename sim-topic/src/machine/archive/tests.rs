@@ -199,6 +199,23 @@ fn a_position_from_a_longer_archive_is_the_end_of_this_one() {
     assert_eq!(rest(&short, &mut replay.clone()), []);
     assert!(short.push(day(60), 1, 60).is_ok());
     assert_eq!(rest(&short, &mut replay), []);
+
+    // What is published now is new, although its position was an old one's in the longer archive.
+    let mut replay = Replay::new(ReplayPolicy {
+        from: day(0),
+        to: Some(day(1)),
+    });
+    assert!(matches!(
+        long.step(&mut replay),
+        Step::Message { item: 0, .. }
+    ));
+    let mut short = filled(0..3);
+    assert!(matches!(
+        short.step(&mut replay),
+        Step::Message { item: 1, .. }
+    ));
+    assert!(short.push(day(60), 1, 60).is_ok());
+    assert_eq!(rest(&short, &mut replay), [(60, false)]);
 }
 
 #[test]
