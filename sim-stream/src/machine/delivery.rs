@@ -33,8 +33,6 @@
 //! A receive, verdict or lapse is O(log n) in the records under way (ordered maps of what is returned and dead), and a
 //! receive looks at each shard once at most. Deadlines stand in a [`Wheel`].
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the handle comes next"))]
-
 mod slots;
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ pub(super) enum Which {
 struct Mark {
     standing: Standing,
     deadline: Instant,
+    is_drained: bool,
 }
 
 impl<T: Send + Sync + 'static> Core<T> {
@@ -117,7 +118,10 @@ impl<T: Send + Sync + 'static> Core<T> {
         let result = act(&mut state);
         let after = state.mark();
         drop(state);
-        if after.standing.returned > before.standing.returned {
+        // Where nothing is left of a closed stream, those who wait are to be told.
+        if after.standing.returned > before.standing.returned
+            || after.is_drained && !before.is_drained
+        {
             self.arrivals.notify_one();
         }
         if after.standing.dead > before.standing.dead {
@@ -312,6 +316,7 @@ impl<T: Send + Sync + 'static> State<T> {
         Mark {
             standing: self.machine.standing(),
             deadline: self.machine.next_deadline().unwrap_or(Instant::NEVER),
+            is_drained: self.machine.is_drained(),
         }
     }
 
