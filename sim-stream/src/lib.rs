@@ -2,8 +2,9 @@
 //! groups and queues on the log.
 #![forbid(unsafe_code)]
 
-mod builder;
+pub mod builder;
 pub mod config;
+pub mod cursor;
 pub mod error;
 mod fan_out;
 mod group;
@@ -12,14 +13,19 @@ pub mod kpl;
 pub mod machine;
 pub mod message;
 mod queue;
+pub mod reader;
+pub mod records;
 mod seams;
 pub mod stats;
-mod token;
+pub mod stream;
+pub mod token;
 
+pub use crate::builder::Builder;
 pub use crate::config::{
     KeyHash, Limits, Memory, OnDemandLimits, RecordDistribution, ReshardingLimits, StreamConfig,
     StreamMode, Throughput, WhenFull,
 };
+pub use crate::cursor::{Cursor, CursorStream, Read};
 pub use crate::error::{
     BatchError, BatchRefusal, CheckpointError, ConfigError, ConsumerError, IteratorError, KeyError,
     ListShardsError, MergeError, ModeError, ParseHashKeyError, ParseSequenceNumberError,
@@ -30,4 +36,8 @@ pub use crate::message::{
     Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
     ShardFilter, ShardId, ShardInfo, StartingPosition,
 };
+pub use crate::reader::{Reader, ReaderStream};
+pub use crate::records::{RecordRef, Records, StreamRecord};
 pub use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};
+pub use crate::stream::{ByteStream, ShardPage, Stream};
+pub use crate::token::{IteratorToken, RecordsPage};

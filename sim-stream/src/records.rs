@@ -50,10 +50,11 @@ impl<T: Send + Sync + 'static> Records<T> {
     /// The record at `index`, borrowed.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<RecordRef<'_, T>> {
-        let (position, stored, tail) = self.batch.as_ref()?.get(index)?;
+        let batch = self.batch.as_ref()?;
+        let (stored, tail) = batch.get(index)?;
         Some(RecordRef {
             shard: &self.shard,
-            position,
+            position: batch.position() + index as u64,
             stored,
             tail,
         })

@@ -1,16 +1,13 @@
 //! Filter policies: parsed once, matched without a document tree.
 
-#[expect(dead_code, reason = "the index comes next")]
 mod condition;
 mod error;
+mod index;
 mod json;
 mod limits;
-#[expect(dead_code, reason = "the index comes next")]
 mod number;
 mod parse;
-#[expect(dead_code, reason = "the index comes next")]
 mod paths;
-#[expect(dead_code, reason = "the index comes next")]
 mod values;
 
 use std::fmt;
@@ -23,6 +20,7 @@ use paths::Paths;
 use values::{Input, Unreadable, Values};
 
 pub use error::{FilterError, FilterRule};
+pub use index::{FilterIndex, Matches};
 pub use limits::{
     AWS_COMBINATIONS, AWS_DECIMALS, AWS_KEYS, AWS_MAGNITUDE, AWS_POLICY_BYTES, FilterLimits,
 };
@@ -262,6 +260,13 @@ fn reason_of_attributes(attributes: &Attributes, read: Result<(), Unreadable>) -
 #[derive(Debug, Default)]
 pub struct Scratch {
     values: Values,
+    /// What an index found.
+    ids: Vec<u32>,
+    /// By alternative of the index: the round in which it was looked at last.
+    seen: Vec<u32>,
+    round: u32,
+    /// A string, folded.
+    text: String,
 }
 
 impl Scratch {

@@ -7,14 +7,17 @@ mod envelope;
 pub mod error;
 pub mod filter;
 pub mod group;
+#[cfg(feature = "http")]
+pub mod http;
 mod machine;
 pub mod message;
-mod receiver;
+pub mod receiver;
 mod seams;
+pub mod settings;
 pub mod stats;
-mod subscriber;
-mod subscription;
-mod topic;
+pub mod subscriber;
+pub mod subscription;
+pub mod topic;
 
 pub use crate::config::{
     Deduplication, FifoConfig, Kind, Limits, LogConfig, SubjectRule, TopicConfig, WhenBehind,
@@ -39,4 +42,9 @@ pub use crate::message::{
     ConfirmationRequest, DeadLetter, DeadLetterReason, Delivery, Message, Notification,
     ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
 };
-pub use crate::stats::{Dropped, FilteredOut, Stats, SubscriptionStats};
+pub use crate::receiver::{Notifications, Received, Receiver};
+pub use crate::settings::{Filter, Overflow, ReceiverConfig, SubscriptionConfig};
+pub use crate::stats::{Dropped, FilteredOut, ReceiverStats, Stats, SubscriptionStats};
+pub use crate::subscriber::Subscriber;
+pub use crate::subscription::{Subscription, SubscriptionState};
+pub use crate::topic::{Builder, ReplayProgress, Topic};

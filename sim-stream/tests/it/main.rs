@@ -1,4 +1,21 @@
-//! The stream's integration tests, a file a topic.
+//! The integration tests of the stream, a file for each topic.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod rig;
+
+mod auto_traits;
+mod close;
+mod config;
+mod cursors;
+mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
+mod limits;
+mod on_demand;
+mod puts;
+mod reader;
+mod resharding;
+mod retention;
+mod seams;
+mod tokens;
+mod waiting;

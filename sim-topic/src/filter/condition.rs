@@ -18,6 +18,13 @@ pub(crate) enum Value<'a> {
     Nothing,
 }
 
+impl Value<'_> {
+    /// Whether it is a value that `anything-but` may accept.
+    pub(crate) const fn is_something(self) -> bool {
+        !matches!(self, Self::Null | Self::Nothing)
+    }
+}
+
 /// One element of a rule's list.
 #[derive(Debug, Clone)]
 pub(crate) enum Condition {
@@ -253,6 +260,10 @@ impl Set {
             _ => false,
         };
         found || self.others.iter().any(|other| other.accepts(value))
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.strings.len() + self.numbers.len() + self.others.len()
     }
 
     pub(crate) fn strings(&self) -> &[Box<[u8]>] {

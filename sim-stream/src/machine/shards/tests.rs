@@ -182,6 +182,8 @@ fn a_longer_retention_does_not_move_the_horizon_back_and_a_shorter_one_moves_it_
     assert_eq!(shards.horizon(), at(0));
     shards.expire(at(150), secs(100));
     assert_eq!(shards.horizon(), at(50));
+    shards.expire(at(160), secs(150));
+    assert_eq!(shards.horizon(), at(50));
     shards.expire(at(160), secs(1_000));
     assert_eq!(shards.horizon(), at(50));
     shards.expire(at(170), secs(10));

@@ -1,0 +1,236 @@
+//! What leaves the stream: by time, by bytes and by count; and what else is due by the clock.
+//!
+//! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
+//! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
+//! reader sees a record whose time is over.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use sim_core::sync::Arc;
+use sim_core::sync::atomic::Ordering;
+use sim_core::time::Instant;
+
+use super::shared::{Shard, Shared, count, nanos};
+use crate::config::WhenFull;
+use crate::error::Refusal;
+
+/// How many chunks one put lets go of at most.
+const STEPS_OF_A_PUT: usize = 2;
+/// A shard is not looked through for expired records more often than this, in nanoseconds.
+const TRIM_PERIOD: u64 = 1_000_000;
+
+impl<T: Send + Sync + 'static> Shared<T> {
+    /// Looks after the stream from a put: what stands in memory, and what is due.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn tidy(&self, shard: &Arc<Shard<T>>, now: Instant) {
+        self.note(shard);
+        if self.table.load().is_on_demand && self.config.limits.throughput.is_none() {
+            self.observe(shard, now);
+        }
+        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
+            self.expire(shard, now, STEPS_OF_A_PUT);
+        }
+        if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
+            self.evict(STEPS_OF_A_PUT);
+        }
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
+            self.serve_control(now);
+        }
+    }
+
+    /// Looks after a shard from a read.
+    #[inline]
+    pub(crate) fn serve_reader(&self, shard: &Arc<Shard<T>>, now: Instant) {
+        let at = now.as_nanos();
+        if at >= shard.trim_at.load(Ordering::Relaxed) {
+            self.expire(shard, now, usize::MAX);
+        }
+        if at >= self.due.load(Ordering::Relaxed) {
+            self.serve_control(now);
+        }
+    }
+
+    /// Does all that is due.
+    pub(crate) fn serve(&self, now: Instant) {
+        let table = self.table.load_arc();
+        let is_observed = table.is_on_demand && self.config.limits.throughput.is_none();
+        for shard in &table.all {
+            if is_observed {
+                self.observe(shard, now);
+            }
+            if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
+                self.expire(shard, now, usize::MAX);
+            }
+            if shard.len() == 0 {
+                // It rests: what is left of its last chunk goes too.
+                shard.log.shrink();
+            }
+            self.note(shard);
+        }
+        if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
+            self.evict(usize::MAX);
+        }
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
+            self.serve_control(now);
+        }
+    }
+
+    /// The earliest deadline of a record or a shard.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let table = self.table.load_arc();
+        let retention = self.retention();
+        table
+            .all
+            .iter()
+            .filter_map(|shard| {
+                let oldest = shard.oldest()?;
+                // Looked at no earlier than the shard itself would.
+                let trim_at = Instant::from_nanos(shard.trim_at.load(Ordering::Relaxed));
+                Some((oldest + retention).max(trim_at))
+            })
+            .chain([Instant::from_nanos(self.due.load(Ordering::Relaxed))])
+            .min()
+            .filter(|deadline| !deadline.is_never())
+    }
+
+    /// Brings the sums up to date with what a shard holds now.
+    pub(crate) fn note(&self, shard: &Shard<T>) {
+        let bytes = shard.log.bytes() as u64;
+        let former = shard.noted_bytes.swap(bytes, Ordering::Relaxed);
+        // The differences of one shard add up to its last note, in whatever order they are added.
+        self.held_bytes
+            .fetch_add(bytes.wrapping_sub(former), Ordering::SeqCst);
+        let records = shard.len();
+        let former = shard.noted_records.swap(records, Ordering::Relaxed);
+        self.held_records
+            .fetch_add(records.wrapping_sub(former), Ordering::SeqCst);
+    }
+
+    /// The limit that the stream has reached, for a put that is to be refused then.
+    pub(crate) fn full(&self) -> Option<Refusal> {
+        let (records, bytes) = (self.config.max_records, self.config.max_bytes);
+        if let Some(limit) = records
+            && self.held_records.load(Ordering::SeqCst) >= limit
+        {
+            return Some(Refusal::Full {
+                field: "max_records",
+                limit,
+            });
+        }
+        if let Some(limit) = bytes
+            && self.held_bytes.load(Ordering::SeqCst) >= limit as u64
+        {
+            return Some(Refusal::Full {
+                field: "max_bytes",
+                limit: limit as u64,
+            });
+        }
+        None
+    }
+
+    /// What the stream holds too much of.
+    fn over(&self) -> Option<Excess> {
+        if let Some(limit) = self.config.max_records {
+            let held = self.held_records.load(Ordering::SeqCst);
+            if held > limit {
+                return Some(Excess::Records(held - limit));
+            }
+        }
+        let limit = self.config.max_bytes?;
+        (self.held_bytes.load(Ordering::SeqCst) > limit as u64).then_some(Excess::Bytes)
+    }
+
+    /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them.
+    fn expire(&self, shard: &Arc<Shard<T>>, now: Instant, steps: usize) {
+        let Some(trimming) = self.trimming.try_lock() else {
+            return;
+        };
+        let retention = self.retention();
+        let over = shard
+            .log
+            .partition_point(|stored, _| stored.arrived + retention <= now);
+        let is_done = trim(shard, over, steps, count::EXPIRED);
+        let next = if is_done {
+            // Whatever comes into an empty shard comes from now on.
+            let next = shard.oldest().unwrap_or(now) + retention;
+            next.as_nanos()
+                .max(now.as_nanos().saturating_add(TRIM_PERIOD))
+        } else {
+            now.as_nanos()
+        };
+        shard.trim_at.store(next, Ordering::Relaxed);
+        drop(trimming);
+        self.note(shard);
+        self.space.notify_one();
+    }
+
+    /// Trims the oldest records until the stream holds no more than it may, in at most `steps` steps.
+    fn evict(&self, steps: usize) {
+        let Some(trimming) = self.trimming.try_lock() else {
+            return;
+        };
+        let table = self.table.load_arc();
+        for _ in 0..steps {
+            let Some(excess) = self.over() else {
+                break;
+            };
+            let oldest = table
+                .all
+                .iter()
+                .filter_map(|shard| {
+                    let end = match excess {
+                        Excess::Records(count) => shard.log.start() + count.min(shard.len()),
+                        // Memory comes back by the chunk, and the newest chunk of a log stays.
+                        Excess::Bytes => shard.log.oldest_chunk_end()?,
+                    };
+                    Some((shard.oldest()?, shard, end))
+                })
+                .min_by_key(|(arrived, shard, _)| (*arrived, Reverse(shard.len()), shard.id));
+            let Some((_, shard, end)) = oldest else {
+                break;
+            };
+            trim(shard, end, 1, count::EVICTED);
+            self.note(shard);
+        }
+        drop(trimming);
+        self.space.notify_one();
+    }
+
+    /// Changes how long records are kept.
+    pub(crate) fn set_retention(&self, retention: Duration) {
+        self.retention.store(nanos(retention), Ordering::Relaxed);
+        for shard in &self.table.load_arc().all {
+            shard.trim_at.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+enum Excess {
+    Records(u64),
+    Bytes,
+}
+
+/// Trims a shard up to `end`, a chunk at a time; whether that was done within `steps`.
+fn trim<T: Send + Sync + 'static>(
+    shard: &Shard<T>,
+    end: u64,
+    steps: usize,
+    counter: usize,
+) -> bool {
+    for _ in 0..steps {
+        let start = shard.log.start();
+        if start >= end {
+            return true;
+        }
+        let to = shard
+            .log
+            .oldest_chunk_end()
+            .map_or(end, |chunk| chunk.min(end));
+        shard.log.trim_to(to.max(start + 1).min(end));
+        let trimmed = shard.log.start() - start;
+        shard.counters.add(counter, trimmed);
+    }
+    shard.log.start() >= end
+}
