@@ -14,6 +14,7 @@ use crate::config::{StreamConfig, WhenFull};
 use crate::error::ConfigError;
 use crate::machine::shards::Shards;
 use crate::message::Salt;
+use crate::queue::Followers;
 use crate::stream::Stream;
 use crate::stream::reshard::Control;
 use crate::stream::shared::{Shard, Shared, Table, count, nanos};
@@ -117,6 +118,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             traffic: Mutex::new(traffic_of(&config, config.mode, now, config.first_shards())),
             control: Mutex::new(control),
             arrivals: Event::new(),
+            followers: Followers::new(),
             space: Event::new(),
             refuses_when_full,
             note_mask,

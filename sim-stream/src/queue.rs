@@ -167,10 +167,9 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
     /// # Errors
     /// [`Stale`]; nothing changed.
     pub fn acknowledge(&self, receipt: impl Into<Receipt>) -> Result<(), Stale> {
-        self.core
-            .judge_one(receipt.into(), |machine, now, key| {
-                machine.acknowledge(now, key)
-            })
+        self.core.judge_one(receipt.into(), |machine, now, key| {
+            machine.acknowledge(now, key)
+        })
     }
 
     /// Acknowledges each of many records, and reports on each, in order (`AcknowledgeQueueRecords`).
@@ -183,10 +182,9 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
         I::Item: Into<Receipt>,
     {
         let receipts = receipts.into_iter().map(|receipt| (receipt.into(), ()));
-        self.core
-            .judge(receipts, |machine, now, key, ()| {
-                machine.acknowledge(now, key)
-            })
+        self.core.judge(receipts, |machine, now, key, ()| {
+            machine.acknowledge(now, key)
+        })
     }
 
     /// Lets the lease of a record end `timeout` from now, later or earlier than it would have; with zero, the record comes
@@ -200,10 +198,9 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
         timeout: Duration,
     ) -> Result<(), VisibilityError> {
         self.core.check_visibility(timeout)?;
-        self.core
-            .judge_one(receipt.into(), |machine, now, key| {
-                machine.change_visibility(now, key, timeout)
-            })?;
+        self.core.judge_one(receipt.into(), |machine, now, key| {
+            machine.change_visibility(now, key, timeout)
+        })?;
         Ok(())
     }
 
@@ -230,10 +227,9 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
         delay: Duration,
     ) -> Result<(), VisibilityError> {
         self.core.check_visibility(delay)?;
-        self.core
-            .judge_one(receipt.into(), |machine, now, key| {
-                machine.release(now, key, delay)
-            })?;
+        self.core.judge_one(receipt.into(), |machine, now, key| {
+            machine.release(now, key, delay)
+        })?;
         Ok(())
     }
 
@@ -288,10 +284,9 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
         I::Item: Into<Receipt>,
     {
         let receipts = receipts.into_iter().map(|receipt| (receipt.into(), ()));
-        self.core
-            .judge(receipts, |machine, now, key, ()| {
-                machine.acknowledge_dead(now, key)
-            })
+        self.core.judge(receipts, |machine, now, key, ()| {
+            machine.acknowledge_dead(now, key)
+        })
     }
 
     /// Changes the end of the lease of each of many dead letters, and reports on each, in order
@@ -371,7 +366,11 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
 
     // ---- the one way to receive ------------------------------------------------------------------------
 
-    fn try_which(&self, ask: Receive, which: Which) -> Result<Vec<QueueRecord<T>>, TryReceiveError> {
+    fn try_which(
+        &self,
+        ask: Receive,
+        which: Which,
+    ) -> Result<Vec<QueueRecord<T>>, TryReceiveError> {
         let outcome = self.core.receive(ask, which);
         if matches!(outcome, Err(TryReceiveError::Empty)) {
             self.core.count_empty();

@@ -31,7 +31,7 @@
 //!
 //! # Cost
 //! A receive, verdict or lapse is O(log n) in the records under way (ordered maps of what is returned and dead), and a
-//! receive looks at each shard once at most. Deadlines stand in a [`Wheel`].
+//! receive looks at each shard once, and once more for each that came to its end. Deadlines stand in a [`Wheel`].
 
 mod slots;
 

@@ -119,7 +119,12 @@ impl QueueConfig {
         count("limits.batch", limits.batch as u64, 1, MAX_BATCH)?;
         self.check_attributes()?;
         count("max_in_flight", self.max_in_flight as u64, 1, MAX_COUNT)?;
-        count("max_dead_letters", self.max_dead_letters as u64, 1, MAX_COUNT)
+        count(
+            "max_dead_letters",
+            self.max_dead_letters as u64,
+            1,
+            MAX_COUNT,
+        )
     }
 
     /// Checks what can be changed later.

@@ -9,7 +9,9 @@ use sim_core::log::{self, Read};
 use sim_core::sync::{Arc, Mutex};
 use sim_core::time::{Instant, Timestamp};
 
-use crate::machine::delivery::{Asked, Delivery, Ended, LeaseKey, Leased, Look, OverLimit, Standing};
+use crate::machine::delivery::{
+    Asked, Delivery, Ended, LeaseKey, Leased, Look, OverLimit, Standing,
+};
 use crate::message::ShardId;
 use crate::queue::config::{QueueConfig, QueueLimits, QueueUpdate, Receive};
 use crate::queue::error::{InvalidReceive, QueueError, Stale, TryReceiveError, VisibilityError};

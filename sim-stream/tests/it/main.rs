@@ -17,5 +17,7 @@ mod reader;
 mod resharding;
 mod retention;
 mod seams;
+mod stream_queue;
+mod stream_queue_model;
 mod tokens;
 mod waiting;

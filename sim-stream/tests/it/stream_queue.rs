@@ -84,11 +84,16 @@ fn a_record_is_delivered_with_all_that_belongs_to_it() {
     let (stream, hand) = stream_of::<()>(StreamConfig::new("s"));
     let queue = stream.queue(QueueConfig::new("tasks")).unwrap();
     hand.advance(secs(1));
-    let placed = stream.try_put(Record::bytes(key("AA"), &b"flight 1"[..])).unwrap();
+    let placed = stream
+        .try_put(Record::bytes(key("AA"), &b"flight 1"[..]))
+        .unwrap();
     hand.advance(secs(4));
     let first = queue.try_receive(Receive::default()).unwrap();
     let record = &first[0];
-    assert_eq!((record.partition_key(), record.data()), ("AA", &b"flight 1"[..]));
+    assert_eq!(
+        (record.partition_key(), record.data()),
+        ("AA", &b"flight 1"[..])
+    );
     assert_eq!(record.sequence_number(), placed.sequence_number);
     assert_eq!(record.shard_id(), FIRST);
     assert_eq!(record.arrived(), START + secs(1));
@@ -188,7 +193,13 @@ fn queues_on_one_stream_know_nothing_of_each_other() {
     assert_eq!(one.acknowledge(&mine[0]), Ok(()));
     assert_eq!((one.stats().in_flight, other.stats().in_flight), (2, 3));
     // And a reader of the stream nothing of both.
-    assert_eq!(oldest(&stream, FIRST).try_read(Read::default()).unwrap().len(), 3);
+    assert_eq!(
+        oldest(&stream, FIRST)
+            .try_read(Read::default())
+            .unwrap()
+            .len(),
+        3
+    );
 }
 
 #[test]
@@ -224,7 +235,9 @@ fn what_a_receive_asks_for_is_held_against_the_limits() {
         error,
         ReceiveError::Invalid(InvalidReceive::Visibility { .. })
     ));
-    let error = queue.try_receive_dead_letters(Receive::up_to(11)).unwrap_err();
+    let error = queue
+        .try_receive_dead_letters(Receive::up_to(11))
+        .unwrap_err();
     assert!(matches!(error, TryReceiveError::Invalid(_)));
     assert_eq!(queue.stats().received, 0);
 
@@ -255,7 +268,9 @@ fn a_configuration_out_of_range_is_refused_by_name() {
         "visibility_timeout: 43201s must lie between 0ns and 43200s"
     );
     assert_eq!(
-        with(|c| c.dead_letters = DeadLetters::BuiltIn { max_receives: 1_001 }),
+        with(|c| c.dead_letters = DeadLetters::BuiltIn {
+            max_receives: 1_001
+        }),
         "dead_letters.max_receives: 1001 must lie between 1 and 1000"
     );
     assert_eq!(
@@ -299,10 +314,23 @@ fn a_receipt_is_good_as_text_and_only_as_it_was_given() {
     let receipt = take(&queue, 1)[0].receipt();
     let text = receipt.to_string();
     assert!(text.len() <= 1_024);
-    for wrong in ["", "-", "1-2", "1-2-3-4", "+1-2-3", "01-2-3", "1-100000000-3", "x-y-z", "1--3"] {
+    for wrong in [
+        "",
+        "-",
+        "1-2",
+        "1-2-3-4",
+        "+1-2-3",
+        "01-2-3",
+        "1-100000000-3",
+        "x-y-z",
+        "1--3",
+    ] {
         assert_eq!(wrong.parse::<Receipt>(), Err(ParseReceiptError), "{wrong}");
     }
-    assert_eq!(text.to_uppercase().parse::<Receipt>().is_ok(), text == text.to_uppercase());
+    assert_eq!(
+        text.to_uppercase().parse::<Receipt>().is_ok(),
+        text == text.to_uppercase()
+    );
     let forged: Receipt = "1-0-1".parse().unwrap();
     assert_eq!(queue.acknowledge(forged), Err(Stale));
     assert_eq!(queue.acknowledge(text.parse::<Receipt>().unwrap()), Ok(()));
@@ -355,13 +383,22 @@ fn an_update_holds_from_the_next_receive_on() {
         .unwrap();
     assert_eq!(take(&queue, 1)[0].leased_until(), Instant::ORIGIN + secs(5));
     hand.advance(secs(29));
-    assert_eq!((queue.stats().in_flight, queue.stats().visible_dead_letters), (1, 1));
+    assert_eq!(
+        (queue.stats().in_flight, queue.stats().visible_dead_letters),
+        (1, 1)
+    );
     hand.advance(secs(1));
     assert_eq!(queue.stats().visible_dead_letters, 2);
     let described = queue.describe();
     assert_eq!(described.visibility_timeout, secs(5));
-    assert_eq!(described.dead_letters, DeadLetters::BuiltIn { max_receives: 1 });
-    assert_eq!((described.name.as_str(), described.stream.as_str()), ("tasks", "s"));
+    assert_eq!(
+        described.dead_letters,
+        DeadLetters::BuiltIn { max_receives: 1 }
+    );
+    assert_eq!(
+        (described.name.as_str(), described.stream.as_str()),
+        ("tasks", "s")
+    );
     assert_eq!(described.created, START);
 
     let bad = QueueUpdate {
@@ -369,7 +406,13 @@ fn an_update_holds_from_the_next_receive_on() {
         dead_letters: Some(DeadLetters::BuiltIn { max_receives: 0 }),
     };
     let error = queue.update(bad).unwrap_err();
-    assert!(matches!(error, ConfigError::Count { field: "dead_letters.max_receives", .. }));
+    assert!(matches!(
+        error,
+        ConfigError::Count {
+            field: "dead_letters.max_receives",
+            ..
+        }
+    ));
     assert_eq!(queue.describe(), described);
     queue
         .update(QueueUpdate {
@@ -408,7 +451,10 @@ fn a_record_becomes_a_dead_letter_after_its_receives_and_can_be_restored() {
     let stats = queue.stats();
     assert_eq!(stats.buried, 2);
     assert_eq!((stats.received, stats.received_dead_letters), (7, 2));
-    assert_eq!((stats.acknowledged_dead_letters, stats.restored_dead_letters), (1, 1));
+    assert_eq!(
+        (stats.acknowledged_dead_letters, stats.restored_dead_letters),
+        (1, 1)
+    );
     reconcile(&queue, 2);
 }
 
@@ -419,7 +465,10 @@ fn dead_letters_have_a_visibility_of_their_own() {
     kill(&queue, &hand);
     let dead = take_dead(&queue, 10);
     let changes = [(&dead[0], secs(5)), (&dead[1], secs(0))];
-    assert_eq!(queue.change_dead_letter_visibility(changes), [Ok(()), Ok(())]);
+    assert_eq!(
+        queue.change_dead_letter_visibility(changes),
+        [Ok(()), Ok(())]
+    );
     assert_eq!(values(&take_dead(&queue, 10)), [1]);
     hand.advance(secs(5));
     assert_eq!(values(&take_dead(&queue, 10)), [0]);
@@ -497,7 +546,10 @@ fn what_retention_takes_is_counted_by_what_it_was() {
     hand.advance(secs(5));
     assert_eq!((values(&returned), values(&in_flight)), (vec![2], vec![3]));
     let stats = queue.stats();
-    assert_eq!((stats.visible_dead_letters, stats.in_flight, stats.visible), (2, 1, 7));
+    assert_eq!(
+        (stats.visible_dead_letters, stats.in_flight, stats.visible),
+        (2, 1, 7)
+    );
     hand.advance(secs(10));
     put(&stream, 10);
 
@@ -563,7 +615,11 @@ fn records_that_are_held_do_not_keep_the_log() {
     put_all(&stream, 0..2_000);
     let before = held(&stream);
     put_all(&stream, 0..20_000);
-    assert!(held(&stream) <= before * 2, "{} after {before}", held(&stream));
+    assert!(
+        held(&stream) <= before * 2,
+        "{} after {before}",
+        held(&stream)
+    );
     assert_eq!(queue.stats().in_flight, 1);
 }
 
@@ -649,9 +705,7 @@ fn a_queue_that_begins_at_the_end_begins_in_all_shards() {
     stream.try_put(of("a", 0)).unwrap();
     let [low, _high] = stream.split_evenly(ShardId::new(0)).unwrap();
     let queue = stream.queue(QueueConfig::new("tasks")).unwrap();
-    let record = |hash: u128, value| {
-        of("k", value).explicit_hash_key(HashKey::from_u128(hash))
-    };
+    let record = |hash: u128, value| of("k", value).explicit_hash_key(HashKey::from_u128(hash));
     let placed = stream.try_put(record(0, 1)).unwrap();
     assert_eq!(placed.shard_id, low);
     stream.try_put(record(u128::MAX, 2)).unwrap();
@@ -697,7 +751,9 @@ fn a_long_poll_ends_at_its_deadline_and_counts_as_one_empty_receive() {
 fn one_record_wakes_one_consumer_of_each_queue() {
     let (stream, queue, _hand) = bed();
     let other = stream.queue(config()).unwrap();
-    let mut consumers: Vec<_> = (0..3).map(|_| Task::waiting(queue.receive(asked()))).collect();
+    let mut consumers: Vec<_> = (0..3)
+        .map(|_| Task::waiting(queue.receive(asked())))
+        .collect();
     let mut elsewhere = Task::waiting(other.receive(asked()));
     put(&stream, 7);
     let woken = consumers.iter().filter(|task| task.is_woken()).count();
@@ -840,7 +896,9 @@ fn a_closed_stream_is_delivered_to_its_end() {
     let got = take(&queue, 1);
     assert_eq!(take(&queue, 10).len(), 1);
     // Two in flight may come back.
-    let mut consumers: Vec<_> = (0..2).map(|_| Task::waiting(queue.receive(asked()))).collect();
+    let mut consumers: Vec<_> = (0..2)
+        .map(|_| Task::waiting(queue.receive(asked())))
+        .collect();
     queue.acknowledge(&got[0]).unwrap();
     hand.advance(secs(30));
     let back = consumers[0].run().unwrap().unwrap();
@@ -853,7 +911,9 @@ fn a_closed_stream_is_delivered_to_its_end() {
 #[test]
 fn closing_the_stream_tells_all_who_wait() {
     let (stream, queue, _hand) = bed();
-    let mut consumers: Vec<_> = (0..3).map(|_| Task::waiting(queue.receive(asked()))).collect();
+    let mut consumers: Vec<_> = (0..3)
+        .map(|_| Task::waiting(queue.receive(asked())))
+        .collect();
     stream.close();
     for consumer in &mut consumers {
         assert_eq!(consumer.run().unwrap().unwrap_err(), ReceiveError::Closed);
@@ -866,7 +926,9 @@ fn the_last_acknowledgement_on_a_closed_stream_tells_all_who_wait() {
     put(&stream, 7);
     let got = take(&queue, 1);
     stream.close();
-    let mut consumers: Vec<_> = (0..2).map(|_| Task::waiting(queue.receive(asked()))).collect();
+    let mut consumers: Vec<_> = (0..2)
+        .map(|_| Task::waiting(queue.receive(asked())))
+        .collect();
     queue.acknowledge(&got[0]).unwrap();
     for consumer in &mut consumers {
         assert_eq!(consumer.run().unwrap().unwrap_err(), ReceiveError::Closed);
@@ -946,10 +1008,19 @@ fn the_defaults_are_those_of_kinesis() {
     let config = QueueConfig::aws("tasks");
     assert_eq!(config.start, QueueStart::Latest);
     assert_eq!(config.visibility_timeout, secs(30));
-    assert_eq!(config.dead_letters, DeadLetters::BuiltIn { max_receives: 6 });
+    assert_eq!(
+        config.dead_letters,
+        DeadLetters::BuiltIn { max_receives: 6 }
+    );
     assert_eq!(config.max_in_flight, 120_000);
     let visibility = secs(43_200);
-    assert_eq!(config.limits, QueueLimits { visibility, batch: 10 });
+    assert_eq!(
+        config.limits,
+        QueueLimits {
+            visibility,
+            batch: 10
+        }
+    );
     assert_eq!(Receive::default().max, 10);
     assert_eq!(QueueStats::default().lost, LostRecords::default());
     let _: (Timestamp, PartitionKey) = (START, key("k"));

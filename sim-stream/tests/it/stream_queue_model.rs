@@ -17,16 +17,44 @@ use crate::stream_queue::{config, reconcile, take};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Put { records: u32 },
-    Split { shard: prop::sample::Index },
-    Merge { shard: prop::sample::Index },
-    Receive { queue: usize, max: usize },
-    Acknowledge { queue: usize, receipt: prop::sample::Index },
-    Release { queue: usize, receipt: prop::sample::Index, delay: u64 },
-    Extend { queue: usize, receipt: prop::sample::Index, timeout: u64 },
-    ReceiveDead { queue: usize, max: usize },
-    Restore { queue: usize, receipt: prop::sample::Index },
-    Wait { seconds: u64 },
+    Put {
+        records: u32,
+    },
+    Split {
+        shard: prop::sample::Index,
+    },
+    Merge {
+        shard: prop::sample::Index,
+    },
+    Receive {
+        queue: usize,
+        max: usize,
+    },
+    Acknowledge {
+        queue: usize,
+        receipt: prop::sample::Index,
+    },
+    Release {
+        queue: usize,
+        receipt: prop::sample::Index,
+        delay: u64,
+    },
+    Extend {
+        queue: usize,
+        receipt: prop::sample::Index,
+        timeout: u64,
+    },
+    ReceiveDead {
+        queue: usize,
+        max: usize,
+    },
+    Restore {
+        queue: usize,
+        receipt: prop::sample::Index,
+    },
+    Wait {
+        seconds: u64,
+    },
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -95,7 +123,11 @@ impl Watched {
         assert_eq!(got.len(), visible.min(max));
         for record in &got {
             let entry = self.truth.get_mut(record.value()).unwrap();
-            assert_eq!(entry.state, State::Visible, "delivered twice, or out of nothing");
+            assert_eq!(
+                entry.state,
+                State::Visible,
+                "delivered twice, or out of nothing"
+            );
             entry.receives += 1;
             assert_eq!(record.receive_count(), entry.receives);
             assert!(entry.receives <= MAX_RECEIVES);
@@ -148,7 +180,10 @@ impl Watched {
     }
 
     fn count(&self, which: impl Fn(State) -> bool) -> usize {
-        self.truth.values().filter(|entry| which(entry.state)).count()
+        self.truth
+            .values()
+            .filter(|entry| which(entry.state))
+            .count()
     }
 
     fn compare(&mut self, now: Instant) {
@@ -156,14 +191,26 @@ impl Watched {
         let stats = self.queue.stats();
         let count = |which: fn(State) -> bool| self.count(which) as u64;
         assert_eq!(stats.visible, count(|state| state == State::Visible));
-        assert_eq!(stats.in_flight, count(|state| matches!(state, State::Leased { .. })));
-        assert_eq!(stats.delayed, count(|state| matches!(state, State::Hidden { .. })));
-        assert_eq!(stats.visible_dead_letters, count(|state| state == State::Dead));
+        assert_eq!(
+            stats.in_flight,
+            count(|state| matches!(state, State::Leased { .. }))
+        );
+        assert_eq!(
+            stats.delayed,
+            count(|state| matches!(state, State::Hidden { .. }))
+        );
+        assert_eq!(
+            stats.visible_dead_letters,
+            count(|state| state == State::Dead)
+        );
         assert_eq!(
             stats.in_flight_dead_letters,
             count(|state| matches!(state, State::DeadLeased { .. }))
         );
-        assert_eq!(stats.acknowledged, count(|state| state == State::Acknowledged));
+        assert_eq!(
+            stats.acknowledged,
+            count(|state| state == State::Acknowledged)
+        );
         reconcile(&self.queue, self.truth.len() as u64);
     }
 }
@@ -204,7 +251,9 @@ impl World {
         match op {
             Op::Put { records } => {
                 for value in self.values..self.values + records {
-                    self.stream.try_put(of(format!("key {value}"), value)).unwrap();
+                    self.stream
+                        .try_put(of(format!("key {value}"), value))
+                        .unwrap();
                     for watched in &mut self.watched {
                         let entry = Entry {
                             state: State::Visible,
@@ -238,7 +287,11 @@ impl World {
                     _ => None,
                 },
             ),
-            Op::Release { queue, receipt, delay } => self.watched[*queue].judge(
+            Op::Release {
+                queue,
+                receipt,
+                delay,
+            } => self.watched[*queue].judge(
                 now,
                 receipt,
                 |queue, receipt| queue.release(receipt, secs(*delay)).is_ok(),
@@ -251,7 +304,11 @@ impl World {
                     _ => None,
                 },
             ),
-            Op::Extend { queue, receipt, timeout } => self.watched[*queue].judge(
+            Op::Extend {
+                queue,
+                receipt,
+                timeout,
+            } => self.watched[*queue].judge(
                 now,
                 receipt,
                 |queue, receipt| queue.change_visibility(receipt, secs(*timeout)).is_ok(),
@@ -312,7 +369,10 @@ impl World {
             }
             watched.compare(now);
             let ended = watched.count(|state| {
-                matches!(state, State::Acknowledged | State::Dead | State::DeadLeased { .. })
+                matches!(
+                    state,
+                    State::Acknowledged | State::Dead | State::DeadLeased { .. }
+                )
             });
             assert_eq!(ended, self.values as usize);
         }
@@ -352,7 +412,10 @@ fn consume(queue: &StreamQueue<u32>, give_back: impl Fn(&QueueRecord<u32>) -> bo
                 }
                 mine.extend(done.iter().map(|record| *record.value()));
                 let said = queue.acknowledge_batch(done);
-                assert!(said.iter().all(Result::is_ok), "the leases stand for 30 s and more");
+                assert!(
+                    said.iter().all(Result::is_ok),
+                    "the leases stand for 30 s and more"
+                );
             }
             Err(ReceiveError::Closed) => return mine,
             Err(error) => panic!("{error}"),
@@ -379,8 +442,9 @@ fn many_threads_share_a_queue_and_lose_and_double_nothing_while_shards_split() {
             .map(|number| {
                 let queue = queues[number % queues.len()].clone();
                 // Every seventh comes back once.
-                let give_back =
-                    |record: &QueueRecord<u32>| record.value().is_multiple_of(7) && record.receive_count() == 1;
+                let give_back = |record: &QueueRecord<u32>| {
+                    record.value().is_multiple_of(7) && record.receive_count() == 1
+                };
                 scope.spawn(move || consume(&queue, give_back))
             })
             .collect();
@@ -421,7 +485,13 @@ fn many_threads_share_a_queue_and_lose_and_double_nothing_while_shards_split() {
         assert_eq!(stats.acknowledged, u64::from(RECORDS));
         assert_eq!(stats.released, u64::from(RECORDS.div_ceil(7)));
         assert_eq!(stats.received, stats.acknowledged + stats.released);
-        assert_eq!((stats.visible, stats.in_flight, stats.lost.total()), (0, 0, 0));
+        assert_eq!(
+            (stats.visible, stats.in_flight, stats.lost.total()),
+            (0, 0, 0)
+        );
     }
-    assert_eq!(queues[0].acknowledge("1-0-1".parse::<Receipt>().unwrap()), Err(Stale));
+    assert_eq!(
+        queues[0].acknowledge("1-0-1".parse::<Receipt>().unwrap()),
+        Err(Stale)
+    );
 }
