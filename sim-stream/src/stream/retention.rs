@@ -3,6 +3,11 @@
 //! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
 //! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
 //! reader sees a record whose time is over.
+//!
+//! # Ordering
+//! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
+//! a `SeqCst` read-modify-write, and then notifies. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! is the log.
 
 use std::cmp::Reverse;
 use std::time::Duration;

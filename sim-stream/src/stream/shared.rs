@@ -24,6 +24,7 @@ use super::traffic::Traffic;
 use crate::config::{Limits, StreamConfig};
 use crate::cursor::Read;
 use crate::error::{ReadError, Refusal};
+use crate::fan_out::Registry;
 use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
 use crate::message::{ChildShard, HashKey, HashRange, Salt, SequenceNumber, ShardId};
@@ -103,6 +104,8 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,
     pub(crate) counters: Counters<{ count::STREAM }>,
+    /// The registered consumers.
+    pub(crate) fan_out: Registry,
     /// How far behind the latest push to a registered consumer was, in nanoseconds.
     pub(crate) fan_out_behind: AtomicU64,
 }
@@ -128,6 +131,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
         // A reader that met the end of a parent may be ahead of the table that brings the child.
         drop(self.control.lock());
         self.table.load().shard(id).map(Arc::clone)
+    }
+
+    /// Notes how far behind a push to a registered consumer is.
+    pub(crate) fn note_push(&self, behind: Duration) {
+        self.fan_out_behind.store(nanos(behind), Ordering::Relaxed);
     }
 
     /// The present retention.
