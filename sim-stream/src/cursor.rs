@@ -100,6 +100,8 @@ impl<T: Send + Sync + 'static> Stream<T> {
         start: StartingPosition,
     ) -> Result<Cursor<T>, IteratorError> {
         let shared = self.shared();
+        // A shard whose retention is over leaves first.
+        shared.serve(shared.clock.now());
         let shard = shared
             .shard(shard)
             .ok_or(IteratorError::UnknownShard { shard_id: shard })?;

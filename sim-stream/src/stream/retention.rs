@@ -3,6 +3,11 @@
 //! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
 //! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
 //! reader sees a record whose time is over.
+//!
+//! # Ordering
+//! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
+//! a `SeqCst` read-modify-write, and then notifies. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! is the log.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -200,6 +205,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Changes how long records are kept.
     pub(crate) fn set_retention(&self, retention: Duration) {
+        // Whoever trims now notes when to look again by the former retention, and must not do so after this.
+        let _trimming = self.trimming.lock();
         self.retention.store(nanos(retention), Ordering::Relaxed);
         for shard in &self.table.load_arc().all {
             shard.trim_at.store(0, Ordering::Relaxed);
