@@ -191,7 +191,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
     let bars = match group {
         "core" => bars::core(&figures),
         "topic" => bars::topic(&figures),
-        "stream" => Vec::new(),
+        "stream" => bars::stream(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if options.json {
