@@ -228,7 +228,9 @@ impl<T: Send + Sync + 'static> Reader<T> {
                 };
             }
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                return Attempt::Pending { wake_at: retry_at };
+                return Attempt::Pending {
+                    wake_at: self.stream.shared().seen_at(retry_at),
+                };
             }
             Err(error) => Err(error),
         };

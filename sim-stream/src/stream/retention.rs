@@ -12,7 +12,6 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
@@ -29,7 +28,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Looks after the stream from a put: what stands in memory, and what is due.
     #[cold]
     #[inline(never)]
-    pub(crate) fn tidy(&self, shard: &Arc<Shard<T>>, now: Instant) {
+    pub(crate) fn tidy(&self, shard: &Shard<T>, now: Instant) {
         self.note(shard);
         if self.table.load().is_on_demand && self.config.limits.throughput.is_none() {
             self.observe(shard, now);
@@ -40,19 +39,22 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
             self.evict(STEPS_OF_A_PUT);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// Looks after a shard from a read.
     #[inline]
-    pub(crate) fn serve_reader(&self, shard: &Arc<Shard<T>>, now: Instant) {
-        let at = now.as_nanos();
-        if at >= shard.trim_at.load(Ordering::Relaxed) {
+    pub(crate) fn serve_reader(&self, shard: &Shard<T>, now: Instant) {
+        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.expire(shard, now, usize::MAX);
         }
-        if at >= self.due.load(Ordering::Relaxed) {
+        self.serve_due(now);
+    }
+
+    /// Does what is due in the lineage.
+    #[inline]
+    pub(crate) fn serve_due(&self, now: Instant) {
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
             self.serve_control(now);
         }
     }
@@ -77,9 +79,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
             self.evict(usize::MAX);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// The earliest deadline of a record or a shard.
@@ -148,7 +148,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them.
-    fn expire(&self, shard: &Arc<Shard<T>>, now: Instant, steps: usize) {
+    fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) {
         let Some(trimming) = self.trimming.try_lock() else {
             return;
         };

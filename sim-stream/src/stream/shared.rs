@@ -120,6 +120,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         self.table.load().shard(id).map(Arc::clone)
     }
 
+    /// When what happens at an instant is seen by those who read the clock's last tick: whoever wakes at the instant itself
+    /// would find nothing changed, and try again in vain until the tick comes.
+    pub(crate) fn seen_at(&self, instant: Instant) -> Instant {
+        instant + self.clock.lag()
+    }
+
     /// The present retention.
     pub(crate) fn retention(&self) -> Duration {
         Duration::from_nanos(self.retention.load(Ordering::Relaxed))
