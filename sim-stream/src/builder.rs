@@ -12,6 +12,7 @@ use sim_core::sync::{Arc, CachePadded, Mutex};
 
 use crate::config::{StreamConfig, WhenFull};
 use crate::error::ConfigError;
+use crate::fan_out::Registry;
 use crate::machine::shards::Shards;
 use crate::message::Salt;
 use crate::stream::Stream;
@@ -128,6 +129,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             trimming: Mutex::new(()),
             turn: CachePadded::new(AtomicU64::new(0)),
             counters: Counters::new(),
+            fan_out: Registry::default(),
             fan_out_behind: AtomicU64::new(0),
             clock,
             config,

@@ -80,8 +80,8 @@ pub mod builder;
 pub mod config;
 pub mod cursor;
 pub mod error;
-mod fan_out;
-mod group;
+pub mod fan_out;
+pub mod group;
 #[cfg(feature = "kpl")]
 pub mod kpl;
 pub mod machine;
@@ -105,6 +105,12 @@ pub use crate::error::{
     ListShardsError, MergeError, ModeError, ParseHashKeyError, ParseSequenceNumberError,
     ParseShardIdError, PutError, ReadError, RecordSizeError, Refusal, Resource, RetentionError,
     SplitError, SubscribeError, TokenError, UpdateCountError, WrongSequenceNumber,
+};
+pub use crate::fan_out::{ConsumerInfo, FanOutEvent, Subscription, SubscriptionError};
+pub use crate::group::{
+    Batch, BatchKind, Checkpointer, ConsumerGroup, Generation, GroupConfig, GroupError, GroupStats,
+    HandOff, InitialPosition, JoinError, Lease, LeaseStats, NextError, RunError, Worker, WorkerId,
+    WorkerStream,
 };
 pub use crate::message::{
     Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,

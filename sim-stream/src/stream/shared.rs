@@ -24,6 +24,7 @@ use super::traffic::Traffic;
 use crate::config::{Limits, StreamConfig};
 use crate::cursor::Read;
 use crate::error::{ReadError, Refusal};
+use crate::fan_out::Registry;
 use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
 use crate::message::{ChildShard, HashKey, HashRange, Salt, SequenceNumber, ShardId};
@@ -100,6 +101,8 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,
     pub(crate) counters: Counters<{ count::STREAM }>,
+    /// The registered consumers.
+    pub(crate) fan_out: Registry,
     /// How far behind the latest push to a registered consumer was, in nanoseconds.
     pub(crate) fan_out_behind: AtomicU64,
 }
@@ -124,6 +127,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// would find nothing changed, and try again in vain until the tick comes.
     pub(crate) fn seen_at(&self, instant: Instant) -> Instant {
         instant + self.clock.lag()
+    }
+
+    /// Notes how far behind a push to a registered consumer is.
+    pub(crate) fn note_push(&self, behind: Duration) {
+        self.fan_out_behind.store(nanos(behind), Ordering::Relaxed);
     }
 
     /// The present retention.

@@ -7,6 +7,8 @@ mod auto_traits;
 mod close;
 mod config;
 mod cursors;
+mod groups;
+mod groups_model;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
