@@ -9,6 +9,7 @@ mod config;
 mod cursors;
 mod groups;
 mod groups_model;
+mod histories;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
