@@ -377,6 +377,10 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// shards follow the traffic.
     #[cold]
     pub(crate) fn serve_control(&self, now: Instant) {
+        // Who trims counts what it trims: two at once would count a record twice. It is tried again by the next caller.
+        let Some(trimming) = self.trimming.try_lock() else {
+            return;
+        };
         let Some(mut control) = self.control.try_lock() else {
             return;
         };
@@ -403,6 +407,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             shard.log.trim_to(end);
             self.note(shard);
         }
+        drop(trimming);
         let mut control = self.control.lock();
         for shard in &left {
             for (total, sum) in control.left.iter_mut().zip(shard.counters.sums()) {

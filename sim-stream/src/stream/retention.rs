@@ -6,7 +6,9 @@
 //!
 //! # Ordering
 //! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
-//! a `SeqCst` read-modify-write, and then notifies. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! a `SeqCst` read-modify-write, and then notifies. Who changes the retention stores it, and then `trim_at`; who trims stores
+//! `trim_at`, and then looks at the retention again, all `SeqCst`: so no shard is left with the time of a former retention,
+//! and nobody waits for who trims, which may be foreign code that drops values. Everything else is `Relaxed`: it says when to look, and what is looked at
 //! is the log.
 
 use std::cmp::Reverse;
@@ -165,7 +167,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
         } else {
             now.as_nanos()
         };
-        shard.trim_at.store(next, Ordering::Relaxed);
+        shard.trim_at.store(next, Ordering::SeqCst);
+        // It may have been changed meanwhile, and this have come after the order to look again.
+        if self.retention.load(Ordering::SeqCst) != nanos(retention) {
+            shard.trim_at.store(0, Ordering::Relaxed);
+        }
         drop(trimming);
         self.note(shard);
         self.space.notify_one();
@@ -205,9 +211,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Changes how long records are kept.
     pub(crate) fn set_retention(&self, retention: Duration) {
-        self.retention.store(nanos(retention), Ordering::Relaxed);
+        self.retention.store(nanos(retention), Ordering::SeqCst);
         for shard in &self.table.load_arc().all {
-            shard.trim_at.store(0, Ordering::Relaxed);
+            shard.trim_at.store(0, Ordering::SeqCst);
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Sums of what shards have noted; each lags by what was put since the last note of a shard.
     pub(crate) held_bytes: AtomicU64,
     pub(crate) held_records: AtomicU64,
-    /// Held by who trims, and never waited for.
+    /// Held by who trims, and never waited for: values are dropped under it.
     pub(crate) trimming: Mutex<()>,
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,

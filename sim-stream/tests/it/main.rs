@@ -7,6 +7,7 @@ mod auto_traits;
 mod close;
 mod config;
 mod cursors;
+mod fan_out;
 mod groups;
 mod groups_model;
 mod histories;
