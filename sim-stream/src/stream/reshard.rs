@@ -298,7 +298,7 @@ impl<T: Send + Sync + 'static> Stream<T> {
         for shard in table.open() {
             shard.arrivals.notify_all();
         }
-        shared.arrivals.notify_all();
+        shared.tell_all();
         shared.space.notify_all();
     }
 
@@ -417,7 +417,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
         drop(control);
         self.announce(&ended);
-        self.arrivals.notify_all();
+        self.tell_all();
     }
 
     /// Wakes the readers of shards that ended.
@@ -428,7 +428,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         for shard in ended {
             shard.arrivals.notify_all();
         }
-        self.arrivals.notify_all();
+        self.tell_all();
     }
 
     /// Checks that a number is one that this stream has given.
