@@ -138,7 +138,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         start: StartingPosition,
     ) -> Result<(u64, bool), IteratorError> {
         let now = self.clock.now();
-        self.serve(now);
+        self.serve_reader(shard, now);
         match start {
             StartingPosition::TrimHorizon => Ok((shard.log.start(), true)),
             StartingPosition::Latest => Ok((shard.log.end(), false)),
@@ -335,7 +335,9 @@ impl<T: Send + Sync + 'static> Place<T> {
                 wake_at: Instant::NEVER,
             },
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                Attempt::Pending { wake_at: retry_at }
+                Attempt::Pending {
+                    wake_at: shared.seen_at(retry_at),
+                }
             }
             // Whoever was held up by a limit of the shard may find it open now.
             value => Attempt::Done {

@@ -6,13 +6,14 @@
 //!
 //! # Ordering
 //! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
-//! a `SeqCst` read-modify-write, and then notifies. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! a `SeqCst` read-modify-write, and then notifies. Who changes the retention stores it, and then `trim_at`; who trims stores
+//! `trim_at`, and then looks at the retention again, all `SeqCst`: so no shard is left with the time of a former retention,
+//! and nobody waits for who trims, which may be foreign code that drops values. Everything else is `Relaxed`: it says when to look, and what is looked at
 //! is the log.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
@@ -29,7 +30,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Looks after the stream from a put: what stands in memory, and what is due.
     #[cold]
     #[inline(never)]
-    pub(crate) fn tidy(&self, shard: &Arc<Shard<T>>, now: Instant) {
+    pub(crate) fn tidy(&self, shard: &Shard<T>, now: Instant) {
         self.note(shard);
         if self.table.load().is_on_demand && self.config.limits.throughput.is_none() {
             self.observe(shard, now);
@@ -40,19 +41,22 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
             self.evict(STEPS_OF_A_PUT);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// Looks after a shard from a read.
     #[inline]
-    pub(crate) fn serve_reader(&self, shard: &Arc<Shard<T>>, now: Instant) {
-        let at = now.as_nanos();
-        if at >= shard.trim_at.load(Ordering::Relaxed) {
+    pub(crate) fn serve_reader(&self, shard: &Shard<T>, now: Instant) {
+        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.expire(shard, now, usize::MAX);
         }
-        if at >= self.due.load(Ordering::Relaxed) {
+        self.serve_due(now);
+    }
+
+    /// Does what is due in the lineage.
+    #[inline]
+    pub(crate) fn serve_due(&self, now: Instant) {
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
             self.serve_control(now);
         }
     }
@@ -77,9 +81,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
             self.evict(usize::MAX);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// The earliest deadline of a record or a shard.
@@ -148,7 +150,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them.
-    fn expire(&self, shard: &Arc<Shard<T>>, now: Instant, steps: usize) {
+    fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) {
         let Some(trimming) = self.trimming.try_lock() else {
             return;
         };
@@ -165,7 +167,11 @@ impl<T: Send + Sync + 'static> Shared<T> {
         } else {
             now.as_nanos()
         };
-        shard.trim_at.store(next, Ordering::Relaxed);
+        shard.trim_at.store(next, Ordering::SeqCst);
+        // It may have been changed meanwhile, and this have come after the order to look again.
+        if self.retention.load(Ordering::SeqCst) != nanos(retention) {
+            shard.trim_at.store(0, Ordering::Relaxed);
+        }
         drop(trimming);
         self.note(shard);
         self.space.notify_one();
@@ -205,11 +211,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Changes how long records are kept.
     pub(crate) fn set_retention(&self, retention: Duration) {
-        // Whoever trims now notes when to look again by the former retention, and must not do so after this.
-        let _trimming = self.trimming.lock();
-        self.retention.store(nanos(retention), Ordering::Relaxed);
+        self.retention.store(nanos(retention), Ordering::SeqCst);
         for shard in &self.table.load_arc().all {
-            shard.trim_at.store(0, Ordering::Relaxed);
+            shard.trim_at.store(0, Ordering::SeqCst);
         }
     }
 }
