@@ -260,11 +260,14 @@ impl<T: Send + Sync + 'static> Reader<T> {
             return Ok(());
         }
         let mut reading: BTreeSet<ShardId> = self.active.iter().map(Cursor::shard_id).collect();
+        // A shard that has left is still being read, to its end. Shards between it and those in the table may have left
+        // too: what descends from them waits, so that the gap is told first.
+        let is_behind = reading.iter().any(|id| table.shard(*id).is_none());
         for shard in &table.all {
             let is_known = self.done.contains(&shard.id) || reading.contains(&shard.id);
-            let waits = |parent: &ShardId| {
-                reading.contains(parent)
-                    || (table.shard(*parent).is_some() && !self.done.contains(parent))
+            let waits = |parent: &ShardId| match table.shard(*parent) {
+                Some(_) => !self.done.contains(parent),
+                None => is_behind,
             };
             if is_known || shard.parents.iter().any(waits) {
                 continue;

@@ -317,7 +317,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     ) {
         shard.counters.add(count::IN_BYTES, bytes as u64);
         shard.arrivals.notify_all();
-        self.arrivals.notify_all();
+        self.tell_all();
         let crossed = position & self.note_mask < records;
         if crossed || bytes >= LARGE || now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.tidy(shard, now);

@@ -205,6 +205,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Changes how long records are kept.
     pub(crate) fn set_retention(&self, retention: Duration) {
+        // Whoever trims now notes when to look again by the former retention, and must not do so after this.
+        let _trimming = self.trimming.lock();
         self.retention.store(nanos(retention), Ordering::Relaxed);
         for shard in &self.table.load_arc().all {
             shard.trim_at.store(0, Ordering::Relaxed);

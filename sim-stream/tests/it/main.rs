@@ -21,6 +21,8 @@ mod reader;
 mod resharding;
 mod retention;
 mod seams;
+mod stream_queue;
+mod stream_queue_model;
 mod threads;
 mod tokens;
 mod waiting;

@@ -433,3 +433,29 @@ fn durations_that_do_not_fit_are_never() {
     hand.advance(Duration::from_secs(99 * 365 * 86_400));
     assert_eq!(all_of(&stream, FIRST), [1]);
 }
+
+#[test]
+fn shards_that_left_hold_no_room() {
+    let (stream, hand) = stream(StreamConfig {
+        max_bytes: Some(64 << 10),
+        when_full: WhenFull::Refuse,
+        retention: secs(60),
+        ..small(1)
+    });
+    // Each round leaves two shards with a few records behind.
+    for round in 0..50 {
+        let open: Vec<_> = stream
+            .shards()
+            .into_iter()
+            .filter(|s| s.is_open())
+            .collect();
+        put(&stream, round);
+        let [lower, upper] = stream.split_evenly(open[0].id).unwrap();
+        put(&stream, round);
+        stream.merge(lower, upper).unwrap();
+        put(&stream, round);
+        hand.advance(secs(60));
+        stream.advance();
+        assert_eq!(stream.shards().len(), 1);
+    }
+}
