@@ -32,10 +32,23 @@ impl<T: Payload> Drop for Publisher<T> {
     }
 }
 
-/// A receiver that is asked for one message at a time.
+/// A receiver that is asked for one message at a time, and lends it.
 struct Single<T: Payload>(Receiver<T>);
 
-impl<T: Payload> TaskReceiver<T> for Single<T> {
+impl<T: Payload> Subscriber for Single<T> {
+    async fn receive_some(&mut self, tally: &mut Tally) -> bool {
+        let Ok(received) = self.0.receive_ref().await else {
+            return false;
+        };
+        tally.add(received.value());
+        true
+    }
+}
+
+/// A receiver that is asked for one message at a time, to keep.
+struct Owned<T: Payload>(Receiver<T>);
+
+impl<T: Payload> TaskReceiver<T> for Owned<T> {
     async fn receive(&mut self) -> Option<T> {
         let notification = self.0.receive().await.ok()?;
         Some(notification.value().clone())
@@ -96,6 +109,11 @@ pub fn peers<T: Payload>(subscribers: usize) -> Vec<Peer> {
         Peer::new("sim-topic", move |count| {
             let topic = topic::<T>(count);
             let receivers = receivers(&topic, subscribers).into_iter().map(Single);
+            run::<T, _, _>((Publisher(topic), receivers.collect()), count)
+        }),
+        Peer::new("sim-topic-owned", move |count| {
+            let topic = topic::<T>(count);
+            let receivers = receivers(&topic, subscribers).into_iter().map(Owned);
             run::<T, _, _>(
                 (Publisher(topic), one_by_one::<T, _>(receivers.collect())),
                 count,

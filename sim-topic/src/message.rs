@@ -7,7 +7,7 @@ use std::str::FromStr;
 use sim_core::attributes::Attributes;
 use sim_core::clock::Clock;
 use sim_core::id::Id;
-use sim_core::log::Entry;
+use sim_core::log::Batch;
 use sim_core::sync::Arc;
 use sim_core::time::{Instant, Timestamp};
 
@@ -281,17 +281,25 @@ impl<T> Logged<T> {
     }
 }
 
+/// Messages that one receiver took from the log at once. What points to them is counted here, by that receiver and who
+/// has its notifications: a count that all receivers of a topic shared would be fought for.
+pub(crate) struct Run<T> {
+    pub(crate) batch: Batch<Logged<T>>,
+    pub(crate) info: Arc<TopicInfo>,
+}
+
 /// Where a notification's message stands.
 enum Body<T> {
     Shared(Arc<Shared<T>>),
-    Logged(Entry<Logged<T>>, Arc<TopicInfo>),
+    /// At an index of a run. Invariant: it is one of the run's.
+    Logged(Arc<Run<T>>, usize),
 }
 
 impl<T> Clone for Body<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Shared(shared) => Self::Shared(Arc::clone(shared)),
-            Self::Logged(entry, info) => Self::Logged(entry.clone(), Arc::clone(info)),
+            Self::Logged(run, index) => Self::Logged(Arc::clone(run), *index),
         }
     }
 }
@@ -320,29 +328,34 @@ impl<T> Notification<T> {
         }
     }
 
-    pub(crate) const fn logged(
-        entry: Entry<Logged<T>>,
-        info: Arc<TopicInfo>,
+    /// The message at `index` of a run, if it has so many.
+    #[inline]
+    pub(crate) fn logged(
+        run: &Arc<Run<T>>,
+        index: usize,
         subscription: SubscriptionId,
-    ) -> Self {
-        Self {
-            body: Body::Logged(entry, info),
+    ) -> Option<Self> {
+        (index < run.batch.len()).then(|| Self {
+            body: Body::Logged(Arc::clone(run), index),
             subscription,
             replayed: false,
-        }
+        })
     }
 
     pub(crate) fn content(&self) -> &Content<T> {
         match &self.body {
             Body::Shared(shared) => &shared.content,
-            Body::Logged(entry, _) => entry.value().content(),
+            Body::Logged(run, index) => match run.batch.get(*index) {
+                Some((logged, _)) => logged.content(),
+                None => unreachable!("its maker has looked"),
+            },
         }
     }
 
     pub(crate) fn info(&self) -> &TopicInfo {
         match &self.body {
             Body::Shared(shared) => &shared.info,
-            Body::Logged(_, info) => info,
+            Body::Logged(run, _) => &run.info,
         }
     }
 

@@ -19,7 +19,7 @@ pub use self::batch::{Notifications, Received};
 use self::log::Place;
 use self::mailbox::Mailbox;
 use crate::error::{ReceiveError, SubscribeError, TryReceiveError};
-use crate::message::{Logged, Notification, SubscriptionId};
+use crate::message::{Logged, Notification, Run, SubscriptionId};
 use crate::settings::{Filter, Overflow, ReceiverConfig, SubscriptionConfig};
 use crate::stats::ReceiverStats;
 use crate::subscriber::Target;
@@ -58,7 +58,7 @@ struct Reader<T> {
     cursor: Cursor<Logged<T>>,
     place: Arc<Place>,
     /// Taken from the log and not given out yet.
-    ahead: Option<Batch<Logged<T>>>,
+    ahead: Option<Arc<Run<T>>>,
     /// How many of these were given out.
     given: usize,
 }
@@ -132,7 +132,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
                 let ahead = reader
                     .ahead
                     .as_ref()
-                    .map_or(0, |ahead| ahead.len() - reader.given);
+                    .map_or(0, |run| run.batch.len() - reader.given);
                 ReceiverStats {
                     received: reader.place.received() - ahead as u64,
                     lagged: reader.place.lagged(),
@@ -430,11 +430,9 @@ impl<T: Send + Sync + 'static> Reader<T> {
     ) -> Result<Notification<T>, TryReceiveError> {
         self.step(hub)?;
         let taken = self.ahead.as_ref();
-        let entry = taken.and_then(|ahead| ahead.entry(self.given - 1));
-        match entry {
-            Some(entry) => Ok(Notification::logged(entry, Arc::clone(&hub.info), id)),
-            None => Err(TryReceiveError::Empty),
-        }
+        taken
+            .and_then(|run| Notification::logged(run, self.given - 1, id))
+            .ok_or(TryReceiveError::Empty)
     }
 
     /// Takes the next message: it stands at `given - 1` of `ahead`.
@@ -443,12 +441,15 @@ impl<T: Send + Sync + 'static> Reader<T> {
         if self
             .ahead
             .as_ref()
-            .is_none_or(|ahead| self.given == ahead.len())
+            .is_none_or(|run| self.given == run.batch.len())
         {
             // What was read is let go first: its chunk may be the last one that the log waits for.
             self.ahead = None;
             self.given = 0;
-            self.ahead = Some(self.fetch(hub, AHEAD)?);
+            self.ahead = Some(Arc::new(Run {
+                batch: self.fetch(hub, AHEAD)?,
+                info: Arc::clone(&hub.info),
+            }));
         }
         self.given += 1;
         Ok(())
@@ -456,17 +457,23 @@ impl<T: Send + Sync + 'static> Reader<T> {
 
     #[inline]
     fn lent<'a>(&'a self, hub: &'a Hub<T>) -> Option<Received<'a, T>> {
-        let (logged, _) = self.ahead.as_ref()?.get(self.given.checked_sub(1)?)?;
+        let (logged, _) = self.ahead.as_ref()?.batch.get(self.given.checked_sub(1)?)?;
         Some(Received::of(logged.content(), &hub.info))
     }
 
     fn batch(&mut self, hub: &Hub<T>, max: usize) -> Result<Batch<Logged<T>>, TryReceiveError> {
-        if let Some(mut ahead) = self.ahead.take() {
+        if let Some(run) = self.ahead.take() {
+            let mut ahead = run.batch.clone();
             drop(ahead.split_to(self.given));
             self.given = 0;
             if !ahead.is_empty() {
                 let batch = ahead.split_to(max.max(1));
-                self.ahead = (!ahead.is_empty()).then_some(ahead);
+                self.ahead = (!ahead.is_empty()).then(|| {
+                    Arc::new(Run {
+                        batch: ahead,
+                        info: Arc::clone(&hub.info),
+                    })
+                });
                 return Ok(batch);
             }
         }

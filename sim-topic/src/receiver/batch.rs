@@ -9,7 +9,7 @@ use sim_core::sync::Arc;
 use sim_core::time::{Instant, Timestamp};
 
 use crate::group::{GroupId, SequenceNumber};
-use crate::message::{Content, Logged, Message, Notification, SubscriptionId, TopicInfo};
+use crate::message::{Content, Logged, Message, Notification, Run, SubscriptionId, TopicInfo};
 
 /// Messages that a receiver got at once: at least one.
 ///
@@ -101,8 +101,11 @@ impl<T> Notifications<T> {
     pub fn get(&self, index: usize) -> Option<Notification<T>> {
         match &self.source {
             Source::Log { batch, info, id } => {
-                let entry = batch.entry(index)?;
-                Some(Notification::logged(entry, Arc::clone(info), *id))
+                let run = Arc::new(Run {
+                    batch: batch.clone(),
+                    info: Arc::clone(info),
+                });
+                Notification::logged(&run, index, *id)
             }
             Source::Mailbox(all) => all.get(index).cloned(),
         }
