@@ -3,5 +3,7 @@
 mod filter;
 mod filter_errors;
 mod filter_oracle;
+#[cfg(feature = "http")]
+mod http;
 mod rig;
 mod standard;
