@@ -11,8 +11,8 @@ use sim_core::seam::Sink;
 use sim_topic::http::{HttpBody, HttpConfig, HttpEndpoint, Signer};
 use sim_topic::{
     DeadLetter, DeadLetterReason, DeliveryPolicy, Envelope, EnvelopeKind, GroupId, Message,
-    RetryPolicy, SignatureVersion, Subscriber, Subscription, SubscriptionConfig, SubscriptionState,
-    Topic, TopicConfig,
+    RetryPolicy, SignatureVersion, Structured, Subscriber, Subscription, SubscriptionConfig,
+    SubscriptionState, Topic, TopicConfig,
 };
 
 use crate::rig::{Probe, clock, secs};
@@ -353,6 +353,58 @@ async fn raw_delivery_and_signatures_work_through_a_topic() {
         .await;
         rig.publish(Payload::from("order 7"));
         assert_eq!(verifier.verify(&envelope(&rig.next().await)), Ok(()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_topic_of_any_values_says_what_is_sent() {
+    within_a_minute(async {
+        let mut server = Server::start([Reply::Status(200)]).await;
+        let (clock, _time) = clock();
+        let topic: Topic<Structured> =
+            Topic::with_clock(TopicConfig::new("orders"), clock.clone()).unwrap();
+        let endpoint = HttpEndpoint::with_body(
+            HttpConfig::new(server.url("/")),
+            clock,
+            |message: &Structured| Payload::from(message.for_protocol("http").to_owned()),
+        )
+        .unwrap();
+        let subscription = topic
+            .subscribe(
+                Subscriber::endpoint(endpoint),
+                SubscriptionConfig::default(),
+            )
+            .unwrap();
+        let driver = topic.clone();
+        tokio::spawn(async move { driver.run().await });
+        let seen = server.seen.recv().await.unwrap();
+        topic.confirm(&token(&seen).parse().unwrap()).unwrap();
+        let message = r#"{"default":"a parcel is on its way","http":"parcel"}"#;
+        topic
+            .try_publish(Structured::parse(message).unwrap())
+            .unwrap();
+        let seen = server.seen.recv().await.unwrap();
+        assert_eq!(envelope(&seen).message, "parcel");
+        until(|| subscription.stats().delivered == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lost_its_subscription_is_told_and_may_restore_it() {
+    within_a_minute(async {
+        let mut rig = Rig::start(TopicConfig::new("orders"), vec![]).await;
+        rig.subscription.unsubscribe();
+        let seen = rig.server.seen.recv().await.unwrap();
+        assert_eq!(
+            seen.header("x-amz-sns-message-type"),
+            Some("UnsubscribeConfirmation")
+        );
+        rig.publish(Payload::from("missed"));
+        rig.topic.confirm(&token(&seen).parse().unwrap()).unwrap();
+        rig.publish(Payload::from("order 7"));
+        assert_eq!(envelope(&rig.next().await).message, "order 7");
     })
     .await;
 }
