@@ -233,6 +233,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
             {
                 return Err((stored.value, refusal));
             }
+            if table.is_on_demand
+                && self.config.limits.throughput.is_some()
+                && let Err(refusal) = self.admit(shard.id, now, bytes)
+            {
+                return Err((stored.value, refusal));
+            }
             match shard.log.append(stored, &[key.as_bytes(), data]) {
                 Ok(position) => {
                     drop(held);
@@ -377,6 +383,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
     fn find_room(&self, now: Instant) -> Option<Refusal> {
         self.full()?;
         self.serve(now);
-        self.full()
+        let full = self.full()?;
+        let is_closed = self.table.load().is_closed();
+        Some(if is_closed { Refusal::Closed } else { full })
     }
 }

@@ -3,7 +3,13 @@
 //! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
 //! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
 //! reader sees a record whose time is over.
+//!
+//! # Ordering
+//! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
+//! a `SeqCst` read-modify-write, and then notifies. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! is the log.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use sim_core::sync::Arc;
@@ -25,6 +31,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
     #[inline(never)]
     pub(crate) fn tidy(&self, shard: &Arc<Shard<T>>, now: Instant) {
         self.note(shard);
+        if self.table.load().is_on_demand && self.config.limits.throughput.is_none() {
+            self.observe(shard, now);
+        }
         if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.expire(shard, now, STEPS_OF_A_PUT);
         }
@@ -51,9 +60,17 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Does all that is due.
     pub(crate) fn serve(&self, now: Instant) {
         let table = self.table.load_arc();
+        let is_observed = table.is_on_demand && self.config.limits.throughput.is_none();
         for shard in &table.all {
+            if is_observed {
+                self.observe(shard, now);
+            }
             if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
                 self.expire(shard, now, usize::MAX);
+            }
+            if shard.len() == 0 {
+                // It rests: what is left of its last chunk goes too.
+                shard.log.shrink();
             }
             self.note(shard);
         }
@@ -175,7 +192,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
                     };
                     Some((shard.oldest()?, shard, end))
                 })
-                .min_by_key(|(arrived, shard, _)| (*arrived, shard.id));
+                .min_by_key(|(arrived, shard, _)| (*arrived, Reverse(shard.len()), shard.id));
             let Some((_, shard, end)) = oldest else {
                 break;
             };

@@ -224,3 +224,17 @@ fn a_cursor_goes_to_another_place() {
     );
     assert_eq!(drain(&mut cursor), [3, 4]);
 }
+
+#[test]
+fn a_record_is_found_by_its_number() {
+    let (stream, hand) = stream(small(2));
+    let placed: Vec<_> = (0..5).map(|n| put(&stream, n).sequence_number).collect();
+    let found = stream.record(placed[3]).unwrap();
+    assert_eq!((*found.value(), found.sequence_number()), (3, placed[3]));
+    let ahead = SequenceNumber::new(placed[0].shard(), stream.salt(), 5);
+    assert!(stream.record(ahead).is_none());
+    let (other, _) = crate::rig::stream(sim_stream::StreamConfig::new("other"));
+    assert!(other.record(placed[0]).is_none());
+    hand.advance(hours(24));
+    assert!(stream.record(placed[3]).is_none());
+}
