@@ -231,6 +231,26 @@ fn a_record_that_is_late_in_a_full_chunk_is_not_skipped() {
 }
 
 #[test]
+fn a_record_fits_where_a_batch_did_not_until_the_chunk_is_sealed() {
+    explore(Some(4), 600, || {
+        let log = log();
+        fill(&log, [1]);
+        let writer = log.clone();
+        let writer = thread::spawn(move || {
+            let items = [10, 11].map(|value| (Value::new(value), [])).into();
+            writer.append_batch(items).unwrap().start
+        });
+        let other = log.clone();
+        let other = thread::spawn(move || append(&other, 20).unwrap());
+        let batch = writer.join().unwrap() as usize;
+        let single = other.join().unwrap() as usize;
+        let all = read(&log, 0);
+        assert_eq!(all.len(), 4);
+        assert_eq!((&all[batch..batch + 2], all[single]), (&[10, 11][..], 20));
+    });
+}
+
+#[test]
 fn a_close_is_final_and_exact() {
     explore(Some(4), 1000, || {
         let log = log();
