@@ -49,6 +49,8 @@ enum Source<T> {
     Mailbox {
         mailbox: Arc<Mailbox<T>>,
         sub: Arc<Sub<T>>,
+        /// What is lent out.
+        lent: Option<Notification<T>>,
     },
 }
 
@@ -86,7 +88,11 @@ impl<T: Send + Sync + 'static> Receiver<T> {
             return Ok(Self {
                 hub: Arc::clone(hub),
                 id: sub.id,
-                source: Source::Mailbox { mailbox, sub },
+                source: Source::Mailbox {
+                    mailbox,
+                    sub,
+                    lent: None,
+                },
                 waiter: Waiter::new(),
             });
         }
@@ -214,6 +220,56 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         }))
     }
 
+    // ---- where they stand ------------------------------------------------------------------------------
+
+    /// Receives the next message where it stands, or says at once why not: no count is touched for it, and the value
+    /// is lent until the next call.
+    ///
+    /// # Errors
+    /// [`TryReceiveError`].
+    pub fn try_receive_ref(&mut self) -> Result<Received<'_, T>, TryReceiveError> {
+        match &mut self.source {
+            Source::Log(reader) => {
+                reader.step(&self.hub)?;
+                reader.lent(&self.hub).ok_or(TryReceiveError::Empty)
+            }
+            Source::Mailbox { mailbox, lent, .. } => {
+                let next = lent.insert(next_in_mailbox(mailbox, &self.hub)?);
+                Ok(Received::of(next.content(), next.info()))
+            }
+        }
+    }
+
+    /// Receives the next message where it stands, waiting for one.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Lagged`] and [`ReceiveError::Closed`].
+    ///
+    /// # Cancel safety
+    /// A message is taken in the poll that returns it: a future that is dropped loses none.
+    pub async fn receive_ref(&mut self) -> Result<Received<'_, T>, ReceiveError> {
+        let Self { hub, source, .. } = self;
+        let event = source.event(hub);
+        let outcome = until(&event, &hub.clock, Instant::NEVER, || {
+            attempt(source.step(hub))
+        });
+        flat(outcome.await)?;
+        source.lent(hub).ok_or(ReceiveError::Closed)
+    }
+
+    /// Receives the next message where it stands, blocking the thread until there is one.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Lagged`] and [`ReceiveError::Closed`].
+    pub fn receive_ref_blocking(&mut self) -> Result<Received<'_, T>, ReceiveError> {
+        let Self { hub, source, .. } = self;
+        let event = source.event(hub);
+        flat(until_blocking(&event, &hub.clock, Instant::NEVER, || {
+            attempt(source.step(hub))
+        }))?;
+        source.lent(hub).ok_or(ReceiveError::Closed)
+    }
+
     // ---- in batches ------------------------------------------------------------------------------------
 
     /// Receives up to `max` messages at once, at least one; zero counts as one. The fast way: one count for all of them.
@@ -320,6 +376,28 @@ impl<T: Send + Sync + 'static> Source<T> {
         }
     }
 
+    /// Takes the next message, to be lent.
+    fn step(&mut self, hub: &Hub<T>) -> Result<(), TryReceiveError> {
+        match self {
+            Self::Log(reader) => reader.step(hub),
+            Self::Mailbox { mailbox, lent, .. } => {
+                *lent = Some(next_in_mailbox(mailbox, hub)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// What was taken last.
+    fn lent<'a>(&'a self, hub: &'a Hub<T>) -> Option<Received<'a, T>> {
+        match self {
+            Self::Log(reader) => reader.lent(hub),
+            Self::Mailbox { lent, .. } => {
+                let lent = lent.as_ref()?;
+                Some(Received::of(lent.content(), lent.info()))
+            }
+        }
+    }
+
     fn batch(
         &mut self,
         hub: &Arc<Hub<T>>,
@@ -350,17 +428,36 @@ impl<T: Send + Sync + 'static> Reader<T> {
         hub: &Hub<T>,
         id: SubscriptionId,
     ) -> Result<Notification<T>, TryReceiveError> {
-        loop {
-            if let Some(ahead) = &self.ahead {
-                if let Some(entry) = ahead.entry(self.given) {
-                    self.given += 1;
-                    return Ok(Notification::logged(entry, Arc::clone(&hub.info), id));
-                }
-                self.ahead = None;
-            }
-            self.ahead = Some(self.fetch(hub, AHEAD)?);
-            self.given = 0;
+        self.step(hub)?;
+        let taken = self.ahead.as_ref();
+        let entry = taken.and_then(|ahead| ahead.entry(self.given - 1));
+        match entry {
+            Some(entry) => Ok(Notification::logged(entry, Arc::clone(&hub.info), id)),
+            None => Err(TryReceiveError::Empty),
         }
+    }
+
+    /// Takes the next message: it stands at `given - 1` of `ahead`.
+    #[inline]
+    fn step(&mut self, hub: &Hub<T>) -> Result<(), TryReceiveError> {
+        if self
+            .ahead
+            .as_ref()
+            .is_none_or(|ahead| self.given == ahead.len())
+        {
+            // What was read is let go first: its chunk may be the last one that the log waits for.
+            self.ahead = None;
+            self.given = 0;
+            self.ahead = Some(self.fetch(hub, AHEAD)?);
+        }
+        self.given += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn lent<'a>(&'a self, hub: &'a Hub<T>) -> Option<Received<'a, T>> {
+        let (logged, _) = self.ahead.as_ref()?.get(self.given.checked_sub(1)?)?;
+        Some(Received::of(logged.content(), &hub.info))
     }
 
     fn batch(&mut self, hub: &Hub<T>, max: usize) -> Result<Batch<Logged<T>>, TryReceiveError> {

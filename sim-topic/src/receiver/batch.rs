@@ -124,6 +124,10 @@ pub struct Received<'a, T> {
 }
 
 impl<'a, T> Received<'a, T> {
+    pub(crate) const fn of(content: &'a Content<T>, info: &'a TopicInfo) -> Self {
+        Self { content, info }
+    }
+
     /// What was published: the value and all that the publisher said of it.
     #[must_use]
     pub const fn message(&self) -> &'a Message<T> {

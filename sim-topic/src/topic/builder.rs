@@ -20,7 +20,7 @@ use crate::topic::Topic;
 use crate::topic::driver::Driver;
 use crate::topic::hub::{Fifo, Hub, Registry};
 use crate::topic::lane::Departed;
-use crate::topic::table::Table;
+use crate::topic::table::{Evaluations, Scratches, Table};
 
 /// Builds a topic whose clock or knowledge of its values is not the default.
 pub struct Builder<T> {
@@ -133,6 +133,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             namespace: random.fork("ids").next_u64() & ((1 << 60) - 1),
             clock: clock.clone(),
         });
+        let evaluations = Arc::new(Evaluations::default());
         Ok(Topic::of(Arc::new(Hub {
             clock,
             info,
@@ -143,7 +144,10 @@ impl<T: Send + Sync + 'static> Builder<T> {
             numbers: CachePadded::new(AtomicU64::new(0)),
             closed: AtomicBool::new(false),
             counters: Counters::new(),
-            table: Snapshot::new(Table::default()),
+            table: Snapshot::new(Table::new(Arc::clone(&evaluations))),
+            has_subs: AtomicBool::new(false),
+            evaluations,
+            scratches: Scratches::default(),
             registry: Mutex::new(Registry::new()),
             fifo,
             driver: Driver::new(),

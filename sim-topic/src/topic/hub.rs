@@ -17,7 +17,7 @@ use crate::message::{Published, Shared, SubscriptionId, Token, TopicInfo};
 use crate::receiver::log::LogSide;
 use crate::topic::driver::Driver;
 use crate::topic::lane::{Departed, Sub};
-use crate::topic::table::Table;
+use crate::topic::table::{Evaluations, Scratches, Table};
 
 /// What the topic counts, as indices.
 pub(crate) mod counts {
@@ -42,6 +42,10 @@ pub(crate) struct Hub<T> {
     pub(crate) counters: Counters<{ counts::KINDS }>,
     /// What publishers go through.
     pub(crate) table: Snapshot<Table<T>>,
+    /// Whether anybody stands in it: publishers look here first.
+    pub(crate) has_subs: AtomicBool,
+    pub(crate) evaluations: Arc<Evaluations>,
+    pub(crate) scratches: Scratches,
     /// What changes the table.
     pub(crate) registry: Mutex<Registry<T>>,
     pub(crate) fifo: Option<Mutex<Fifo<T>>>,

@@ -30,6 +30,7 @@ use crate::settings::{Filter, Overflow};
 use crate::stats::SubscriptionStats;
 use crate::subscriber::Target;
 use crate::topic::replay::Replaying;
+use crate::topic::table::{Evaluations, Since};
 use crate::topic::tally::{Count, Tally};
 
 /// How messages come to a subscription.
@@ -66,6 +67,9 @@ pub(crate) struct Sub<T> {
     pub(crate) replaying: AtomicBool,
     pub(crate) replay: Mutex<Replaying>,
     pub(crate) filter: Snapshot<Filter<T>>,
+    /// Set while an index of policies holds it.
+    since: Mutex<Option<Since>>,
+    evaluations: Arc<Evaluations>,
     departed: Arc<Departed>,
 }
 
@@ -286,6 +290,7 @@ impl<T: Send + Sync + 'static> Sub<T> {
         rules: Rules<T>,
         filter: Filter<T>,
         lane: Lane<T>,
+        evaluations: Arc<Evaluations>,
         departed: Arc<Departed>,
     ) -> Self {
         Self {
@@ -301,6 +306,8 @@ impl<T: Send + Sync + 'static> Sub<T> {
             replaying: AtomicBool::new(false),
             replay: Mutex::new(Replaying::default()),
             filter: Snapshot::new(filter),
+            since: Mutex::new(None),
+            evaluations,
             departed,
         }
     }
@@ -370,10 +377,39 @@ impl<T: Send + Sync + 'static> Sub<T> {
             let lane = self.lane.lock();
             (lane.pending(), lane.order.in_flight_len() as u64)
         };
-        SubscriptionStats {
+        let mut stats = SubscriptionStats {
             pending,
             in_flight,
             ..self.tally.stats()
+        };
+        if let Some(since) = &*self.since.lock() {
+            let filtered = self.evaluations.filtered(since, self.tally.excused());
+            let [
+                attributes,
+                no_attributes,
+                invalid_attributes,
+                body,
+                invalid_body,
+            ] = filtered;
+            stats.filtered.attributes += attributes;
+            stats.filtered.no_attributes += no_attributes;
+            stats.filtered.invalid_attributes += invalid_attributes;
+            stats.filtered.body += body;
+            stats.filtered.invalid_body += invalid_body;
+        }
+        stats
+    }
+
+    /// An index counts for it from now on.
+    pub(crate) fn enter_index(&self, since: Since) {
+        *self.since.lock() = Some(since);
+    }
+
+    /// No index counts for it any more.
+    pub(crate) fn leave_index(&self) {
+        if let Some(since) = self.since.lock().take() {
+            let filtered = self.evaluations.filtered(&since, self.tally.excused());
+            self.tally.add_filtered(filtered);
         }
     }
 }

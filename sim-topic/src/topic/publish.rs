@@ -134,13 +134,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if self.knows_size() {
             self.counters.add(counts::BYTES, bytes as u64);
         }
-        let table = self.table.load();
-        if table.is_empty() {
+        if !self.has_subs.load(Ordering::Acquire) {
             if is_read {
                 self.append(Logged::Inline(content))?;
             }
             return Ok(published);
         }
+        let table = self.table.load();
         let shared = Arc::new(Shared {
             content,
             info: Arc::clone(&self.info),
@@ -166,7 +166,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             serve: Vec::new(),
             overflowed: Vec::new(),
         };
-        table.matching(&shared.content.message, self.body, |sub| {
+        table.matching(&shared.content.message, self.body, &self.scratches, |sub| {
             if sub.mode() == mode::DIRECT {
                 match sub.try_sink(shared, false) {
                     Ok(()) => sub.tally.add(crate::topic::tally::Count::Direct, 1),
@@ -355,7 +355,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             return Err(Refusal::Closed);
         }
         let is_plain = !self.is_fifo() && self.config.limits.message_bytes.is_none();
-        if !is_plain || !self.table.load().is_empty() {
+        if !is_plain || self.has_subs.load(Ordering::Acquire) {
             return self.publish_each(values);
         }
         let mut count = values.len();

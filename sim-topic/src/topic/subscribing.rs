@@ -1,7 +1,9 @@
 //! Subscriptions come, change and go.
 //!
 //! # Ordering
-//! The modes of subscriptions are written under their lanes' locks: see `lane.rs`.
+//! The modes of subscriptions are written under their lanes' locks: see `lane.rs`. `has_subs` is written by who replaces
+//! the table, before it: a publisher that reads a former value published, in the happens-before of the program, before
+//! that subscription was made, or after it was over.
 
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
@@ -72,6 +74,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             },
             filter,
             lane,
+            Arc::clone(&self.evaluations),
             Arc::clone(&self.departed),
         ));
         {
@@ -124,9 +127,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
     /// Shows a subscription to publishers as it is now, or takes it away from them when it is over.
     pub(crate) fn retable(&self, sub: &Arc<Sub<T>>) {
-        self.table.update(|table| match sub.mode() {
-            mode::OVER => table.without(sub),
-            _ => table.with(sub),
+        let _ = self.table.update(|table| {
+            let table = match sub.mode() {
+                mode::OVER => table.without(sub),
+                _ => table.with(sub),
+            };
+            self.has_subs.store(!table.is_empty(), Ordering::Release);
+            table
         });
     }
 

@@ -29,10 +29,26 @@ pub(crate) enum Count {
     DroppedOverflow,
     DroppedNotRedriven,
     DroppedUnsubscribed,
+    /// Matched, while the index said this of those that did not: five, in the order of the filtered ones.
+    Excused,
+}
+
+/// How many reasons there are to filter a message.
+pub(crate) const REASONS: usize = 5;
+
+/// A reason as a number: those of attributes first.
+pub(crate) const fn place_of(reason: Reason) -> usize {
+    match reason {
+        Reason::MessageAttributes => 0,
+        Reason::NoMessageAttributes => 1,
+        Reason::InvalidAttributes => 2,
+        Reason::MessageBody => 3,
+        Reason::InvalidMessageBody => 4,
+    }
 }
 
 /// How many kinds there are.
-const KINDS: usize = Count::DroppedUnsubscribed as usize + 1;
+const KINDS: usize = Count::Excused as usize + REASONS;
 
 /// The counts of one subscription.
 #[derive(Debug, Default)]
@@ -45,16 +61,24 @@ impl Tally {
     }
 
     pub(crate) fn filtered(&self, reason: Reason) {
-        self.add(
-            match reason {
-                Reason::MessageAttributes => Count::FilteredAttributes,
-                Reason::NoMessageAttributes => Count::FilteredNoAttributes,
-                Reason::InvalidAttributes => Count::FilteredInvalidAttributes,
-                Reason::MessageBody => Count::FilteredBody,
-                Reason::InvalidMessageBody => Count::FilteredInvalidBody,
-            },
-            1,
-        );
+        self.0
+            .add(Count::FilteredAttributes as usize + place_of(reason), 1);
+    }
+
+    /// It matched, while an index that holds it says this of the others.
+    pub(crate) fn excuse(&self, otherwise: Reason) {
+        self.0.add(Count::Excused as usize + place_of(otherwise), 1);
+    }
+
+    pub(crate) fn excused(&self) -> [u64; REASONS] {
+        std::array::from_fn(|place| self.0.sum(Count::Excused as usize + place))
+    }
+
+    /// Adds what an index counted for all it holds.
+    pub(crate) fn add_filtered(&self, filtered: [u64; REASONS]) {
+        for (place, n) in filtered.into_iter().enumerate() {
+            self.0.add(Count::FilteredAttributes as usize + place, n);
+        }
     }
 
     /// The counts, without what is pending.
