@@ -1,8 +1,8 @@
 //! What leaves the stream: by time, by bytes and by count; and what else is due by the clock.
 //!
-//! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
-//! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
-//! reader sees a record whose time is over.
+//! Nobody waits here: one caller at a time trims, others pass by. A put or a read trims a few chunks at most and leaves the
+//! rest to the next ones; [`Stream::advance`](super::Stream::advance) trims all that is due. No reader sees a record whose
+//! time is over, trimmed or not: it asks for the [horizon](Shared::horizon).
 //!
 //! # Ordering
 //! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
@@ -21,8 +21,8 @@ use super::shared::{Shard, Shared, count, nanos};
 use crate::config::WhenFull;
 use crate::error::Refusal;
 
-/// How many chunks one put lets go of at most.
-const STEPS_OF_A_PUT: usize = 2;
+/// How many chunks one put or read lets go of at most.
+const STEPS_OF_A_CALL: usize = 2;
 /// A shard is not looked through for expired records more often than this, in nanoseconds.
 const TRIM_PERIOD: u64 = 1_000_000;
 
@@ -36,10 +36,10 @@ impl<T: Send + Sync + 'static> Shared<T> {
             self.observe(shard, now);
         }
         if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
-            self.expire(shard, now, STEPS_OF_A_PUT);
+            self.expire(shard, now, STEPS_OF_A_CALL);
         }
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
-            self.evict(STEPS_OF_A_PUT);
+            self.evict(STEPS_OF_A_CALL);
         }
         self.serve_due(now);
     }
@@ -51,6 +51,19 @@ impl<T: Send + Sync + 'static> Shared<T> {
             self.expire(shard, now, usize::MAX);
         }
         self.serve_due(now);
+    }
+
+    /// Looks after a shard from a read that must not take long, and returns the position before which the time of all
+    /// records is over: some of them may not be trimmed yet.
+    #[inline]
+    pub(crate) fn horizon(&self, shard: &Shard<T>, now: Instant) -> u64 {
+        let over = if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
+            self.expire(shard, now, STEPS_OF_A_CALL)
+        } else {
+            0
+        };
+        self.serve_due(now);
+        over.max(shard.log.start())
     }
 
     /// Does what is due in the lineage.
@@ -149,15 +162,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         (self.held_bytes.load(Ordering::SeqCst) > limit as u64).then_some(Excess::Bytes)
     }
 
-    /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them.
-    fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) {
-        let Some(trimming) = self.trimming.try_lock() else {
-            return;
-        };
+    /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them. Returns the position
+    /// behind the last of them, trimmed already or not.
+    fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) -> u64 {
         let retention = self.retention();
         let over = shard
             .log
             .partition_point(|stored, _| stored.arrived + retention <= now);
+        let Some(trimming) = self.trimming.try_lock() else {
+            return over;
+        };
         let is_done = trim(shard, over, steps, count::EXPIRED);
         let next = if is_done {
             // Whatever comes into an empty shard comes from now on.
@@ -175,6 +189,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         drop(trimming);
         self.note(shard);
         self.space.notify_one();
+        over
     }
 
     /// Trims the oldest records until the stream holds no more than it may, in at most `steps` steps.
