@@ -10,6 +10,7 @@ mod cursors;
 mod fan_out;
 mod groups;
 mod groups_model;
+mod histories;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;
@@ -21,6 +22,8 @@ mod reader;
 mod resharding;
 mod retention;
 mod seams;
+mod stream_queue;
+mod stream_queue_model;
 mod threads;
 mod tokens;
 mod waiting;
