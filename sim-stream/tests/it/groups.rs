@@ -1076,8 +1076,8 @@ fn the_read_limits_of_the_aws_profile_slow_a_worker_down_and_lose_nothing() {
 #[cfg(feature = "kpl")]
 #[test]
 fn an_aggregated_record_is_resumed_behind_the_part_that_was_checkpointed() {
-    use sim_stream::kpl::{Aggregator, AggregatorConfig, UserPut, deaggregate};
     use sim_stream::Record;
+    use sim_stream::kpl::{Aggregator, AggregatorConfig, UserPut, deaggregate};
 
     let (stream, hand) = crate::rig::stream_of::<()>(StreamConfig::new("s"));
     let mut aggregator = Aggregator::new(AggregatorConfig::default()).unwrap();
