@@ -118,6 +118,7 @@ struct Holding {
 
 /// What a group has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct GroupStats {
     /// What has happened to the leases.
