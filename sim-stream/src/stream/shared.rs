@@ -99,7 +99,7 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Sums of what shards have noted; each lags by what was put since the last note of a shard.
     pub(crate) held_bytes: AtomicU64,
     pub(crate) held_records: AtomicU64,
-    /// Held by who trims, and waited for by a change of the retention alone.
+    /// Held by who trims, and never waited for: values are dropped under it.
     pub(crate) trimming: Mutex<()>,
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,
@@ -131,6 +131,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         // A reader that met the end of a parent may be ahead of the table that brings the child.
         drop(self.control.lock());
         self.table.load().shard(id).map(Arc::clone)
+    }
+
+    /// When what happens at an instant is seen by those who read the clock's last tick: whoever wakes at the instant itself
+    /// would find nothing changed, and try again in vain until the tick comes.
+    pub(crate) fn seen_at(&self, instant: Instant) -> Instant {
+        instant + self.clock.lag()
     }
 
     /// Notes how far behind a push to a registered consumer is.

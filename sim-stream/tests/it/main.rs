@@ -10,6 +10,7 @@ mod cursors;
 mod fan_out;
 mod groups;
 mod groups_model;
+mod histories;
 mod keys;
 #[cfg(feature = "kpl")]
 mod kpl;

@@ -459,3 +459,35 @@ fn shards_that_left_hold_no_room() {
         assert_eq!(stream.shards().len(), 1);
     }
 }
+
+#[test]
+fn records_whose_time_is_over_are_not_read_though_one_call_trims_only_a_few_chunks_of_them() {
+    let (stream, hand) = stream(small(1));
+    let placed: Vec<_> = (0..20_000)
+        .map(|n| put(&stream, n).sequence_number)
+        .collect();
+    let mut behind = oldest(&stream, FIRST);
+    assert_eq!(behind.try_read(Read::at_most(1)).unwrap().len(), 1);
+    hand.advance(hours(24));
+    let newest = put(&stream, 20_000).sequence_number;
+    assert_eq!(
+        behind.try_read(Read::default()).unwrap_err(),
+        ReadError::Trimmed {
+            lost: 19_999,
+            resume_at: newest
+        }
+    );
+    assert_eq!(drain(&mut behind), [20_000]);
+    assert_eq!(all_of(&stream, FIRST), [20_000]);
+    assert!(stream.record(placed[19_999]).is_none());
+    let at = StartingPosition::AtSequenceNumber(placed[19_999]);
+    assert!(matches!(
+        stream.cursor(FIRST, at),
+        Err(IteratorError::Trimmed { oldest, .. }) if oldest == newest
+    ));
+    assert_eq!(
+        stream.record(newest).map(|record| *record.value()),
+        Some(20_000)
+    );
+    assert_eq!(stream.stats().expired_records, 20_000);
+}
