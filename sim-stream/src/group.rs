@@ -108,8 +108,6 @@ struct Holding {
     busy: bool,
     /// The last record that was given.
     given: Option<SequenceNumber>,
-    /// Everything was given, and the shard is closed.
-    at_end: bool,
     /// The worker must go back to the checkpoint.
     rewind: bool,
     /// The worker has shut down: the lease is given back when the batch in flight is dropped.
