@@ -188,6 +188,10 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         let Self {
             hub, id, source, ..
         } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.next(hub, *id)) {
+            return value;
+        }
         let event = source.event(hub);
         let outcome = until(&event, &hub.clock, deadline, || {
             attempt(source.next(hub, *id))
@@ -214,6 +218,10 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         let Self {
             hub, id, source, ..
         } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.next(hub, *id)) {
+            return value;
+        }
         let event = source.event(hub);
         flat(until_blocking(&event, &hub.clock, deadline, || {
             attempt(source.next(hub, *id))
@@ -249,6 +257,11 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     /// A message is taken in the poll that returns it: a future that is dropped loses none.
     pub async fn receive_ref(&mut self) -> Result<Received<'_, T>, ReceiveError> {
         let Self { hub, source, .. } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.step(hub)) {
+            value?;
+            return source.lent(hub).ok_or(ReceiveError::Closed);
+        }
         let event = source.event(hub);
         let outcome = until(&event, &hub.clock, Instant::NEVER, || {
             attempt(source.step(hub))
@@ -263,6 +276,11 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     /// [`ReceiveError::Lagged`] and [`ReceiveError::Closed`].
     pub fn receive_ref_blocking(&mut self) -> Result<Received<'_, T>, ReceiveError> {
         let Self { hub, source, .. } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.step(hub)) {
+            value?;
+            return source.lent(hub).ok_or(ReceiveError::Closed);
+        }
         let event = source.event(hub);
         flat(until_blocking(&event, &hub.clock, Instant::NEVER, || {
             attempt(source.step(hub))
@@ -306,6 +324,10 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         let Self {
             hub, id, source, ..
         } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.batch(hub, *id, max)) {
+            return value;
+        }
         let event = source.event(hub);
         let outcome = until(&event, &hub.clock, deadline, || {
             attempt(source.batch(hub, *id, max))
@@ -333,6 +355,10 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         let Self {
             hub, id, source, ..
         } = self;
+        // What is there already needs no event, and no count that other receivers touch.
+        if let Attempt::Done { value, .. } = attempt(source.batch(hub, *id, max)) {
+            return value;
+        }
         let event = source.event(hub);
         flat(until_blocking(&event, &hub.clock, deadline, || {
             attempt(source.batch(hub, *id, max))
