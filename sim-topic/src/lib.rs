@@ -108,7 +108,7 @@ pub use crate::message::{
     ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
 };
 pub use crate::receiver::{Notifications, Received, Receiver};
-pub use crate::settings::{Filter, Overflow, ReceiverConfig, SubscriptionConfig};
+pub use crate::settings::{Filter, Overflow, Predicate, ReceiverConfig, SubscriptionConfig};
 pub use crate::stats::{Dropped, FilteredOut, ReceiverStats, Stats, SubscriptionStats};
 pub use crate::subscriber::Subscriber;
 pub use crate::subscription::{Subscription, SubscriptionState};
