@@ -83,6 +83,7 @@ pub mod stats;
 pub mod subscriber;
 pub mod subscription;
 pub mod topic;
+mod waiting;
 
 pub use crate::config::{
     Deduplication, FifoConfig, Kind, Limits, LogConfig, SubjectRule, TopicConfig, WhenBehind,
