@@ -15,6 +15,7 @@ use crate::error::ConfigError;
 use crate::fan_out::Registry;
 use crate::machine::shards::Shards;
 use crate::message::Salt;
+use crate::queue::Followers;
 use crate::stream::Stream;
 use crate::stream::reshard::Control;
 use crate::stream::shared::{Shard, Shared, Table, count, nanos};
@@ -118,6 +119,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             traffic: Mutex::new(traffic_of(&config, config.mode, now, config.first_shards())),
             control: Mutex::new(control),
             arrivals: Event::new(),
+            followers: Followers::new(),
             space: Event::new(),
             refuses_when_full,
             note_mask,

@@ -114,9 +114,9 @@ impl<T: Send + Sync + 'static> Stream<T> {
     pub fn record(&self, sequence_number: SequenceNumber) -> Option<StreamRecord<T>> {
         let shared = self.shared();
         let shard = shared.shard(sequence_number.shard())?;
-        shared.serve_reader(&shard, shared.clock.recent());
+        let horizon = shared.horizon(&shard, shared.clock.recent());
         let position = assigned(&shard, sequence_number).ok()?;
-        shard.record(position)
+        shard.record(position).filter(|_| position >= horizon)
     }
 
     /// A cursor at a position that is known to be good, or behind the times.
@@ -138,17 +138,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         start: StartingPosition,
     ) -> Result<(u64, bool), IteratorError> {
         let now = self.clock.now();
-        self.serve(now);
+        let horizon = self.horizon(shard, now);
         match start {
-            StartingPosition::TrimHorizon => Ok((shard.log.start(), true)),
+            StartingPosition::TrimHorizon => Ok((horizon, true)),
             StartingPosition::Latest => Ok((shard.log.end(), false)),
             StartingPosition::AtSequenceNumber(number) => {
                 let position = assigned(shard, number)?;
-                let start = shard.log.start();
-                if position < start {
+                if position < horizon {
                     return Err(IteratorError::Trimmed {
                         sequence_number: number,
-                        oldest: shard.sequence_number(start),
+                        oldest: shard.sequence_number(horizon),
                     });
                 }
                 Ok((position, false))
@@ -172,7 +171,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
                 let position = shard
                     .log
                     .partition_point(|stored, _| stored.arrived < instant);
-                Ok((position, position <= shard.log.start()))
+                Ok((position.max(horizon), position <= horizon))
             }
         }
     }
@@ -335,7 +334,9 @@ impl<T: Send + Sync + 'static> Place<T> {
                 wake_at: Instant::NEVER,
             },
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                Attempt::Pending { wake_at: retry_at }
+                Attempt::Pending {
+                    wake_at: shared.seen_at(retry_at),
+                }
             }
             // Whoever was held up by a limit of the shard may find it open now.
             value => Attempt::Done {
@@ -354,13 +355,13 @@ impl<T: Send + Sync + 'static> Place<T> {
     ) -> Result<Records<T>, ReadError> {
         Shard::<T>::check_read(read, &shared.config.limits)?;
         let now = shared.clock.recent();
-        shared.serve_reader(shard, now);
+        let horizon = shared.horizon(shard, now);
         if empty == Empty::Counts {
             shard.counters.add(count::READS, 1);
             shard.throttle_read(now)?;
         }
         let before = self.log.position();
-        let batch = self.find(shard, read)?;
+        let batch = self.find(shard, read, horizon)?;
         if empty == Empty::IsFree && batch.is_some() {
             shard.counters.add(count::READS, 1);
             if let Err(error) = shard.throttle_read(now) {
@@ -376,10 +377,18 @@ impl<T: Send + Sync + 'static> Place<T> {
         &mut self,
         shard: &Shard<T>,
         read: Read,
+        horizon: u64,
     ) -> Result<Option<Batch<Stored<T>>>, ReadError> {
         for _ in 0..FOLLOWS {
             let position = self.log.position();
-            match self.log.batch(read.max, read.max_bytes) {
+            let found = if position < horizon {
+                // As if it were trimmed already.
+                self.log.seek(horizon);
+                log::Read::Trimmed { resume_at: horizon }
+            } else {
+                self.log.batch(read.max, read.max_bytes)
+            };
+            match found {
                 log::Read::Record(batch) => return Ok(Some(batch)),
                 log::Read::Pending | log::Read::End => return Ok(None),
                 log::Read::Trimmed { .. } if self.floats => {}

@@ -86,7 +86,7 @@ pub mod group;
 pub mod kpl;
 pub mod machine;
 pub mod message;
-mod queue;
+pub mod queue;
 pub mod reader;
 pub mod records;
 mod seams;
@@ -115,6 +115,10 @@ pub use crate::group::{
 pub use crate::message::{
     Checkpoint, ChildShard, HashKey, HashRange, PartitionKey, Placed, Record, Salt, SequenceNumber,
     ShardFilter, ShardId, ShardInfo, StartingPosition,
+};
+pub use crate::queue::{
+    DeadLetters, LostRecords, QueueConfig, QueueDescription, QueueLimits, QueueRecord, QueueStart,
+    QueueStats, QueueUpdate, Receipt, Receive, StreamQueue,
 };
 pub use crate::reader::{Reader, ReaderStream};
 pub use crate::records::{RecordRef, Records, StreamRecord};

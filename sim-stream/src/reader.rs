@@ -228,7 +228,9 @@ impl<T: Send + Sync + 'static> Reader<T> {
                 };
             }
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                return Attempt::Pending { wake_at: retry_at };
+                return Attempt::Pending {
+                    wake_at: self.stream.shared().seen_at(retry_at),
+                };
             }
             Err(error) => Err(error),
         };
@@ -237,16 +239,23 @@ impl<T: Send + Sync + 'static> Reader<T> {
         Attempt::Done { value, more }
     }
 
-    /// The front shard is done.
+    /// The front shard is done. Its children are taken up at once: one that is held is read, however long it takes until
+    /// the next read, and what has left it is counted.
     fn finish(&mut self) {
-        if let Some(cursor) = self.active.pop_front() {
-            self.done.insert(cursor.shard_id());
-            self.version = None;
-            let shared = self.stream.shared();
-            let children = cursor.shard.children().into_iter().map(|child| child.id);
-            self.gaps
-                .extend(children.filter(|child| shared.shard(*child).is_none()));
+        let Some(cursor) = self.active.pop_front() else {
+            return;
+        };
+        self.done.insert(cursor.shard_id());
+        let shared = self.stream.shared();
+        for child in cursor.shard.children() {
+            let is_next = |parent| self.active.iter().all(|other| other.shard_id() != parent);
+            if child.parents.iter().copied().all(is_next) && shared.shard(child.id).is_none() {
+                self.gaps.push_back(child.id);
+            }
         }
+        self.version = None;
+        // What fails here fails again at the next read, and is said there.
+        let _ = self.follow(None);
     }
 
     /// Takes up the shards whose parents are done, when the table has changed or a shard is done. `first` is the table at
@@ -260,11 +269,14 @@ impl<T: Send + Sync + 'static> Reader<T> {
             return Ok(());
         }
         let mut reading: BTreeSet<ShardId> = self.active.iter().map(Cursor::shard_id).collect();
+        // A shard that has left is still being read, to its end. Shards between it and those in the table may have left
+        // too: what descends from them waits, so that the gap is told first.
+        let is_behind = reading.iter().any(|id| table.shard(*id).is_none());
         for shard in &table.all {
             let is_known = self.done.contains(&shard.id) || reading.contains(&shard.id);
-            let waits = |parent: &ShardId| {
-                reading.contains(parent)
-                    || (table.shard(*parent).is_some() && !self.done.contains(parent))
+            let waits = |parent: &ShardId| match table.shard(*parent) {
+                Some(_) => !self.done.contains(parent),
+                None => is_behind,
             };
             if is_known || shard.parents.iter().any(waits) {
                 continue;

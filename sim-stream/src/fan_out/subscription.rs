@@ -379,12 +379,12 @@ impl<T: Send + Sync + 'static> Place<T> {
             None => MAX_BYTES,
         };
         for _ in 0..FOLLOWS {
+            let before = self.log.position();
             let batch = match self.log.batch(MAX_RECORDS, max_bytes.clamp(1, MAX_BYTES)) {
                 LogRead::Record(batch) => Some(batch),
                 LogRead::Pending | LogRead::End => None,
                 LogRead::Trimmed { resume_at } => {
-                    let lost = resume_at.saturating_sub(self.log.position());
-                    self.log.seek(resume_at);
+                    let lost = resume_at.saturating_sub(before);
                     if self.floats {
                         continue;
                     }

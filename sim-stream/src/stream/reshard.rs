@@ -298,7 +298,7 @@ impl<T: Send + Sync + 'static> Stream<T> {
         for shard in table.open() {
             shard.arrivals.notify_all();
         }
-        shared.arrivals.notify_all();
+        shared.tell_all();
         shared.space.notify_all();
     }
 
@@ -377,6 +377,10 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// shards follow the traffic.
     #[cold]
     pub(crate) fn serve_control(&self, now: Instant) {
+        // Who trims counts what it trims: two at once would count a record twice. It is tried again by the next caller.
+        let Some(trimming) = self.trimming.try_lock() else {
+            return;
+        };
         let Some(mut control) = self.control.try_lock() else {
             return;
         };
@@ -403,6 +407,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             shard.log.trim_to(end);
             self.note(shard);
         }
+        drop(trimming);
         let mut control = self.control.lock();
         for shard in &left {
             for (total, sum) in control.left.iter_mut().zip(shard.counters.sums()) {
@@ -412,7 +417,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
         drop(control);
         self.announce(&ended);
-        self.arrivals.notify_all();
+        self.tell_all();
     }
 
     /// Wakes the readers of shards that ended.
@@ -423,7 +428,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         for shard in ended {
             shard.arrivals.notify_all();
         }
-        self.arrivals.notify_all();
+        self.tell_all();
     }
 
     /// Checks that a number is one that this stream has given.

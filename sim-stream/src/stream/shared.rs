@@ -28,6 +28,7 @@ use crate::fan_out::Registry;
 use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
 use crate::message::{ChildShard, HashKey, HashRange, Salt, SequenceNumber, ShardId};
+use crate::queue::Followers;
 use crate::records::StreamRecord;
 use crate::token::Tokens;
 
@@ -82,6 +83,8 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Notified when a record was put into any shard, when the table changed, and when the stream is closed: all its
     /// waiters are, each time.
     pub(crate) arrivals: Event,
+    /// The queues on the stream, which are told of the same.
+    pub(crate) followers: Followers,
     /// Notified when there may be room, and when the stream is closed.
     pub(crate) space: Event,
     /// Whether puts are refused when the stream is full: then its bounds are looked at for each.
@@ -96,7 +99,7 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Sums of what shards have noted; each lags by what was put since the last note of a shard.
     pub(crate) held_bytes: AtomicU64,
     pub(crate) held_records: AtomicU64,
-    /// Held by who trims, and never waited for.
+    /// Held by who trims, and never waited for: values are dropped under it.
     pub(crate) trimming: Mutex<()>,
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,
@@ -108,6 +111,13 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
 }
 
 impl<T: Send + Sync + 'static> Shared<T> {
+    /// Tells everybody who waits for any shard, and the queues.
+    #[inline]
+    pub(crate) fn tell_all(&self) {
+        self.arrivals.notify_all();
+        self.followers.notify();
+    }
+
     /// The shards as they are now.
     pub(crate) fn table(&self) -> Guard<Table<T>> {
         self.table.load()
@@ -121,6 +131,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         // A reader that met the end of a parent may be ahead of the table that brings the child.
         drop(self.control.lock());
         self.table.load().shard(id).map(Arc::clone)
+    }
+
+    /// When what happens at an instant is seen by those who read the clock's last tick: whoever wakes at the instant itself
+    /// would find nothing changed, and try again in vain until the tick comes.
+    pub(crate) fn seen_at(&self, instant: Instant) -> Instant {
+        instant + self.clock.lag()
     }
 
     /// Notes how far behind a push to a registered consumer is.

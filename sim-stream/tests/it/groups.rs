@@ -10,7 +10,7 @@ use sim_core::time::Instant;
 use sim_stream::{
     Batch, BatchKind, Checkpoint, CheckpointError, ConfigError, ConsumerGroup, GroupConfig,
     GroupError, InitialPosition, NextError, Read, RunError, Salt, SequenceNumber, ShardId, Stream,
-    Worker, WrongSequenceNumber,
+    StreamConfig, Worker, WrongSequenceNumber,
 };
 
 use crate::rig::{FIRST, START, Task, block_on, hours, of, put, secs, small, stream, until_asleep};
@@ -1038,6 +1038,85 @@ fn groups_on_one_stream_know_nothing_of_each_other() {
     spread(&stream, 0..10);
     let (mut a, mut b) = (first.join().unwrap(), second.join().unwrap());
     assert_eq!(sorted(drain(&mut a)), sorted(drain(&mut b)));
+}
+
+#[test]
+fn the_read_limits_of_the_aws_profile_slow_a_worker_down_and_lose_nothing() {
+    let (stream, hand) = stream(StreamConfig::aws("s").shards(2));
+    let group = ConsumerGroup::new(&stream, at_most(10)).unwrap();
+    spread(&stream, 0..200);
+    stream.close();
+    let mut worker = group.join().unwrap();
+    let mut all = Vec::new();
+    let begin = hand.now();
+    loop {
+        let mut task = Task::new(worker.next());
+        let mut outcome = task.poll();
+        while outcome.is_none() {
+            hand.advance_to_next().unwrap();
+            outcome = task.run();
+        }
+        drop(task);
+        match outcome.unwrap() {
+            Ok(batch) => {
+                all.extend(values(&batch));
+                batch.checkpoint().unwrap();
+            }
+            Err(NextError::Closed) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(sorted(all), (0..200).collect::<Vec<_>>());
+    // Twenty reads or more at five a second from each of two shards.
+    let took = hand.now() - begin;
+    assert!(took >= secs(1) && took < secs(10), "{took:?}");
+}
+
+/// Another worker goes on behind the part that was checkpointed.
+#[cfg(feature = "kpl")]
+#[test]
+fn an_aggregated_record_is_resumed_behind_the_part_that_was_checkpointed() {
+    use sim_stream::Record;
+    use sim_stream::kpl::{Aggregator, AggregatorConfig, UserPut, deaggregate};
+
+    let (stream, hand) = crate::rig::stream_of::<()>(StreamConfig::new("s"));
+    let mut aggregator = Aggregator::new(AggregatorConfig::default()).unwrap();
+    for number in 0..5_u8 {
+        let put = UserPut::new(crate::rig::key("k"), vec![number]);
+        assert!(aggregator.add(put).unwrap().is_none());
+    }
+    let packed = aggregator.finish().unwrap();
+    let key = packed.partition_key.clone();
+    stream
+        .try_put(Record::bytes(key, packed.data.clone()))
+        .unwrap();
+
+    let group = ConsumerGroup::new(&stream, config()).unwrap();
+    let work = |most: usize| {
+        let mut worker = group.join().unwrap();
+        let batch = worker.try_next().unwrap();
+        let mut seen = Vec::new();
+        for (index, record) in batch.records().iter().enumerate() {
+            let done = batch.resumed_within().filter(|_| index == 0);
+            let bytes = batch.records().to_owned_at(index).unwrap().bytes();
+            for part in deaggregate(None, bytes).unwrap().take(most) {
+                if done.is_some_and(|done| part.sub_sequence <= done) {
+                    continue;
+                }
+                seen.push(part.data[0]);
+                batch
+                    .checkpoint_part(record.sequence_number(), part.sub_sequence)
+                    .unwrap();
+            }
+        }
+        // It crashes.
+        drop((batch, worker));
+        hand.advance(DURATION);
+        seen
+    };
+    assert_eq!(work(3), [0, 1, 2]);
+    assert_eq!(work(usize::MAX), [3, 4]);
+    assert_eq!(work(usize::MAX), [0_u8; 0]);
 }
 
 #[test]

@@ -191,3 +191,57 @@ fn a_reader_that_fell_behind_learns_of_records_and_of_whole_shards_that_left() {
         [low, high].map(|shard_id| ReadError::UnknownShard { shard_id })
     );
 }
+
+#[test]
+fn a_shard_that_a_reader_has_come_to_is_its_own_however_late_it_reads_on() {
+    let (stream, hand) = stream(small(1));
+    put(&stream, 0);
+    let [low, high] = stream.split_evenly(FIRST).unwrap();
+    let mut reader = stream.reader(StartingPosition::TrimHorizon).unwrap();
+    // The last record of the parent comes with its end.
+    let last = reader.try_read(Read::default()).unwrap().unwrap();
+    assert!(last.is_end());
+    put(&stream, 1);
+    stream.merge(low, high).unwrap();
+    hand.advance(hours(24));
+    put(&stream, 2);
+    assert_eq!(stream.shards().len(), 1, "parent and children have left");
+    assert!(matches!(
+        reader.try_read(Read::default()),
+        Err(ReadError::Trimmed { lost: 1, .. })
+    ));
+    let values: Vec<_> = runs(&mut reader)
+        .into_iter()
+        .flat_map(|run| run.1)
+        .collect();
+    assert_eq!(values, [2]);
+}
+
+#[test]
+fn a_shard_waits_for_an_ancestor_that_left_though_those_between_left_unread() {
+    let (stream, hand) = stream(small(1));
+    put(&stream, 0);
+    put(&stream, 1);
+    let mut reader = stream.reader(StartingPosition::TrimHorizon).unwrap();
+    assert_eq!(reader.try_read(Read::at_most(1)).unwrap().unwrap().len(), 1);
+    let [low, high] = stream.split_evenly(FIRST).unwrap();
+    stream.merge(low, high).unwrap();
+    put(&stream, 2);
+    hand.advance(hours(23));
+    put(&stream, 3);
+    hand.advance(hours(1));
+    // The gap in the first shard is told before anything that was put after it is read.
+    assert!(matches!(
+        reader.try_read(Read::default()),
+        Err(ReadError::Trimmed { lost: 1, .. })
+    ));
+    for left in [low, high] {
+        let error = reader.try_read(Read::default()).unwrap_err();
+        assert_eq!(error, ReadError::UnknownShard { shard_id: left });
+    }
+    assert!(matches!(
+        reader.try_read(Read::default()),
+        Err(ReadError::Trimmed { lost: 1, .. })
+    ));
+    assert_eq!(runs(&mut reader), [(3, vec![3])]);
+}

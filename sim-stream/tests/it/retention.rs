@@ -433,3 +433,83 @@ fn durations_that_do_not_fit_are_never() {
     hand.advance(Duration::from_secs(99 * 365 * 86_400));
     assert_eq!(all_of(&stream, FIRST), [1]);
 }
+
+#[test]
+fn shards_that_left_hold_no_room() {
+    let (stream, hand) = stream(StreamConfig {
+        max_bytes: Some(64 << 10),
+        when_full: WhenFull::Refuse,
+        retention: secs(60),
+        ..small(1)
+    });
+    // Each round leaves two shards with a few records behind.
+    for round in 0..50 {
+        let open: Vec<_> = stream
+            .shards()
+            .into_iter()
+            .filter(|s| s.is_open())
+            .collect();
+        put(&stream, round);
+        let [lower, upper] = stream.split_evenly(open[0].id).unwrap();
+        put(&stream, round);
+        stream.merge(lower, upper).unwrap();
+        put(&stream, round);
+        hand.advance(secs(60));
+        stream.advance();
+        assert_eq!(stream.shards().len(), 1);
+    }
+}
+
+#[test]
+fn records_whose_time_is_over_are_not_read_though_one_call_trims_only_a_few_chunks_of_them() {
+    let (stream, hand) = stream(small(1));
+    let placed: Vec<_> = (0..20_000)
+        .map(|n| put(&stream, n).sequence_number)
+        .collect();
+    let mut behind = oldest(&stream, FIRST);
+    assert_eq!(behind.try_read(Read::at_most(1)).unwrap().len(), 1);
+    hand.advance(hours(24));
+    let newest = put(&stream, 20_000).sequence_number;
+    assert_eq!(
+        behind.try_read(Read::default()).unwrap_err(),
+        ReadError::Trimmed {
+            lost: 19_999,
+            resume_at: newest
+        }
+    );
+    assert_eq!(drain(&mut behind), [20_000]);
+    assert_eq!(all_of(&stream, FIRST), [20_000]);
+    assert!(stream.record(placed[19_999]).is_none());
+    let at = StartingPosition::AtSequenceNumber(placed[19_999]);
+    assert!(matches!(
+        stream.cursor(FIRST, at),
+        Err(IteratorError::Trimmed { oldest, .. }) if oldest == newest
+    ));
+    assert_eq!(
+        stream.record(newest).map(|record| *record.value()),
+        Some(20_000)
+    );
+    assert_eq!(stream.stats().expired_records, 20_000);
+}
+
+#[test]
+fn a_shorter_retention_makes_room_for_all_who_wait() {
+    let config = StreamConfig {
+        max_records: Some(3),
+        when_full: WhenFull::Refuse,
+        ..small(1)
+    };
+    let (stream, hand) = stream(config);
+    for value in 0..3 {
+        put(&stream, value);
+    }
+    hand.advance(hours(2));
+    let mut waiting: Vec<_> = (3..6)
+        .map(|value| Task::waiting(stream.put(of("k", value))))
+        .collect();
+    stream.decrease_retention(hours(1)).unwrap();
+    for task in &mut waiting {
+        assert!(task.run().unwrap().is_ok());
+    }
+    assert_eq!(all_of(&stream, FIRST), [3, 4, 5]);
+}

@@ -11,6 +11,8 @@ mod filter_errors;
 mod filter_oracle;
 mod filtered;
 mod handlers;
+#[cfg(feature = "http")]
+mod http;
 mod receivers;
 mod replay;
 mod retries;
