@@ -187,7 +187,7 @@ fn subscribe(topic: &Topic<u64>, shape: &Shape, seed: u64) -> Party {
         .subscribe(
             subscriber,
             SubscriptionConfig {
-                filter: Filter::closure(move |m: &Message<u64>| m.value % modulus == 0),
+                filter: Filter::closure(move |m: &Message<u64>| m.value.is_multiple_of(modulus)),
                 retry: RetryPolicy {
                     immediate: shape.retries / 2,
                     backoff: shape.retries,
@@ -334,7 +334,11 @@ fn history(is_fifo: bool, shapes: &[Shape], acts: &[Act], seed: u64) -> Result<(
             .collect();
         let distinct: BTreeSet<_> = live.iter().map(|(_, value, _)| *value).collect();
         prop_assert_eq!(distinct.len(), live.len(), "nothing is doubled");
-        prop_assert!(distinct.iter().all(|value| value % party.modulus == 0));
+        prop_assert!(
+            distinct
+                .iter()
+                .all(|value| value.is_multiple_of(party.modulus))
+        );
         if !party.is_over && !party.replays {
             // Nothing is lost: all that the filter lets through is accepted.
             let wanted = published.div_ceil(party.modulus);

@@ -28,7 +28,7 @@ struct Flaky {
 impl Sink<Notification<u64>> for Flaky {
     fn try_deliver(&self, item: Notification<u64>) -> Result<(), Refused<Notification<u64>>> {
         let number = self.tries.fetch_add(1, Ordering::SeqCst);
-        if self.refuses && number % 3 == 0 {
+        if self.refuses && number.is_multiple_of(3) {
             return Err(Refused::full(item, None));
         }
         let group = item
@@ -111,7 +111,7 @@ fn storm(kind: Kind) {
                 let by = by.clone();
                 async move {
                     let number = by.tries.fetch_add(1, Ordering::SeqCst);
-                    if number % 5 == 0 {
+                    if number.is_multiple_of(5) {
                         tokio::task::yield_now().await;
                         return Err(DeliveryError::server("again"));
                     }
