@@ -118,10 +118,10 @@ impl<T: Send + Sync + 'static> LogSide<T> {
 
     #[cold]
     fn make_room(&self, count: u64) -> bool {
-        let readers = self.readers.lock();
         let next = self.log.end();
         self.next.fetch_max(next, Ordering::Relaxed);
-        let first = readers.first(next);
+        let first = self.readers.lock().first(next);
+        // Without the lock, as values are dropped. A look that comes late trims less, and sets a lower limit.
         self.log.trim_to(first);
         if self.log.bytes() >= self.config.max_bytes && first < next {
             self.limit.store(next, Ordering::Relaxed);
@@ -139,12 +139,11 @@ impl<T: Send + Sync + 'static> LogSide<T> {
         if self.has_room(count as u64) {
             return count;
         }
-        let readers = self.readers.lock();
         let next = self.log.end();
         if self.log.bytes() >= self.config.max_bytes {
             return 0;
         }
-        let behind = next - readers.first(next);
+        let behind = next - self.readers.lock().first(next);
         let room = (self.config.capacity as u64).saturating_sub(behind);
         usize::try_from(room).map_or(count, |room| room.min(count))
     }
@@ -171,10 +170,10 @@ impl<T: Send + Sync + 'static> LogSide<T> {
     /// Trims what all have read, and what nobody is to wait for.
     #[cold]
     fn look(&self, end: u64) {
-        let Some(readers) = self.readers.try_lock() else {
-            return;
+        let first = match self.readers.try_lock() {
+            Some(readers) => readers.first(end),
+            None => return,
         };
-        let first = readers.first(end);
         let oldest = end.saturating_sub(self.config.capacity as u64);
         self.log.trim_to(first.max(oldest));
         while self.log.bytes() > self.config.max_bytes
