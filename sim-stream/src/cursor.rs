@@ -9,13 +9,14 @@ use futures_core::Stream as FuturesStream;
 use sim_core::log::{self, Batch};
 use sim_core::sync::Arc;
 use sim_core::time::Instant;
-use sim_core::wait::{Attempt, Elapsed, Waiter, until, until_blocking};
+use sim_core::wait::{Elapsed, Waiter};
 
 use crate::error::{IteratorError, ReadError, WrongSequenceNumber};
 use crate::message::{SequenceNumber, ShardId, StartingPosition};
 use crate::records::{Records, StreamRecord};
 use crate::stream::Stream;
 use crate::stream::shared::{Shard, Shared, Stored, count};
+use crate::stream::waiting::{Limit, Try, until_done, until_done_blocking};
 
 /// How often a read follows a beginning that moves on before it has read anything.
 const FOLLOWS: usize = 16;
@@ -224,7 +225,7 @@ impl<T: Send + Sync + 'static> Cursor<T> {
             place,
         } = self;
         let shared = stream.shared();
-        until(&shard.arrivals, &shared.clock, deadline, || {
+        until_done(&shard.arrivals, &shared.clock, deadline, || {
             place.attempt(shared, shard, read)
         })
         .await
@@ -254,7 +255,7 @@ impl<T: Send + Sync + 'static> Cursor<T> {
             place,
         } = self;
         let shared = stream.shared();
-        until_blocking(&shard.arrivals, &shared.clock, deadline, || {
+        until_done_blocking(&shard.arrivals, &shared.clock, deadline, || {
             place.attempt(shared, shard, read)
         })
         .unwrap_or_else(|Elapsed| Err(ReadError::Elapsed))
@@ -269,6 +270,7 @@ impl<T: Send + Sync + 'static> Cursor<T> {
             cursor: self,
             read,
             waiter: Waiter::new(),
+            limit: Limit::new(Instant::NEVER),
             is_over: false,
         }
     }
@@ -330,18 +332,14 @@ impl<T: Send + Sync + 'static> Place<T> {
         shared: &Shared<T>,
         shard: &Arc<Shard<T>>,
         read: Read,
-    ) -> Attempt<Result<Records<T>, ReadError>> {
+    ) -> Try<Result<Records<T>, ReadError>> {
         match self.read(shared, shard, read, Empty::IsFree) {
-            Ok(records) if records.is_empty() && !records.is_end() => Attempt::Pending {
-                wake_at: Instant::NEVER,
-            },
+            Ok(records) if records.is_empty() && !records.is_end() => Try::Nothing,
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                Attempt::Pending {
-                    wake_at: shared.seen_at(retry_at),
-                }
+                Try::Throttled(shared.seen_at(retry_at))
             }
             // Whoever was held up by a limit of the shard may find it open now.
-            value => Attempt::Done {
+            value => Try::Done {
                 value,
                 more: shard.limits.is_some(),
             },
@@ -449,6 +447,7 @@ pub struct CursorStream<T: Send + Sync + 'static> {
     cursor: Cursor<T>,
     read: Read,
     waiter: Waiter,
+    limit: Limit,
     is_over: bool,
 }
 
@@ -468,6 +467,7 @@ impl<T: Send + Sync + 'static> FuturesStream for CursorStream<T> {
             cursor,
             read,
             waiter,
+            limit,
             is_over,
         } = &mut *self;
         if *is_over {
@@ -479,18 +479,21 @@ impl<T: Send + Sync + 'static> FuturesStream for CursorStream<T> {
             place,
         } = cursor;
         let shared = stream.shared();
-        let polled = waiter.poll_until(
-            cx,
-            &shard.arrivals,
-            &shared.clock,
-            Instant::NEVER,
-            &mut || place.attempt(shared, shard, *read),
-        );
-        let Poll::Ready(outcome) = polled else {
-            return Poll::Pending;
+        let outcome = loop {
+            let now = *limit;
+            let polled =
+                waiter.poll_until(cx, &shard.arrivals, &shared.clock, now.until, &mut || {
+                    now.attempt(place.attempt(shared, shard, *read))
+                });
+            let Poll::Ready(waited) = polled else {
+                return Poll::Pending;
+            };
+            if let Some(result) = limit.settle(waited) {
+                *limit = Limit::new(Instant::NEVER);
+                // There is no deadline that could pass.
+                break result.unwrap_or_else(|Elapsed| Err(ReadError::Elapsed));
+            }
         };
-        // There is no deadline that could pass.
-        let outcome = outcome.unwrap_or_else(|Elapsed| Err(ReadError::Elapsed));
         match &outcome {
             Ok(records) => {
                 *is_over = records.is_end();

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream as FuturesStream;
 use sim_core::sync::Arc;
 use sim_core::time::Instant;
-use sim_core::wait::{Attempt, Elapsed, Waiter, until, until_blocking};
+use sim_core::wait::{Elapsed, Waiter};
 
 use crate::cursor::{Cursor, Read};
 use crate::error::{IteratorError, ReadError};
@@ -16,6 +16,7 @@ use crate::message::{ShardId, StartingPosition};
 use crate::records::Records;
 use crate::stream::Stream;
 use crate::stream::shared::{Shard, Table};
+use crate::stream::waiting::{Limit, Try, until_done, until_done_blocking};
 
 /// Reads a whole stream, and follows it through splits and merges: made by [`Stream::reader`].
 ///
@@ -168,7 +169,7 @@ impl<T: Send + Sync + 'static> Reader<T> {
     ) -> Result<Records<T>, ReadError> {
         let stream = self.stream.clone();
         let shared = stream.shared();
-        until(&shared.arrivals, &shared.clock, deadline, || {
+        until_done(&shared.arrivals, &shared.clock, deadline, || {
             self.attempt(read)
         })
         .await
@@ -194,7 +195,7 @@ impl<T: Send + Sync + 'static> Reader<T> {
     ) -> Result<Records<T>, ReadError> {
         let stream = self.stream.clone();
         let shared = stream.shared();
-        until_blocking(&shared.arrivals, &shared.clock, deadline, || {
+        until_done_blocking(&shared.arrivals, &shared.clock, deadline, || {
             self.attempt(read)
         })
         .unwrap_or_else(|Elapsed| Err(ReadError::Elapsed))
@@ -210,6 +211,7 @@ impl<T: Send + Sync + 'static> Reader<T> {
             reader: self,
             read,
             waiter: Waiter::new(),
+            limit: Limit::new(Instant::NEVER),
             is_over: false,
         }
     }
@@ -219,24 +221,18 @@ impl<T: Send + Sync + 'static> Reader<T> {
         self.active.iter().map(Cursor::shard_id)
     }
 
-    fn attempt(&mut self, read: Read) -> Attempt<Result<Records<T>, ReadError>> {
+    fn attempt(&mut self, read: Read) -> Try<Result<Records<T>, ReadError>> {
         let value = match self.try_read(read) {
             Ok(Some(records)) => Ok(records),
-            Ok(None) => {
-                return Attempt::Pending {
-                    wake_at: Instant::NEVER,
-                };
-            }
+            Ok(None) => return Try::Nothing,
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                return Attempt::Pending {
-                    wake_at: self.stream.shared().seen_at(retry_at),
-                };
+                return Try::Throttled(self.stream.shared().seen_at(retry_at));
             }
             Err(error) => Err(error),
         };
         // Each waiter of the stream is notified of each change; a limit may let several pass.
         let more = self.stream.config().limits.throughput.is_some();
-        Attempt::Done { value, more }
+        Try::Done { value, more }
     }
 
     /// The front shard is done. Its children are taken up at once: one that is held is read, however long it takes until
@@ -336,6 +332,7 @@ pub struct ReaderStream<T: Send + Sync + 'static> {
     reader: Reader<T>,
     read: Read,
     waiter: Waiter,
+    limit: Limit,
     is_over: bool,
 }
 
@@ -348,24 +345,28 @@ impl<T: Send + Sync + 'static> FuturesStream for ReaderStream<T> {
             reader,
             read,
             waiter,
+            limit,
             is_over,
         } = &mut *self;
         if *is_over {
             return Poll::Ready(None);
         }
         let shared = stream.shared();
-        let polled = waiter.poll_until(
-            cx,
-            &shared.arrivals,
-            &shared.clock,
-            Instant::NEVER,
-            &mut || reader.attempt(*read),
-        );
-        let Poll::Ready(outcome) = polled else {
-            return Poll::Pending;
+        let outcome = loop {
+            let now = *limit;
+            let polled =
+                waiter.poll_until(cx, &shared.arrivals, &shared.clock, now.until, &mut || {
+                    now.attempt(reader.attempt(*read))
+                });
+            let Poll::Ready(waited) = polled else {
+                return Poll::Pending;
+            };
+            if let Some(result) = limit.settle(waited) {
+                *limit = Limit::new(Instant::NEVER);
+                // There is no deadline that could pass.
+                break result.unwrap_or_else(|Elapsed| Err(ReadError::Elapsed));
+            }
         };
-        // There is no deadline that could pass.
-        let outcome = outcome.unwrap_or_else(|Elapsed| Err(ReadError::Elapsed));
         match &outcome {
             Err(ReadError::Closed) => {
                 *is_over = true;

@@ -6,6 +6,7 @@ pub(crate) mod reshard;
 pub(crate) mod retention;
 pub(crate) mod shared;
 pub(crate) mod traffic;
+pub(crate) mod waiting;
 
 use std::fmt;
 use std::time::Duration;

@@ -2,7 +2,8 @@
 
 use sim_core::time::Instant;
 use sim_stream::{
-    ByteStream, PutError, Read, ReadError, Record, Refusal, Resource, ShardId, StreamConfig,
+    ByteStream, PutError, Read, ReadError, Record, Refusal, Resource, ShardId, StartingPosition,
+    StreamConfig,
 };
 
 use crate::rig::{FIRST, Task, key, of, oldest, secs, stream, stream_of};
@@ -131,6 +132,26 @@ fn a_throttled_read_that_waits_skips_nothing() {
     hand.advance(secs(1));
     let records = task.run().unwrap().unwrap();
     assert_eq!(crate::rig::values(&records), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_throttled_read_wakes_at_its_time_though_others_wait_for_records() {
+    let (stream, hand) = stream(StreamConfig::aws("s"));
+    let mut cursor = oldest(&stream, FIRST);
+    for _ in 0..5 {
+        cursor.try_read(Read::default()).unwrap();
+    }
+    stream.try_put(of("k", 1)).unwrap();
+    let latest = || stream.cursor(FIRST, StartingPosition::Latest).unwrap();
+    let (mut first, mut second) = (latest(), latest());
+    // They wait on the same event, and for no time of their own.
+    let mut first = Task::waiting(first.read(Read::default()));
+    let mut second = Task::waiting(second.read(Read::default()));
+    let mut throttled = Task::waiting(cursor.read(Read::default()));
+    hand.advance(secs(1));
+    assert!(throttled.is_woken());
+    assert_eq!(throttled.run().unwrap().unwrap().len(), 1);
+    assert!(first.run().is_none() && second.run().is_none());
 }
 
 #[test]
