@@ -79,6 +79,30 @@ pub fn core(figures: &[Figure]) -> Vec<Bar> {
     bars
 }
 
+/// The aims of the group `filter`: level with the fastest rival in each pattern. Level is as in [`core`].
+#[must_use]
+pub fn filter(figures: &[Figure]) -> Vec<Bar> {
+    let rival = |own: &Figure| {
+        figures
+            .iter()
+            .filter(|figure| figure.pattern == own.pattern && !is_ours(figure))
+            .min_by(|one, other| one.ns.total_cmp(&other.ns))
+    };
+    figures
+        .iter()
+        .filter(|figure| is_ours(figure))
+        .filter_map(|own| Some((own, rival(own)?)))
+        .map(|(own, rival)| {
+            let ratio = speed(own, rival);
+            Bar {
+                aim: format!("{}: events a second level with quamina", own.pattern),
+                measured: format!("{ratio:.2} times {}", rival.peer),
+                met: ratio >= 0.95,
+            }
+        })
+        .collect()
+}
+
 /// The aims of the group `queue`.
 #[must_use]
 pub fn queue(figures: &[Figure], memory: &[Memory]) -> Vec<Bar> {

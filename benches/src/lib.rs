@@ -24,6 +24,7 @@ pub mod sim_ring_peer;
 
 pub mod bars;
 pub mod fanout;
+pub mod filters;
 pub mod groups;
 pub mod logs;
 pub mod measure;

@@ -84,23 +84,34 @@ impl<'a> Scanner<'a> {
     #[inline]
     pub(crate) fn string(&mut self) -> Option<Span> {
         let start = self.at;
+        let mut at = start;
         let mut escaped = false;
         loop {
-            self.at += special(self.bytes.get(self.at..)?)?;
-            match *self.bytes.get(self.at)? {
+            // Eight bytes at a time; most strings end in the first or second eight.
+            while let Some(word) = self.bytes.get(at..).and_then(<[u8]>::first_chunk) {
+                let marks = marks(u64::from_le_bytes(*word));
+                if marks != 0 {
+                    at += marks.trailing_zeros() as usize / 8;
+                    break;
+                }
+                at += 8;
+            }
+            match *self.bytes.get(at)? {
                 b'"' => {
-                    let end = self.at;
-                    self.at += 1;
+                    self.at = at + 1;
                     return Some(Span {
                         start,
-                        end,
+                        end: at,
                         escaped,
                     });
                 }
                 b'\\' => {
                     escaped = true;
+                    self.at = at;
                     self.escape()?;
+                    at = self.at;
                 }
+                0x20.. => at += 1,
                 _ => return None,
             }
         }
@@ -239,30 +250,19 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes stand before the first that ends a string, begins an escape or may not stand in one.
+/// Marks the bytes that end a string, begin an escape or may not stand in one, by their highest bit. Only the lowest mark
+/// counts: a borrow can mark bytes above one that is marked rightly.
 #[inline]
-fn special(bytes: &[u8]) -> Option<usize> {
+const fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     const fn zeros(word: u64) -> u64 {
         word.wrapping_sub(ONES) & !word
     }
-    // A borrow can mark bytes only above one that is marked rightly, and the lowest mark is what counts.
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let marks = (zeros(word ^ (ONES * 0x22))
-            | zeros(word ^ (ONES * 0x5c))
-            | (word.wrapping_sub(ONES * 0x20) & !word))
-            & HIGHS;
-        if marks != 0 {
-            return Some(index * 8 + marks.trailing_zeros() as usize / 8);
-        }
-    }
-    let found = rest
-        .iter()
-        .position(|&byte| matches!(byte, b'"' | b'\\') || byte < 0x20)?;
-    Some(words.len() * 8 + found)
+    let quotes = zeros(word ^ (ONES * 0x22));
+    let escapes = zeros(word ^ (ONES * 0x5c));
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    (quotes | escapes | controls) & HIGHS
 }
 
 /// The character of an escape, and the bytes that the escape has.
