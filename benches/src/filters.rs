@@ -145,13 +145,14 @@ const SETS: &[Set] = &[
             low + 0.5
         )
     }),
-    set("numeric-and-exact", |number, random| {
-        format!(
-            r#"{{"shipping":{{"carrier":["{}"]}},"order":{{"total":[{{"numeric":[">",{}]}}]}}}}"#,
-            carrier(number % 5_000),
-            random.below(1_000)
-        )
-    }),
+    Set {
+        most: 200,
+        ..set("numeric-and-exact", numeric_and_exact)
+    },
+    Set {
+        rivals: Rivals::None,
+        ..set("numeric-and-exact", numeric_and_exact)
+    },
     set("anything-but-and-exact", |number, random| {
         format!(
             r#"{{"customer":{{"id":["C-{number:05}"],"tier":[{{"anything-but":["{}","{}"]}}]}}}}"#,
@@ -201,6 +202,14 @@ fn exact_3(number: u64, _: &mut Random) -> String {
         REGIONS[number as usize % REGIONS.len()],
         carrier(number / 10 % 50),
         number / 500,
+    )
+}
+
+fn numeric_and_exact(number: u64, random: &mut Random) -> String {
+    format!(
+        r#"{{"shipping":{{"carrier":["{}"]}},"order":{{"total":[{{"numeric":[">",{}]}}]}}}}"#,
+        carrier(number % 5_000),
+        random.below(1_000)
     )
 }
 

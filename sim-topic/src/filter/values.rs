@@ -340,17 +340,25 @@ impl Reader<'_> {
             self.json.take();
             return Some(());
         }
+        let mut json = self.json;
         loop {
-            let name = self.json.name()?;
+            let name = json.name()?;
             match self.member(node, name) {
-                Some(node) => self.value(node, depth)?,
-                None => self.json.skip(depth)?,
+                None => json.skip(depth)?,
+                Some(node) => {
+                    self.json = json;
+                    self.value(node, depth)?;
+                    json = self.json;
+                }
             }
-            let next = self.json.peek()?;
-            self.json.take();
+            let next = json.peek()?;
+            json.take();
             match next {
                 b',' => {}
-                b'}' => return Some(()),
+                b'}' => {
+                    self.json = json;
+                    return Some(());
+                }
                 _ => return None,
             }
         }
