@@ -148,6 +148,13 @@ impl Event {
         }
     }
 
+    /// Wakes all waiters, however the change is ordered: for what the attempts read by `Relaxed` or `Acquire` loads.
+    ///
+    /// Takes the lock: who registers before it is woken, and who registers after it sees the change.
+    pub fn broadcast(&self) {
+        self.notify_all_slow();
+    }
+
     #[cold]
     fn notify_all_slow(&self) {
         let mut woken = Vec::new();

@@ -1,5 +1,5 @@
-//! The lock-free ground that the `sim` crates stand on: rings, slots with generations, deadlines, waiting,
-//! clocks, and the values that crates share.
+//! The lock-free ground that the `sim` crates stand on: rings, slots with generations, a log, deadlines,
+//! waiting, clocks, and the values that crates share.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,11 +28,14 @@
 //!
 //! - **Delivery.** What a ring took comes out once, or is dropped once with the ring. A slot's key never names
 //!   a later tenant of the slot, however late it is used. A refused value comes back to the caller.
+//!   A record of a log is read whole, once committed, and dropped once with its chunk.
 //! - **Order.** Rings are first in, first out, in the order in which positions were claimed. A wheel fires in
 //!   order of deadline, and of insertion among equals; never early. A lease ring fires never early, and late by
-//!   at most what two threads differ in reading the clock ([`deadline`]).
+//!   at most what two threads differ in reading the clock ([`deadline`]). Every reader of a log sees all of its
+//!   records in the order of their positions, or is told which are gone.
 //! - **Progress.** The data plane (rings, slots, lease pushes, counters) takes no lock. A thread that is stopped
-//!   between claiming a cell and publishing it delays those who need that very cell, and nobody else.
+//!   between claiming a cell and publishing it delays those who need that very cell, and nobody else. A log takes
+//!   a lock where a chunk is full, and where a reader seeks.
 //! - **Memory.** Every collection is bounded by its configuration or by what stands in it, and gives memory
 //!   back as it drains. Empty ones allocate nothing, or what their documentation says.
 //! - **Waiting.** No wake-up is lost, one change wakes one waiter, and a future that is dropped loses nothing
@@ -49,6 +52,7 @@
 //!
 //! # Trade-offs
 //!
+//! - A log's memory is given back by chunks: one that is read keeps up to 2 MiB.
 //! - A ring's elements stand in claimed order, so one slow producer between claim and publication holds up
 //!   its consumers; in exchange a push is one read-modify-write.
 //! - Cancelled deadlines stay where they are until they come to the front: ending a lease costs nothing, and a lease
@@ -93,6 +97,8 @@
 //! | [`sync`] | atomics, cells, locks and threads: std's, or loom's in a model | ground |
 //! | [`ring`] | bounded and unbounded rings for many producers and consumers | data |
 //! | [`slab`] | slots with generations in one shared allocation | data |
+//! | [`log`] | an append-only log: records read where they were written | data |
+//! | [`snapshot`] | a value that is read often and replaced whole | data |
 //! | [`deadline`] | lease deadlines in plain rings, one a duration | data |
 //! | [`wheel`] | the hierarchical timer wheel for all other deadlines | control |
 //! | [`event`], [`wait`] | who waits, and the one loop behind async, blocking and timed forms | control |
@@ -110,9 +116,10 @@
 
 pub mod sync;
 
-pub mod log;
 pub mod ring;
 pub mod slab;
+
+pub mod log;
 pub mod snapshot;
 
 pub mod deadline;

@@ -1,8 +1,10 @@
 //! The log: order, ends, trims, memory, drops; against a model; under many threads.
 #![cfg(not(loom))]
+#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use proptest::prelude::*;
 use sim_core::log::{AppendError, Cursor, Log, LogConfig, Pool, Read};
@@ -465,7 +467,7 @@ fn a_value_is_dropped_once_however_it_leaves() {
 fn recycled_chunks_show_nothing_of_their_former_lives() {
     // Tables that grow and shrink over what were records and entries before, through all epochs and once around.
     let pool = Pool::new(config(1024, 1024), 1024);
-    for round in 0..70_000u32 {
+    for round in 0..66_000u32 {
         let log = Log::new(Arc::clone(&pool));
         let length = [0, 300, 7, 90][round as usize % 4];
         let fill = vec![(round % 251) as u8 | 1; length];
@@ -660,5 +662,186 @@ proptest! {
         drop((log, readers));
         prop_assert_eq!(alive.load(Ordering::SeqCst), 0);
         prop_assert_eq!(pool.allocated_bytes(), pool.kept_bytes());
+    }
+}
+
+/// A tail that says from whom it is, and that shows when it is torn.
+fn signed(writer: u64, number: u64, into: &mut Vec<u8>) {
+    into.clear();
+    into.extend(writer.to_le_bytes());
+    into.extend(number.to_le_bytes());
+    let length = (writer * 7 + number * 13) as usize % 150;
+    into.resize(16 + length, (writer ^ number) as u8);
+}
+
+/// Whose record it is, and which of theirs; panics if it is torn.
+fn verified(value: u64, tail: &[u8]) -> (u64, u64) {
+    let word = |at: usize| u64::from_le_bytes(tail[at..at + 8].try_into().unwrap());
+    let (writer, number) = (word(0), word(8));
+    assert_eq!(value, writer << 32 | number);
+    let mut expected = Vec::new();
+    signed(writer, number, &mut expected);
+    assert_eq!(tail, expected);
+    (writer, number)
+}
+
+/// Reads to the end of the log; returns how many it read and how many it lost to trims.
+fn follow(log: &Log<(u64, Counted)>, in_batches: bool, writers: usize) -> (u64, u64) {
+    let mut cursor = log.cursor(0);
+    let mut next = vec![0u64; writers];
+    let (mut read, mut lost) = (0, 0);
+    loop {
+        let before = cursor.position();
+        let mut see = |position: u64, value: &(u64, Counted), tail: &[u8]| {
+            assert_eq!(position, before + read - (before - lost));
+            let (writer, number) = verified(value.0, tail);
+            let next = &mut next[writer as usize];
+            // In the order in which its writer appended them, none twice, and none left out but by a trim.
+            assert!(number >= *next && (number == *next || lost > 0));
+            *next = number + 1;
+            read += 1;
+        };
+        let found = if in_batches {
+            match cursor.batch(50, 5000) {
+                Read::Record(batch) => {
+                    batch
+                        .iter()
+                        .for_each(|(position, value, tail)| see(position, value, tail));
+                    Read::Record(())
+                }
+                Read::Pending => Read::Pending,
+                Read::End => Read::End,
+                Read::Trimmed { resume_at } => Read::Trimmed { resume_at },
+            }
+        } else {
+            match cursor.next() {
+                Read::Record(entry) => {
+                    see(entry.position(), entry.value(), entry.tail());
+                    Read::Record(())
+                }
+                Read::Pending => Read::Pending,
+                Read::End => Read::End,
+                Read::Trimmed { resume_at } => Read::Trimmed { resume_at },
+            }
+        };
+        match found {
+            Read::Record(()) => {}
+            Read::Pending => thread::yield_now(),
+            Read::End => return (read, lost),
+            Read::Trimmed { resume_at } => {
+                assert!(resume_at > before);
+                lost += resume_at - before;
+            }
+        }
+    }
+}
+
+#[test]
+fn many_writers_readers_and_trims_lose_double_tear_and_reorder_nothing() {
+    const WRITERS: u64 = 3;
+    const RECORDS: u64 = 30_000;
+    for trims in [false, true] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let pool = Pool::new(config(4096, 1024), 16 * 4096);
+        let log: Log<(u64, Counted)> = Log::new(Arc::clone(&pool));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let readers: Vec<_> = [true, false]
+                .map(|in_batches| {
+                    let log = log.clone();
+                    scope.spawn(move || follow(&log, in_batches, WRITERS as usize))
+                })
+                .into_iter()
+                .collect();
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let (log, alive) = (log.clone(), &alive);
+                    scope.spawn(move || write(&log, alive, writer, RECORDS))
+                })
+                .collect();
+            if trims {
+                scope.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        log.trim_to(log.end().saturating_sub(500));
+                        if log.end().is_multiple_of(7) {
+                            log.trim_to(u64::MAX);
+                            log.shrink();
+                        }
+                        thread::yield_now();
+                    }
+                });
+            }
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            assert_eq!(log.close(), WRITERS * RECORDS);
+            for reader in readers {
+                let (read, lost) = reader.join().unwrap();
+                assert_eq!(read + lost, WRITERS * RECORDS);
+                assert!(trims || lost == 0);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        assert!(pool.kept_bytes() <= 16 * 4096);
+        drop(log);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+        assert_eq!(pool.allocated_bytes(), pool.kept_bytes());
+    }
+}
+
+/// Appends the writer's records, one by one and in batches.
+fn write(log: &Log<(u64, Counted)>, alive: &Arc<AtomicUsize>, writer: u64, records: u64) {
+    let value = |number: u64| (writer << 32 | number, Counted::new(alive, number));
+    let mut tail = Vec::new();
+    let mut number = 0;
+    while number < records {
+        if number % 10 == 0 && number + 5 <= records {
+            let tails: Vec<_> = (number..number + 5)
+                .map(|number| {
+                    signed(writer, number, &mut tail);
+                    tail.clone()
+                })
+                .collect();
+            let items = (number..)
+                .zip(&tails)
+                .map(|(n, tail)| (value(n), [&tail[..3], &tail[3..]]));
+            let range = log.append_batch(items.collect()).unwrap();
+            assert_eq!(range.end - range.start, 5);
+            number += 5;
+        } else {
+            signed(writer, number, &mut tail);
+            log.append(value(number), &[&tail]).unwrap();
+            number += 1;
+        }
+    }
+}
+
+#[test]
+fn closes_that_race_with_appends_are_exact() {
+    for round in 0..100 {
+        let log = Log::new(Pool::new(config(1024, 1024), 0));
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..2u64)
+                .map(|writer| {
+                    let log = &log;
+                    scope.spawn(move || {
+                        (0..2000)
+                            .take_while(|_| log.append(writer, &[]).is_ok())
+                            .count()
+                    })
+                })
+                .collect();
+            while log.end() < round {
+                thread::yield_now();
+            }
+            let end = log.close();
+            assert_eq!((log.end(), log.close()), (end, end));
+            let appended: usize = writers
+                .into_iter()
+                .map(|writer| writer.join().unwrap())
+                .sum();
+            assert_eq!(appended as u64, end);
+        });
+        assert_eq!(read_all(&log).len() as u64, log.end());
     }
 }

@@ -342,6 +342,19 @@ fn closing_wakes_everybody() {
 }
 
 #[test]
+fn all_are_woken_while_one_wake_up_is_under_way() {
+    let (clock, _) = virtual_clock();
+    let items = Items::new();
+    let mut tasks: Vec<_> = (0..3).map(|_| Task::asleep(&items, &clock)).collect();
+    items.put(3);
+    items.event.notify_one();
+    assert_eq!(woken(&tasks).len(), 1);
+    items.event.notify_all();
+    assert!(tasks.iter_mut().all(|task| task.poll().is_ready()));
+    assert!(tasks.iter().all(|task| task.wakes() == 1));
+}
+
+#[test]
 fn a_future_dropped_in_any_state_loses_nothing() {
     // Each history ends with one item, one dropped future and one other waiter, which must be woken.
     let (clock, time) = virtual_clock();

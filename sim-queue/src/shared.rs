@@ -302,8 +302,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
     pub(crate) fn gone(&self, why: usize, n: u64) {
         self.counters.add(why, n);
         if self.is_closed() {
-            self.idle.notify_all();
-            self.arrivals.notify_all();
+            // The counters are relaxed, so that it is the events' locks that order them.
+            self.idle.broadcast();
+            self.arrivals.broadcast();
         }
     }
 

@@ -12,11 +12,14 @@ use sim_core::sync::{Arc, CachePadded, Mutex};
 
 use crate::config::{StreamConfig, WhenFull};
 use crate::error::ConfigError;
+use crate::fan_out::Registry;
 use crate::machine::shards::Shards;
 use crate::message::Salt;
+use crate::queue::Followers;
 use crate::stream::Stream;
 use crate::stream::reshard::Control;
 use crate::stream::shared::{Shard, Shared, Table, count, nanos};
+use crate::stream::traffic::traffic_of;
 use crate::token::Tokens;
 
 /// A put in so many looks after the stream: a power of two.
@@ -113,8 +116,10 @@ impl<T: Send + Sync + 'static> Builder<T> {
             size,
             pool,
             table: Snapshot::new(Table::of(0, &control, all)),
+            traffic: Mutex::new(traffic_of(&config, config.mode, now, config.first_shards())),
             control: Mutex::new(control),
             arrivals: Event::new(),
+            followers: Followers::new(),
             space: Event::new(),
             refuses_when_full,
             note_mask,
@@ -126,6 +131,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             trimming: Mutex::new(()),
             turn: CachePadded::new(AtomicU64::new(0)),
             counters: Counters::new(),
+            fan_out: Registry::default(),
             fan_out_behind: AtomicU64::new(0),
             clock,
             config,

@@ -13,7 +13,7 @@ use sim_core::wait::{Attempt, Elapsed, Waiter, until, until_blocking};
 
 use crate::error::{IteratorError, ReadError, WrongSequenceNumber};
 use crate::message::{SequenceNumber, ShardId, StartingPosition};
-use crate::records::Records;
+use crate::records::{Records, StreamRecord};
 use crate::stream::Stream;
 use crate::stream::shared::{Shard, Shared, Stored, count};
 
@@ -100,11 +100,23 @@ impl<T: Send + Sync + 'static> Stream<T> {
         start: StartingPosition,
     ) -> Result<Cursor<T>, IteratorError> {
         let shared = self.shared();
+        // A shard whose retention is over leaves first.
+        shared.serve(shared.clock.now());
         let shard = shared
             .shard(shard)
             .ok_or(IteratorError::UnknownShard { shard_id: shard })?;
         let (position, floats) = shared.position_of(&shard, start)?;
         Ok(self.cursor_at(shard, position, floats))
+    }
+
+    /// The record of a sequence number, or `None` when it is no number of this stream, or the record was trimmed.
+    #[must_use]
+    pub fn record(&self, sequence_number: SequenceNumber) -> Option<StreamRecord<T>> {
+        let shared = self.shared();
+        let shard = shared.shard(sequence_number.shard())?;
+        let horizon = shared.horizon(&shard, shared.clock.recent());
+        let position = assigned(&shard, sequence_number).ok()?;
+        shard.record(position).filter(|_| position >= horizon)
     }
 
     /// A cursor at a position that is known to be good, or behind the times.
@@ -126,17 +138,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         start: StartingPosition,
     ) -> Result<(u64, bool), IteratorError> {
         let now = self.clock.now();
-        self.serve(now);
+        let horizon = self.horizon(shard, now);
         match start {
-            StartingPosition::TrimHorizon => Ok((shard.log.start(), true)),
+            StartingPosition::TrimHorizon => Ok((horizon, true)),
             StartingPosition::Latest => Ok((shard.log.end(), false)),
             StartingPosition::AtSequenceNumber(number) => {
                 let position = assigned(shard, number)?;
-                let start = shard.log.start();
-                if position < start {
+                if position < horizon {
                     return Err(IteratorError::Trimmed {
                         sequence_number: number,
-                        oldest: shard.sequence_number(start),
+                        oldest: shard.sequence_number(horizon),
                     });
                 }
                 Ok((position, false))
@@ -160,7 +171,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
                 let position = shard
                     .log
                     .partition_point(|stored, _| stored.arrived < instant);
-                Ok((position, position <= shard.log.start()))
+                Ok((position.max(horizon), position <= horizon))
             }
         }
     }
@@ -178,7 +189,8 @@ impl<T: Send + Sync + 'static> Cursor<T> {
     /// still there.
     #[inline]
     pub fn try_read(&mut self, read: Read) -> Result<Records<T>, ReadError> {
-        self.place.read(self.stream.shared(), &self.shard, read)
+        self.place
+            .read(self.stream.shared(), &self.shard, read, Empty::Counts)
     }
 
     /// Reads, waiting for a record or the end of the shard.
@@ -288,6 +300,12 @@ impl<T: Send + Sync + 'static> Cursor<T> {
         &self.stream
     }
 
+    /// As [`try_read`](Self::try_read), where a read that finds nothing is not counted.
+    pub(crate) fn peek(&mut self, read: Read) -> Result<Records<T>, ReadError> {
+        self.place
+            .read(self.stream.shared(), &self.shard, read, Empty::IsFree)
+    }
+
     /// Whether a read from the oldest record on would still follow it.
     pub(crate) fn floats(&self) -> bool {
         self.place.floats
@@ -311,12 +329,14 @@ impl<T: Send + Sync + 'static> Place<T> {
         shard: &Arc<Shard<T>>,
         read: Read,
     ) -> Attempt<Result<Records<T>, ReadError>> {
-        match self.read(shared, shard, read) {
+        match self.read(shared, shard, read, Empty::IsFree) {
             Ok(records) if records.is_empty() && !records.is_end() => Attempt::Pending {
                 wake_at: Instant::NEVER,
             },
             Err(ReadError::Throttled { retry_at, .. }) if !retry_at.is_never() => {
-                Attempt::Pending { wake_at: retry_at }
+                Attempt::Pending {
+                    wake_at: shared.seen_at(retry_at),
+                }
             }
             // Whoever was held up by a limit of the shard may find it open now.
             value => Attempt::Done {
@@ -331,30 +351,58 @@ impl<T: Send + Sync + 'static> Place<T> {
         shared: &Shared<T>,
         shard: &Arc<Shard<T>>,
         read: Read,
+        empty: Empty,
     ) -> Result<Records<T>, ReadError> {
+        Shard::<T>::check_read(read, &shared.config.limits)?;
         let now = shared.clock.recent();
-        shared.serve_reader(shard, now);
-        shard.begin_read(now, read, &shared.config)?;
+        let horizon = shared.horizon(shard, now);
+        if empty == Empty::Counts {
+            shard.counters.add(count::READS, 1);
+            shard.throttle_read(now)?;
+        }
+        let before = self.log.position();
+        let batch = self.find(shard, read, horizon)?;
+        if empty == Empty::IsFree && batch.is_some() {
+            shard.counters.add(count::READS, 1);
+            if let Err(error) = shard.throttle_read(now) {
+                self.log.seek(before);
+                return Err(error);
+            }
+        }
+        Ok(self.finish(shard, now, batch))
+    }
+
+    /// The next run of records.
+    fn find(
+        &mut self,
+        shard: &Shard<T>,
+        read: Read,
+        horizon: u64,
+    ) -> Result<Option<Batch<Stored<T>>>, ReadError> {
         for _ in 0..FOLLOWS {
             let position = self.log.position();
-            let batch = match self.log.batch(read.max, read.max_bytes) {
-                log::Read::Record(batch) => Some(batch),
-                log::Read::Pending | log::Read::End => None,
+            let found = if position < horizon {
+                // As if it were trimmed already.
+                self.log.seek(horizon);
+                log::Read::Trimmed { resume_at: horizon }
+            } else {
+                self.log.batch(read.max, read.max_bytes)
+            };
+            match found {
+                log::Read::Record(batch) => return Ok(Some(batch)),
+                log::Read::Pending | log::Read::End => return Ok(None),
+                log::Read::Trimmed { .. } if self.floats => {}
                 log::Read::Trimmed { resume_at } => {
-                    if self.floats {
-                        continue;
-                    }
                     shard.counters.add(count::READS_TRIMMED, 1);
                     return Err(ReadError::Trimmed {
                         lost: resume_at - position,
                         resume_at: shard.sequence_number(resume_at),
                     });
                 }
-            };
-            return Ok(self.finish(shard, now, batch));
+            }
         }
         // It is trimmed faster than it is read: nothing this time, and the caller comes again.
-        Ok(self.finish(shard, now, None))
+        Ok(None)
     }
 
     fn finish(
@@ -383,6 +431,15 @@ impl<T: Send + Sync + 'static> Place<T> {
             end,
         }
     }
+}
+
+/// What a read that finds nothing costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    /// It is counted, and uses up the shard's reads, as a `GetRecords` does.
+    Counts,
+    /// Nothing: one that waits looks as often as it is woken.
+    IsFree,
 }
 
 /// The stream of [`Cursor::into_stream`].

@@ -112,6 +112,18 @@ impl<T> Record<T> {
             .or_else(|| self.key.as_ref().map(PartitionKey::hash_key))
     }
 
+    /// The value apart from the rest.
+    pub(crate) fn split(self) -> (Record<()>, T) {
+        let head = Record {
+            key: self.key,
+            explicit_hash_key: self.explicit_hash_key,
+            after: self.after,
+            value: (),
+            data: self.data,
+        };
+        (head, self.value)
+    }
+
     /// The same record around another value.
     #[must_use]
     pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Record<U> {

@@ -5,6 +5,7 @@ pub(crate) mod put;
 pub(crate) mod reshard;
 pub(crate) mod retention;
 pub(crate) mod shared;
+pub(crate) mod traffic;
 
 use std::fmt;
 use std::time::Duration;
@@ -130,13 +131,15 @@ impl<T: Send + Sync + 'static> Stream<T> {
         stats.oldest_age = oldest.map(|oldest| now - oldest);
         stats.incoming_bytes = sums[count::IN_BYTES];
         stats.incoming_records = incoming_records;
-        stats.write_throttled = sums[count::WRITE_THROTTLED];
+        let throttled = shared.counters.sum(count::STREAM_THROTTLED);
+        stats.write_throttled = sums[count::WRITE_THROTTLED] + throttled;
         stats.read_throttled = sums[count::READ_THROTTLED];
         stats.expired_records = sums[count::EXPIRED];
         stats.trimmed_records = sums[count::EVICTED];
         stats.reads = ReadStats {
             calls: sums[count::READS],
-            successes: sums[count::READS_ANSWERED],
+            successes: sums[count::READS]
+                .saturating_sub(sums[count::READ_THROTTLED] + sums[count::READS_TRIMMED]),
             records: sums[count::OUT_RECORDS],
             bytes: sums[count::OUT_BYTES],
             iterator_age: stats.reads.iterator_age,

@@ -66,6 +66,7 @@ impl<T: Send + Sync + 'static> Stream<T> {
         start: StartingPosition,
     ) -> Result<IteratorToken, IteratorError> {
         let shared = self.shared();
+        shared.serve_due(shared.clock.now());
         let shard = shared
             .shard(shard)
             .ok_or(IteratorError::UnknownShard { shard_id: shard })?;
@@ -99,7 +100,7 @@ impl<T: Send + Sync + 'static> Stream<T> {
         if age > lifetime {
             return Err(TokenError::Expired { age, lifetime }.into());
         }
-        shared.serve(now);
+        shared.serve_due(now);
         let shard = shared.shard(place.shard).ok_or(TokenError::UnknownShard {
             shard_id: place.shard,
         })?;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::machine::archive::ArchiveConfig;
+use crate::machine::dedup::DedupScope;
 
 /// SNS's default `MaximumMessageSize`, in bytes: 256 KiB.
 pub const AWS_MESSAGE_BYTES: usize = 262_144;
@@ -138,6 +140,11 @@ impl TopicConfig {
                 MAX_DURATION,
             )?;
             check_count("deduplication_limit", fifo.deduplication_limit)?;
+            if let Some(archive) = &fifo.archive {
+                archive.check().map_err(|error| ConfigError::Archive {
+                    reason: error.to_string(),
+                })?;
+            }
         }
         Ok(())
     }
@@ -217,18 +224,24 @@ impl Kind {
 pub struct FifoConfig {
     /// What makes two publishes the same. Default: [`Deduplication::ById`].
     pub deduplication: Deduplication,
+    /// Where two publishes are compared (`FifoThroughputScope`). Default: [`DedupScope::Topic`].
+    pub scope: DedupScope,
     /// How long a publish is remembered. Default: 5 minutes (SNS's), at most 100 years.
     pub deduplication_window: Duration,
     /// How many publishes are remembered; beyond it publishing is refused. Default: 1,000,000.
     pub deduplication_limit: usize,
+    /// What the topic keeps for replays. Default: nothing.
+    pub archive: Option<ArchiveConfig>,
 }
 
 impl Default for FifoConfig {
     fn default() -> Self {
         Self {
             deduplication: Deduplication::ById,
+            scope: DedupScope::Topic,
             deduplication_window: AWS_DEDUPLICATION_WINDOW,
             deduplication_limit: 1_000_000,
+            archive: None,
         }
     }
 }
@@ -253,12 +266,12 @@ pub enum Deduplication {
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct LogConfig {
     /// How many messages a receiver may be behind. It is then told what it lost, or publishers are refused: see
-    /// [`when_behind`](Self::when_behind). The log gives memory back chunk by chunk (2 MiB), so a receiver may
-    /// in fact be up to a chunk further behind before it loses messages. Default: 65,536.
+    /// [`when_behind`](Self::when_behind). The bound is looked at once in an eighth of it, at most once in 1,024
+    /// messages, and may be passed by as much, and by one message for each concurrent publisher. Default: 65,536.
     pub capacity: usize,
-    /// How many bytes the log itself may hold: values, their headers' pointers and 32 bytes for each; what
-    /// the values point to is the publisher's affair. Beyond it, the oldest chunk goes even when a receiver has
-    /// not read it, or publishers are refused. Default: 64 MiB.
+    /// How many bytes the log itself may hold: the values and about 48 bytes for each; what the values point to is
+    /// the publisher's affair. Beyond it, the oldest chunk (256 KiB) goes even when a receiver has not read
+    /// it, or publishers are refused. Default: 64 MiB.
     pub max_bytes: usize,
     /// What happens when a receiver is too far behind. Default: [`WhenBehind::Lag`].
     pub when_behind: WhenBehind,

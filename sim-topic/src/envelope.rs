@@ -668,4 +668,4 @@ impl Members {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

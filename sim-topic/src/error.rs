@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use sim_core::time::Instant;
+
 use crate::message::Message;
 
 /// A field of a [`TopicConfig`](crate::TopicConfig), a [`SubscriptionConfig`](crate::SubscriptionConfig) or a
@@ -55,9 +57,6 @@ pub enum ConfigError {
     /// A limit on bytes was asked for, but the topic does not know the size of its messages.
     #[error("limits.message_bytes: needs Builder::size or Builder::body, or a topic of Payload")]
     NoSize,
-    /// Only a FIFO topic has an archive.
-    #[error("archive: only a FIFO topic has one")]
-    ArchiveOnStandard,
     /// A filter policy matches message bodies, but the topic does not know the body of its messages.
     #[error("filter: matching bodies needs Builder::body, or a topic of Payload")]
     NoBody,
@@ -106,6 +105,8 @@ pub enum Refusal {
     DeduplicationWindowFull {
         /// Ids the window may hold.
         limit: usize,
+        /// When the oldest leaves.
+        until: Instant,
     },
     /// The subject is too long.
     #[error("subject: {chars} characters are more than {limit}")]
@@ -157,22 +158,13 @@ pub enum Refusal {
         /// The most allowed.
         limit: usize,
     },
-    /// The archive holds its limit and none of it is old enough to go. Waiting helps.
-    #[error("archive: holds its limit of {limit}")]
-    ArchiveFull {
-        /// Messages or bytes that it may hold.
-        limit: usize,
-    },
 }
 
 impl Refusal {
     /// Whether the same message may be taken later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::Full | Self::DeduplicationWindowFull { .. } | Self::ArchiveFull { .. }
-        )
+        matches!(self, Self::Full | Self::DeduplicationWindowFull { .. })
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use sim_core::attributes::Attributes;
 use sim_core::clock::Clock;
 use sim_core::id::Id;
+use sim_core::log::Entry;
 use sim_core::sync::Arc;
 use sim_core::time::{Instant, Timestamp};
 
@@ -61,6 +62,20 @@ impl<T> Message<T> {
         self.headers.get_or_insert_default()
     }
 
+    /// A message that is published again gets a place of its own.
+    pub(crate) fn forget_sequence(&mut self) {
+        if let Some(headers) = &mut self.headers {
+            headers.sequence = None;
+        }
+    }
+
+    /// For a topic that does not de-duplicate.
+    pub(crate) fn forget_deduplication(&mut self) {
+        if let Some(headers) = &mut self.headers {
+            headers.deduplication_id = None;
+        }
+    }
+
     /// Gives the message a subject: a line of text beside the payload.
     #[must_use]
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
@@ -113,6 +128,12 @@ impl<T> Message<T> {
     #[must_use]
     pub fn deduplication(&self) -> Option<&DeduplicationId> {
         self.headers.as_ref()?.deduplication_id.as_ref()
+    }
+
+    /// The place in the order of a FIFO topic, once it was published there.
+    #[must_use]
+    pub fn sequence(&self) -> Option<SequenceNumber> {
+        self.headers.as_ref()?.sequence
     }
 
     /// Applies `convert` to the payload and keeps the rest.
@@ -226,8 +247,7 @@ pub(crate) struct TopicInfo {
 
 /// A published message as the topic stores it: once, whoever gets it.
 pub(crate) struct Content<T> {
-    pub(crate) value: T,
-    pub(crate) headers: Option<Box<Headers>>,
+    pub(crate) message: Message<T>,
     /// The low part of the id: the message's number among all that the topic took.
     pub(crate) number: u64,
     pub(crate) at: Instant,
@@ -237,16 +257,6 @@ impl<T> Content<T> {
     pub(crate) fn id(&self, info: &TopicInfo) -> Id {
         Id::from_parts(info.namespace, self.number)
     }
-
-    pub(crate) fn group(&self) -> Option<&GroupId> {
-        self.headers.as_ref()?.group.as_ref()
-    }
-
-    pub(crate) fn attributes(&self) -> &Attributes {
-        self.headers
-            .as_ref()
-            .map_or(&NO_ATTRIBUTES, |headers| &headers.attributes)
-    }
 }
 
 /// A message that is shared by pointer: what subscribers and archives hold.
@@ -255,15 +265,33 @@ pub(crate) struct Shared<T> {
     pub(crate) info: Arc<TopicInfo>,
 }
 
+/// A message as it stands in the log of the receivers: in place when only they get it.
+pub(crate) enum Logged<T> {
+    Inline(Content<T>),
+    Shared(Arc<Shared<T>>),
+}
+
+impl<T> Logged<T> {
+    #[inline]
+    pub(crate) fn content(&self) -> &Content<T> {
+        match self {
+            Self::Inline(content) => content,
+            Self::Shared(shared) => &shared.content,
+        }
+    }
+}
+
 /// Where a notification's message stands.
 enum Body<T> {
     Shared(Arc<Shared<T>>),
+    Logged(Entry<Logged<T>>, Arc<TopicInfo>),
 }
 
 impl<T> Clone for Body<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Shared(shared) => Self::Shared(Arc::clone(shared)),
+            Self::Logged(entry, info) => Self::Logged(entry.clone(), Arc::clone(info)),
         }
     }
 }
@@ -292,26 +320,46 @@ impl<T> Notification<T> {
         }
     }
 
-    fn content(&self) -> &Content<T> {
-        match &self.body {
-            Body::Shared(shared) => &shared.content,
+    pub(crate) const fn logged(
+        entry: Entry<Logged<T>>,
+        info: Arc<TopicInfo>,
+        subscription: SubscriptionId,
+    ) -> Self {
+        Self {
+            body: Body::Logged(entry, info),
+            subscription,
+            replayed: false,
         }
     }
 
-    fn info(&self) -> &TopicInfo {
+    pub(crate) fn content(&self) -> &Content<T> {
+        match &self.body {
+            Body::Shared(shared) => &shared.content,
+            Body::Logged(entry, _) => entry.value().content(),
+        }
+    }
+
+    pub(crate) fn info(&self) -> &TopicInfo {
         match &self.body {
             Body::Shared(shared) => &shared.info,
+            Body::Logged(_, info) => info,
         }
     }
 
     fn headers(&self) -> Option<&Headers> {
-        self.content().headers.as_deref()
+        self.message().headers.as_deref()
+    }
+
+    /// What was published: the value and all that the publisher said of it.
+    #[must_use]
+    pub fn message(&self) -> &Message<T> {
+        &self.content().message
     }
 
     /// The value that was published.
     #[must_use]
     pub fn value(&self) -> &T {
-        &self.content().value
+        &self.message().value
     }
 
     /// The message's id: the same for every subscription, and in a replay.
@@ -342,13 +390,13 @@ impl<T> Notification<T> {
     /// The attributes; empty where the publisher set none.
     #[must_use]
     pub fn attributes(&self) -> &Attributes {
-        self.content().attributes()
+        self.message().attribute_map()
     }
 
     /// The group, where the publisher named one.
     #[must_use]
     pub fn group(&self) -> Option<&GroupId> {
-        self.content().group()
+        self.message().group_id()
     }
 
     /// The de-duplication id, where the publisher named one.

@@ -1,5 +1,7 @@
 //! What a topic and a subscription count, as plain snapshots.
 
+use sim_core::time::Timestamp;
+
 /// A snapshot of a topic, in the field's terms. While other threads work on the topic the numbers are taken one
 /// after the other, not at one instant.
 ///
@@ -24,13 +26,19 @@ pub struct Stats {
     pub subscriptions_deleted: u64,
     /// Messages in the archive.
     pub archived: u64,
+    /// Bytes of these, as far as the topic knows their size.
+    pub archived_bytes: u64,
+    /// When the oldest of these was published (`BeginningArchiveTime`).
+    pub archive_beginning: Option<Timestamp>,
+    /// Messages that left the archive because their retention was over.
+    pub archive_expired: u64,
     /// Messages that left the archive because it was full, before their retention was over.
     pub archive_evicted: u64,
     /// Bytes of memory that the receivers' log holds.
     pub log_bytes: u64,
-    /// Messages that receivers on the log got.
+    /// Messages that receivers got.
     pub received: u64,
-    /// Messages that receivers on the log lost because they fell behind.
+    /// Messages that receivers lost because they fell behind.
     pub lagged: u64,
     /// The sum over all subscriptions but receivers on the log.
     pub subscriptions: SubscriptionStats,
@@ -68,6 +76,32 @@ pub struct SubscriptionStats {
     pub dropped: Dropped,
     /// Of the accepted ones, those that came from the archive.
     pub replayed: u64,
+}
+
+impl SubscriptionStats {
+    /// Adds the counts of another subscription.
+    pub(crate) const fn absorb(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.delivered += other.delivered;
+        self.failed += other.failed;
+        self.pending += other.pending;
+        self.in_flight += other.in_flight;
+        self.filtered.attributes += other.filtered.attributes;
+        self.filtered.no_attributes += other.filtered.no_attributes;
+        self.filtered.invalid_attributes += other.filtered.invalid_attributes;
+        self.filtered.body += other.filtered.body;
+        self.filtered.invalid_body += other.filtered.invalid_body;
+        self.retried += other.retried;
+        self.throttled += other.throttled;
+        self.redriven += other.redriven;
+        self.failed_to_redrive += other.failed_to_redrive;
+        self.dropped.client_error += other.dropped.client_error;
+        self.dropped.exhausted += other.dropped.exhausted;
+        self.dropped.overflow += other.dropped.overflow;
+        self.dropped.not_redriven += other.dropped.not_redriven;
+        self.dropped.unsubscribed += other.dropped.unsubscribed;
+        self.replayed += other.replayed;
+    }
 }
 
 /// Messages that a filter kept away, by reason.
@@ -114,8 +148,6 @@ pub struct Dropped {
     pub not_redriven: u64,
     /// They were pending when the subscription ended or the topic was closed.
     pub unsubscribed: u64,
-    /// A receiver with a mailbox fell behind.
-    pub lagged: u64,
 }
 
 impl Dropped {
@@ -127,6 +159,18 @@ impl Dropped {
             .wrapping_add(self.overflow)
             .wrapping_add(self.not_redriven)
             .wrapping_add(self.unsubscribed)
-            .wrapping_add(self.lagged)
     }
+}
+
+/// A snapshot of a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReceiverStats {
+    /// Messages that it got.
+    pub received: u64,
+    /// Messages that it lost because it fell behind.
+    pub lagged: u64,
+    /// Messages that wait for it.
+    pub behind: u64,
 }

@@ -97,11 +97,9 @@ const WIRE_EXCEPTIONS: &[(&str, &str, Behind)] = &[
     ("sim-topic", "http", Behind::AFeature),
     ("sim-topic", "http-body-util", Behind::AFeature),
     ("sim-topic", "hyper", Behind::AFeature),
-    ("sim-topic", "hyper-rustls", Behind::AFeature),
     ("sim-topic", "hyper-util", Behind::AFeature),
     ("sim-topic", "rustls", Behind::AFeature),
-    ("sim-topic", "rustls-pki-types", Behind::AFeature),
-    ("sim-topic", "base64", Behind::AFeature),
+    ("sim-topic", "rustls-native-certs", Behind::AFeature),
     // The producer library's aggregated records are protobuf inside a record, not on a wire.
     ("sim-stream", "prost", Behind::AFeature),
 ];

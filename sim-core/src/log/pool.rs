@@ -186,13 +186,13 @@ fn expected_entries(size: usize, mean: usize, count: usize) -> usize {
     let expected = size / (mean + ENTRY_BYTES);
     let generous = expected + expected / 16 + 8;
     let most = MOST_ENTRIES.min(size / ENTRY_BYTES);
-    generous.max(size / 1024).min(most).max(count)
+    generous.max(size / 2048).min(most).max(count)
 }
 
-/// Two: chunks are full soon.
+/// One for 512 bytes, so that chunks are full soon.
 #[cfg(loom)]
-fn expected_entries(_: usize, _: usize, count: usize) -> usize {
-    count.clamp(2, MOST_ENTRIES)
+fn expected_entries(size: usize, _: usize, count: usize) -> usize {
+    (size / 512).max(count).min(MOST_ENTRIES)
 }
 
 impl fmt::Debug for Pool {

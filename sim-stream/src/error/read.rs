@@ -29,6 +29,12 @@ pub enum IteratorError {
         /// The oldest that is retained.
         oldest: SequenceNumber,
     },
+    /// A reader of the whole stream was to start at a record, which stands in one shard.
+    #[error("sequence number: {sequence_number} is a place in one shard, not in the stream")]
+    OneShard {
+        /// The number given.
+        sequence_number: SequenceNumber,
+    },
     /// The point in time lies ahead.
     #[error("timestamp: {timestamp} is later than now, {now}")]
     FutureTimestamp {

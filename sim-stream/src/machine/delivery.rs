@@ -31,9 +31,7 @@
 //!
 //! # Cost
 //! A receive, verdict or lapse is O(log n) in the records under way (ordered maps of what is returned and dead), and a
-//! receive looks at each shard once at most. Deadlines stand in a [`Wheel`].
-
-#![cfg_attr(not(test), expect(dead_code, reason = "the handle comes next"))]
+//! receive looks at each shard once, and once more for each that came to its end. Deadlines stand in a [`Wheel`].
 
 mod slots;
 
@@ -42,6 +40,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::mem;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::time::Duration;
 
@@ -432,6 +431,29 @@ impl Delivery {
         self.slots[index].receives = 0;
         self.put_back(index);
         Ok(())
+    }
+
+    /// Makes all dead letters that nobody holds ordinary records again; returns how many.
+    pub(crate) fn restore_all(&mut self) -> u64 {
+        self.dead_at.clear();
+        let dead = mem::take(&mut self.dead);
+        let restored = dead.len() as u64;
+        for index in dead.into_values() {
+            self.slots[index].receives = 0;
+            self.put_back(index);
+        }
+        self.standing.dead = 0;
+        self.tally.restored += restored;
+        restored
+    }
+
+    /// Forgets all shards and records. Receipts of before miss for ever; what happened stays counted.
+    pub(crate) fn clear(&mut self) {
+        *self = Self {
+            leases: self.leases,
+            tally: self.tally,
+            ..Self::new(self.rules, self.secret)
+        };
     }
 
     /// Drops the dead letters that nobody holds and whose retention is over: those below `start` of their shard.

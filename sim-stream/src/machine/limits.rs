@@ -270,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn an_unused_share_is_not_saved_up() {
+        let mut limits = aws();
+        assert_eq!(limits.write(at_millis(60_000), MIB), Ok(()));
+        assert_eq!(
+            limits.write(at_millis(60_000), MIB),
+            exceeded(Resource::WriteBytes, 61_000)
+        );
+    }
+
+    #[test]
     fn a_refused_write_uses_nothing_up() {
         let mut limits = aws();
         assert_eq!(limits.write(at_millis(0), MIB / 2), Ok(()));

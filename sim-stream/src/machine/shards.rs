@@ -68,8 +68,10 @@ pub struct Shards {
     closed: BTreeSet<(Instant, ShardId)>,
     /// The number of the next shard.
     next: u32,
-    /// Before this point everything was trimmed. It only grows, also when the retention does.
-    horizon: Instant,
+    created: Instant,
+    /// What arrived up to this point was trimmed. It only grows, also when the retention does. `None` while the stream is
+    /// younger than the clock's origin and its retention together.
+    trimmed: Option<Instant>,
     /// When the last target counts were set; at most as many as [`ReshardingLimits::changes`].
     changes: VecDeque<Instant>,
     /// When the mode was last changed; at most as many as [`ReshardingLimits::mode_changes`].
@@ -154,7 +156,8 @@ impl Shards {
             open: BTreeMap::new(),
             closed: BTreeSet::new(),
             next: 0,
-            horizon: now,
+            created: now,
+            trimmed: None,
             changes: VecDeque::new(),
             mode_changes: VecDeque::new(),
         };
@@ -240,12 +243,11 @@ impl Shards {
     /// The trim horizon moves to `retention` before `now` and never back: a longer retention brings nothing back.
     pub fn expire(&mut self, now: Instant, retention: Duration) -> Vec<Shard> {
         let retention = u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX);
-        if let Some(horizon) = now.as_nanos().checked_sub(retention) {
-            self.horizon = self.horizon.max(Instant::from_nanos(horizon));
-        }
+        let trimmed = now.as_nanos().checked_sub(retention);
+        self.trimmed = self.trimmed.max(trimmed.map(Instant::from_nanos));
         let mut gone = Vec::new();
         while let Some(&(closed, id)) = self.closed.first()
-            && closed <= self.horizon
+            && Some(closed) <= self.trimmed
         {
             self.closed.pop_first();
             gone.extend(self.retained.remove(&id));
@@ -261,8 +263,8 @@ impl Shards {
 
     /// The trim horizon: what arrived before it was trimmed. That of a new stream is its creation.
     #[must_use]
-    pub const fn horizon(&self) -> Instant {
-        self.horizon
+    pub fn horizon(&self) -> Instant {
+        self.trimmed.unwrap_or_default().max(self.created)
     }
 
     /// Who decides on the number of shards.

@@ -134,14 +134,21 @@ impl HashKey {
             let product = a as u128 * b as u128;
             product as u64 ^ (product >> 64) as u64
         }
-        let (words, rest) = key.as_bytes().as_chunks::<8>();
+        let bytes = key.as_bytes();
         let mut state = 0x9e37_79b9_7f4a_7c15 ^ key.len() as u64;
-        for word in words {
+        for word in bytes.as_chunks::<8>().0 {
             state = fold(state ^ u64::from_le_bytes(*word), 0xa076_1d64_78bd_642f);
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        state = fold(state ^ u64::from_le_bytes(last), 0xe703_7ed1_a0b4_28db);
+        // The last eight bytes, some of them for the second time; or the few that there are.
+        let last = bytes.last_chunk::<8>().map_or_else(
+            || {
+                bytes
+                    .iter()
+                    .fold(0, |word, byte| word << 8 | u64::from(*byte))
+            },
+            |last| u64::from_le_bytes(*last),
+        );
+        state = fold(state ^ last, 0xe703_7ed1_a0b4_28db);
         let high = fold(state ^ 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3);
         Self((high as u128) << 64 | state as u128)
     }

@@ -1,9 +1,14 @@
 //! Putting many records by one call.
 
+use std::collections::BTreeMap;
+
+use sim_core::sync::Arc;
+use sim_core::time::Instant;
+
 use super::Stream;
 use super::put::Route;
-use super::shared::{Shared, Stored, count};
-use crate::error::{BatchError, BatchRefusal, PutError};
+use super::shared::{Shard, Shared, Stored, count};
+use crate::error::{BatchError, BatchRefusal, PutError, Refusal};
 use crate::message::{PartitionKey, Placed, Record, ShardId};
 
 /// What became of each record of a batch, in order.
@@ -146,82 +151,108 @@ impl<T: Send + Sync + 'static> Shared<T> {
     fn put_together(&self, records: Vec<Record<T>>, bytes: &[usize]) -> Results<T> {
         let now = self.clock.recent();
         let table = self.table.load_arc();
+        // A stream that was closed meanwhile has no shard for them: they are refused one by one then.
+        let places: Vec<Result<Option<ShardId>, Refusal>> = records
+            .iter()
+            .zip(bytes)
+            .map(|(record, bytes)| {
+                let route = Route::of(record);
+                self.check(&route, *bytes)?;
+                Ok(self.route(&table, &route).map(|shard| shard.id))
+            })
+            .collect();
+        let shard = |id: Option<ShardId>| table.shard(id?);
+        if let Some(Ok(id)) = places.first()
+            && places.iter().all(|place| place.as_ref() == Ok(id))
+        {
+            return self.put_group(shard(*id), records, bytes.iter().sum(), now);
+        }
         let mut results: Vec<Option<_>> = records.iter().map(|_| None).collect();
-        let mut places: Vec<(ShardId, usize)> = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
-            let route = Route::of(record);
-            match self.check(&route, bytes[index]) {
-                Ok(()) => {
-                    // A stream that was closed meanwhile refuses them one by one below.
-                    let shard = self.route(&table, &route);
-                    places.push((shard.map_or(ShardId::MAX, |shard| shard.id), index));
+        let mut groups: BTreeMap<Option<ShardId>, Group<T>> = BTreeMap::new();
+        for (index, (record, place)) in records.into_iter().zip(places).enumerate() {
+            match place {
+                Ok(id) => {
+                    let group = groups.entry(id).or_default();
+                    group.indices.push(index);
+                    group.records.push(record);
+                    group.bytes += bytes[index];
                 }
                 Err(reason) => {
                     self.count_refusal(&reason);
-                    results[index] = Some(reason);
+                    results[index] = Some(Err(PutError::new(record, reason)));
                 }
             }
         }
-        let mut records: Vec<Option<Record<T>>> = records.into_iter().map(Some).collect();
-        let mut results: Vec<Option<Result<Placed, PutError<T>>>> = results
-            .into_iter()
-            .zip(&mut records)
-            .map(|(reason, record)| {
-                Some(Err(PutError::new(
-                    record.take_if(|_| reason.is_some())?,
-                    reason?,
-                )))
-            })
-            .collect();
-        // Stable: the records of a shard keep their order.
-        places.sort_by_key(|(shard, _)| *shard);
-        for group in places.chunk_by(|a, b| a.0 == b.0) {
-            let (heads, values): (Vec<Record<()>>, Vec<T>) = group
-                .iter()
-                .filter_map(|(_, index)| records[*index].take())
-                .map(|record| {
-                    let mut value = None;
-                    let head = record.map(|v| value = Some(v));
-                    (head, value)
-                })
-                .filter_map(|(head, value)| Some((head, value?)))
-                .unzip();
-            let mut back = values;
-            if let Some(shard) = table.shard(group[0].0) {
-                let items = back
-                    .into_iter()
-                    .zip(&heads)
-                    .map(|(value, head)| {
-                        let key = head.key.as_ref().map_or("", PartitionKey::as_str);
-                        let stored = Stored::new(now, key, value);
-                        (stored, [key.as_bytes(), &*head.data])
-                    })
-                    .collect();
-                match shard.log.append_batch(items) {
-                    Ok(positions) => {
-                        let last = positions.end.saturating_sub(1);
-                        let sum = group.iter().map(|(_, index)| bytes[*index]).sum();
-                        for (position, (_, index)) in positions.zip(group) {
-                            results[*index] = Some(Ok(Placed {
-                                shard_id: shard.id,
-                                sequence_number: shard.sequence_number(position),
-                            }));
-                        }
-                        self.appended(shard, last, group.len() as u64, sum, now);
-                        continue;
-                    }
-                    Err(error) => {
-                        let items = error.into_value().into_iter();
-                        back = items.map(|(stored, _)| stored.value).collect();
-                    }
-                }
-            }
-            // The shard was closed in between, or they are too large together.
-            for ((value, head), (_, index)) in back.into_iter().zip(heads).zip(group) {
-                results[*index] = Some(self.put(head.map(|()| value)));
+        for (id, group) in groups {
+            let put = self.put_group(shard(id), group.records, group.bytes, now);
+            for (index, result) in group.indices.into_iter().zip(put) {
+                results[index] = Some(result);
             }
         }
         results.into_iter().flatten().collect()
+    }
+
+    /// Puts records of one shard, in order.
+    fn put_group(
+        &self,
+        shard: Option<&Arc<Shard<T>>>,
+        records: Vec<Record<T>>,
+        bytes: usize,
+        now: Instant,
+    ) -> Results<T> {
+        let Some(shard) = shard else {
+            return records.into_iter().map(|record| self.put(record)).collect();
+        };
+        let count = records.len();
+        let (heads, values): (Vec<Record<()>>, Vec<T>) =
+            records.into_iter().map(Record::split).unzip();
+        let items = values
+            .into_iter()
+            .zip(&heads)
+            .map(|(value, head)| {
+                let key = head.key.as_ref().map_or("", PartitionKey::as_str);
+                (Stored::new(now, key, value), [key.as_bytes(), &*head.data])
+            })
+            .collect();
+        let back = match shard.log.append_batch(items) {
+            Ok(positions) => {
+                let last = positions.end.saturating_sub(1);
+                self.appended(shard, last, count as u64, bytes, now);
+                return positions
+                    .map(|position| {
+                        Ok(Placed {
+                            shard_id: shard.id,
+                            sequence_number: shard.sequence_number(position),
+                        })
+                    })
+                    .collect();
+            }
+            // The shard was closed in between, or they are too large together: one by one, then.
+            Err(error) => error.into_value(),
+        };
+        let values: Vec<T> = back.into_iter().map(|(stored, _)| stored.value).collect();
+        heads
+            .into_iter()
+            .zip(values)
+            .map(|(head, value)| self.put(head.map(|()| value)))
+            .collect()
+    }
+}
+
+/// The records of a batch that go to one shard, and where their results go.
+struct Group<T> {
+    indices: Vec<usize>,
+    records: Vec<Record<T>>,
+    bytes: usize,
+}
+
+impl<T> Default for Group<T> {
+    fn default() -> Self {
+        Self {
+            indices: Vec::new(),
+            records: Vec::new(),
+            bytes: 0,
+        }
     }
 }
 

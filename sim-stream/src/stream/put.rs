@@ -233,6 +233,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
             {
                 return Err((stored.value, refusal));
             }
+            if table.is_on_demand
+                && self.config.limits.throughput.is_some()
+                && let Err(refusal) = self.admit(shard.id, now, bytes)
+            {
+                return Err((stored.value, refusal));
+            }
             match shard.log.append(stored, &[key.as_bytes(), data]) {
                 Ok(position) => {
                     drop(held);
@@ -311,7 +317,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     ) {
         shard.counters.add(count::IN_BYTES, bytes as u64);
         shard.arrivals.notify_all();
-        self.arrivals.notify_all();
+        self.tell_all();
         let crossed = position & self.note_mask < records;
         if crossed || bytes >= LARGE || now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.tidy(shard, now);
@@ -335,7 +341,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             Refusal::Throttled { retry_at, .. }
                 if !retry_at.is_never() && (deadline.is_never() || self.clock.now() < deadline) =>
             {
-                Outcome::Throttled(*record, retry_at.min(deadline))
+                Outcome::Throttled(*record, self.seen_at(retry_at).min(deadline))
             }
             Refusal::Throttled { retry_at, .. } if !retry_at.is_never() => self.elapsed(*record),
             reason => {
@@ -357,8 +363,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
         match self.put_or_wait(record, deadline) {
             Outcome::Full(record) => {
                 *slot = Some(record);
+                let next = self.next_deadline().unwrap_or(Instant::NEVER);
                 Attempt::Pending {
-                    wake_at: self.next_deadline().unwrap_or(Instant::NEVER),
+                    wake_at: self.seen_at(next),
                 }
             }
             value => Attempt::Done { value, more: true },
@@ -377,6 +384,8 @@ impl<T: Send + Sync + 'static> Shared<T> {
     fn find_room(&self, now: Instant) -> Option<Refusal> {
         self.full()?;
         self.serve(now);
-        self.full()
+        let full = self.full()?;
+        let is_closed = self.table.load().is_closed();
+        Some(if is_closed { Refusal::Closed } else { full })
     }
 }

@@ -14,6 +14,7 @@ use sim_core::time::Instant;
 
 use super::Stream;
 use super::shared::{Shard, Shared, Table, count};
+use super::traffic::traffic_of;
 use crate::config::StreamMode;
 use crate::error::{
     ListShardsError, MergeError, ModeError, RecordSizeError, RetentionError, SplitError,
@@ -170,8 +171,17 @@ impl<T: Send + Sync + 'static> Stream<T> {
         if control.is_closed {
             return Err(ModeError::Closed);
         }
-        control.shards.set_mode(shared.clock.now(), mode)?;
-        shared.set_due(&control);
+        let now = shared.clock.now();
+        let former = control.shards.mode();
+        control.shards.set_mode(now, mode)?;
+        let is_on_demand = |mode| matches!(mode, StreamMode::OnDemand);
+        if is_on_demand(former) != is_on_demand(mode) {
+            let shards = control.shards.open_count();
+            *shared.traffic.lock() = traffic_of(&shared.config, mode, now, shards);
+            let all = shared.table.load().all.clone();
+            shared.publish(&control, all);
+        }
+        drop(control);
         Ok(())
     }
 
@@ -283,13 +293,12 @@ impl<T: Send + Sync + 'static> Stream<T> {
         for shard in table.open() {
             shard.log.close();
         }
-        let closed = Table::new(table.version + 1, None, table.all.clone());
-        shared.table.store(Arc::new(closed));
+        shared.publish(&control, table.all.clone());
         drop(control);
         for shard in table.open() {
             shard.arrivals.notify_all();
         }
-        shared.arrivals.notify_all();
+        shared.tell_all();
         shared.space.notify_all();
     }
 
@@ -312,15 +321,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let (result, steps) = change(&mut control)?;
         let ended = self.follow(&mut control, &steps);
         drop(control);
-        for shard in &ended {
-            shard.arrivals.notify_all();
-        }
-        self.arrivals.notify_all();
+        self.announce(&ended);
         Ok(result)
     }
 
     /// Closes and opens logs as the lineage has done with its shards. Returns those that ended.
-    fn follow(&self, control: &mut Control, steps: &[Step]) -> Vec<Arc<Shard<T>>> {
+    pub(crate) fn follow(&self, control: &mut Control, steps: &[Step]) -> Vec<Arc<Shard<T>>> {
         let table = self.table.load_arc();
         let mut all = table.all.clone();
         let mut ended = Vec::new();
@@ -362,19 +368,28 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Notes when the lineage has something to do next.
     pub(crate) fn set_due(&self, control: &Control) {
         let expiry = control.shards.next_expiry(self.retention());
-        let due = expiry.unwrap_or(Instant::NEVER);
+        let due = expiry.into_iter().chain(self.next_change()).min();
+        let due = due.unwrap_or(Instant::NEVER);
         self.due.store(due.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Does what is due in the lineage: closed shards leave when their retention is over.
+    /// Does what is due in the lineage: closed shards leave when their retention is over, and in on-demand mode the
+    /// shards follow the traffic.
     #[cold]
     pub(crate) fn serve_control(&self, now: Instant) {
+        // Who trims counts what it trims: two at once would count a record twice. It is tried again by the next caller.
+        let Some(trimming) = self.trimming.try_lock() else {
+            return;
+        };
         let Some(mut control) = self.control.try_lock() else {
             return;
         };
+        let ended = self.follow_traffic(&mut control, now);
         let gone = control.shards.expire(now, self.retention());
+        self.set_due(&control);
         if gone.is_empty() {
-            self.set_due(&control);
+            drop(control);
+            self.announce(&ended);
             return;
         }
         let table = self.table.load_arc();
@@ -392,6 +407,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             shard.log.trim_to(end);
             self.note(shard);
         }
+        drop(trimming);
         let mut control = self.control.lock();
         for shard in &left {
             for (total, sum) in control.left.iter_mut().zip(shard.counters.sums()) {
@@ -400,7 +416,19 @@ impl<T: Send + Sync + 'static> Shared<T> {
             control.left_records += shard.log.end();
         }
         drop(control);
-        self.arrivals.notify_all();
+        self.announce(&ended);
+        self.tell_all();
+    }
+
+    /// Wakes the readers of shards that ended.
+    fn announce(&self, ended: &[Arc<Shard<T>>]) {
+        if ended.is_empty() {
+            return;
+        }
+        for shard in ended {
+            shard.arrivals.notify_all();
+        }
+        self.tell_all();
     }
 
     /// Checks that a number is one that this stream has given.
@@ -442,6 +470,7 @@ impl<T: Send + Sync + 'static> Table<T> {
                 Arc::clone(&all[index])
             })
         });
-        Self::new(version, routes, all)
+        let is_on_demand = matches!(control.shards.mode(), StreamMode::OnDemand);
+        Self::new(version, is_on_demand, routes, all)
     }
 }

@@ -1,12 +1,19 @@
 //! What leaves the stream: by time, by bytes and by count; and what else is due by the clock.
 //!
-//! Nobody waits here: one caller at a time trims, others pass by. A put trims a few chunks at most and leaves the rest
-//! to the next ones; who reads or calls [`Stream::advance`](super::Stream::advance) trims all that is due, so that no
-//! reader sees a record whose time is over.
+//! Nobody waits here: one caller at a time trims, others pass by. A put or a read trims a few chunks at most and leaves the
+//! rest to the next ones; [`Stream::advance`](super::Stream::advance) trims all that is due. No reader sees a record whose
+//! time is over, trimmed or not: it asks for the [horizon](Shared::horizon).
+//!
+//! # Ordering
+//! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
+//! a `SeqCst` read-modify-write, and then notifies. Who changes the retention stores it, and then `trim_at`; who trims stores
+//! `trim_at`, and then looks at the retention again, all `SeqCst`: so no shard is left with the time of a former retention,
+//! and nobody waits for who trims, which may be foreign code that drops values. Everything else is `Relaxed`: it says when to look, and what is looked at
+//! is the log.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
@@ -14,8 +21,8 @@ use super::shared::{Shard, Shared, count, nanos};
 use crate::config::WhenFull;
 use crate::error::Refusal;
 
-/// How many chunks one put lets go of at most.
-const STEPS_OF_A_PUT: usize = 2;
+/// How many chunks one put or read lets go of at most.
+const STEPS_OF_A_CALL: usize = 2;
 /// A shard is not looked through for expired records more often than this, in nanoseconds.
 const TRIM_PERIOD: u64 = 1_000_000;
 
@@ -23,27 +30,46 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Looks after the stream from a put: what stands in memory, and what is due.
     #[cold]
     #[inline(never)]
-    pub(crate) fn tidy(&self, shard: &Arc<Shard<T>>, now: Instant) {
+    pub(crate) fn tidy(&self, shard: &Shard<T>, now: Instant) {
         self.note(shard);
+        if self.table.load().is_on_demand && self.config.limits.throughput.is_none() {
+            self.observe(shard, now);
+        }
         if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
-            self.expire(shard, now, STEPS_OF_A_PUT);
+            self.expire(shard, now, STEPS_OF_A_CALL);
         }
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
-            self.evict(STEPS_OF_A_PUT);
+            self.evict(STEPS_OF_A_CALL);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// Looks after a shard from a read.
     #[inline]
-    pub(crate) fn serve_reader(&self, shard: &Arc<Shard<T>>, now: Instant) {
-        let at = now.as_nanos();
-        if at >= shard.trim_at.load(Ordering::Relaxed) {
+    pub(crate) fn serve_reader(&self, shard: &Shard<T>, now: Instant) {
+        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.expire(shard, now, usize::MAX);
         }
-        if at >= self.due.load(Ordering::Relaxed) {
+        self.serve_due(now);
+    }
+
+    /// Looks after a shard from a read that must not take long, and returns the position before which the time of all
+    /// records is over: some of them may not be trimmed yet.
+    #[inline]
+    pub(crate) fn horizon(&self, shard: &Shard<T>, now: Instant) -> u64 {
+        let over = if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
+            self.expire(shard, now, STEPS_OF_A_CALL)
+        } else {
+            0
+        };
+        self.serve_due(now);
+        over.max(shard.log.start())
+    }
+
+    /// Does what is due in the lineage.
+    #[inline]
+    pub(crate) fn serve_due(&self, now: Instant) {
+        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
             self.serve_control(now);
         }
     }
@@ -51,18 +77,24 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Does all that is due.
     pub(crate) fn serve(&self, now: Instant) {
         let table = self.table.load_arc();
+        let is_observed = table.is_on_demand && self.config.limits.throughput.is_none();
         for shard in &table.all {
+            if is_observed {
+                self.observe(shard, now);
+            }
             if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
                 self.expire(shard, now, usize::MAX);
+            }
+            if shard.len() == 0 {
+                // It rests: what is left of its last chunk goes too.
+                shard.log.shrink();
             }
             self.note(shard);
         }
         if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
             self.evict(usize::MAX);
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
-            self.serve_control(now);
-        }
+        self.serve_due(now);
     }
 
     /// The earliest deadline of a record or a shard.
@@ -130,15 +162,16 @@ impl<T: Send + Sync + 'static> Shared<T> {
         (self.held_bytes.load(Ordering::SeqCst) > limit as u64).then_some(Excess::Bytes)
     }
 
-    /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them.
-    fn expire(&self, shard: &Arc<Shard<T>>, now: Instant, steps: usize) {
-        let Some(trimming) = self.trimming.try_lock() else {
-            return;
-        };
+    /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them. Returns the position
+    /// behind the last of them, trimmed already or not.
+    fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) -> u64 {
         let retention = self.retention();
         let over = shard
             .log
             .partition_point(|stored, _| stored.arrived + retention <= now);
+        let Some(trimming) = self.trimming.try_lock() else {
+            return over;
+        };
         let is_done = trim(shard, over, steps, count::EXPIRED);
         let next = if is_done {
             // Whatever comes into an empty shard comes from now on.
@@ -148,10 +181,15 @@ impl<T: Send + Sync + 'static> Shared<T> {
         } else {
             now.as_nanos()
         };
-        shard.trim_at.store(next, Ordering::Relaxed);
+        shard.trim_at.store(next, Ordering::SeqCst);
+        // It may have been changed meanwhile, and this have come after the order to look again.
+        if self.retention.load(Ordering::SeqCst) != nanos(retention) {
+            shard.trim_at.store(0, Ordering::Relaxed);
+        }
         drop(trimming);
         self.note(shard);
         self.space.notify_one();
+        over
     }
 
     /// Trims the oldest records until the stream holds no more than it may, in at most `steps` steps.
@@ -175,7 +213,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
                     };
                     Some((shard.oldest()?, shard, end))
                 })
-                .min_by_key(|(arrived, shard, _)| (*arrived, shard.id));
+                .min_by_key(|(arrived, shard, _)| (*arrived, Reverse(shard.len()), shard.id));
             let Some((_, shard, end)) = oldest else {
                 break;
             };
@@ -188,9 +226,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Changes how long records are kept.
     pub(crate) fn set_retention(&self, retention: Duration) {
-        self.retention.store(nanos(retention), Ordering::Relaxed);
+        self.retention.store(nanos(retention), Ordering::SeqCst);
         for shard in &self.table.load_arc().all {
-            shard.trim_at.store(0, Ordering::Relaxed);
+            shard.trim_at.store(0, Ordering::SeqCst);
         }
     }
 }

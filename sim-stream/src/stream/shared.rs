@@ -20,12 +20,15 @@ use sim_core::sync::{Arc, CachePadded, Mutex};
 use sim_core::time::Instant;
 
 use super::reshard::Control;
-use crate::config::StreamConfig;
+use super::traffic::Traffic;
+use crate::config::{Limits, StreamConfig};
 use crate::cursor::Read;
 use crate::error::{ReadError, Refusal};
+use crate::fan_out::Registry;
 use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
 use crate::message::{ChildShard, HashKey, HashRange, Salt, SequenceNumber, ShardId};
+use crate::queue::Followers;
 use crate::records::StreamRecord;
 use crate::token::Tokens;
 
@@ -36,13 +39,12 @@ pub(crate) mod count {
     pub(crate) const OUT_BYTES: usize = 1;
     pub(crate) const OUT_RECORDS: usize = 2;
     pub(crate) const READS: usize = 3;
-    pub(crate) const READS_ANSWERED: usize = 4;
-    pub(crate) const READS_TRIMMED: usize = 5;
-    pub(crate) const READ_THROTTLED: usize = 6;
-    pub(crate) const WRITE_THROTTLED: usize = 7;
-    pub(crate) const EXPIRED: usize = 8;
-    pub(crate) const EVICTED: usize = 9;
-    pub(crate) const SHARD: usize = 10;
+    pub(crate) const READS_TRIMMED: usize = 4;
+    pub(crate) const READ_THROTTLED: usize = 5;
+    pub(crate) const WRITE_THROTTLED: usize = 6;
+    pub(crate) const EXPIRED: usize = 7;
+    pub(crate) const EVICTED: usize = 8;
+    pub(crate) const SHARD: usize = 9;
 
     /// Of a stream: puts refused, single ones and those of batches.
     pub(crate) const REFUSED: usize = 0;
@@ -59,7 +61,9 @@ pub(crate) mod count {
     pub(crate) const FAN_EVENTS: usize = 11;
     pub(crate) const FAN_RECORDS: usize = 12;
     pub(crate) const FAN_BYTES: usize = 13;
-    pub(crate) const STREAM: usize = 14;
+    /// Puts refused because the whole on-demand stream had taken its share.
+    pub(crate) const STREAM_THROTTLED: usize = 14;
+    pub(crate) const STREAM: usize = 15;
 }
 
 /// What stands behind every handle of one stream.
@@ -74,9 +78,13 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     pub(crate) table: Snapshot<Table<T>>,
     /// The lineage, and what else changes seldom. Whoever closes logs holds it until the new table stands.
     pub(crate) control: Mutex<Control>,
+    /// What on-demand mode goes by.
+    pub(crate) traffic: Mutex<Traffic>,
     /// Notified when a record was put into any shard, when the table changed, and when the stream is closed: all its
     /// waiters are, each time.
     pub(crate) arrivals: Event,
+    /// The queues on the stream, which are told of the same.
+    pub(crate) followers: Followers,
     /// Notified when there may be room, and when the stream is closed.
     pub(crate) space: Event,
     /// Whether puts are refused when the stream is full: then its bounds are looked at for each.
@@ -91,16 +99,25 @@ pub(crate) struct Shared<T: Send + Sync + 'static> {
     /// Sums of what shards have noted; each lags by what was put since the last note of a shard.
     pub(crate) held_bytes: AtomicU64,
     pub(crate) held_records: AtomicU64,
-    /// Held by who trims, and never waited for.
+    /// Held by who trims, and never waited for: values are dropped under it.
     pub(crate) trimming: Mutex<()>,
     /// Whose turn it is when the stream distributes by itself.
     pub(crate) turn: CachePadded<AtomicU64>,
     pub(crate) counters: Counters<{ count::STREAM }>,
+    /// The registered consumers.
+    pub(crate) fan_out: Registry,
     /// How far behind the latest push to a registered consumer was, in nanoseconds.
     pub(crate) fan_out_behind: AtomicU64,
 }
 
 impl<T: Send + Sync + 'static> Shared<T> {
+    /// Tells everybody who waits for any shard, and the queues.
+    #[inline]
+    pub(crate) fn tell_all(&self) {
+        self.arrivals.notify_all();
+        self.followers.notify();
+    }
+
     /// The shards as they are now.
     pub(crate) fn table(&self) -> Guard<Table<T>> {
         self.table.load()
@@ -114,6 +131,17 @@ impl<T: Send + Sync + 'static> Shared<T> {
         // A reader that met the end of a parent may be ahead of the table that brings the child.
         drop(self.control.lock());
         self.table.load().shard(id).map(Arc::clone)
+    }
+
+    /// When what happens at an instant is seen by those who read the clock's last tick: whoever wakes at the instant itself
+    /// would find nothing changed, and try again in vain until the tick comes.
+    pub(crate) fn seen_at(&self, instant: Instant) -> Instant {
+        instant + self.clock.lag()
+    }
+
+    /// Notes how far behind a push to a registered consumer is.
+    pub(crate) fn note_push(&self, behind: Duration) {
+        self.fan_out_behind.store(nanos(behind), Ordering::Relaxed);
     }
 
     /// The present retention.
@@ -173,6 +201,9 @@ pub(crate) struct Shard<T: Send + Sync + 'static> {
     /// What of this shard is in `Shared::held_bytes` and `Shared::held_records`.
     pub(crate) noted_bytes: AtomicU64,
     pub(crate) noted_records: AtomicU64,
+    /// What of this shard on-demand mode has been told.
+    pub(crate) observed_bytes: AtomicU64,
+    pub(crate) observed_records: AtomicU64,
     pub(crate) counters: Counters<{ count::SHARD }>,
     /// Age of the last record of the latest read, in nanoseconds.
     pub(crate) iterator_age: AtomicU64,
@@ -201,6 +232,8 @@ impl<T: Send + Sync + 'static> Shard<T> {
             trim_at: AtomicU64::new(0),
             noted_bytes: AtomicU64::new(0),
             noted_records: AtomicU64::new(0),
+            observed_bytes: AtomicU64::new(0),
+            observed_records: AtomicU64::new(0),
             counters: Counters::new(),
             iterator_age: AtomicU64::new(0),
         })
@@ -227,17 +260,12 @@ impl<T: Send + Sync + 'static> Shard<T> {
         self.log.end().saturating_sub(self.log.start())
     }
 
-    /// What a read asks for is checked, counted, and held against the limits of the shard.
-    pub(crate) fn begin_read(
-        &self,
-        now: Instant,
-        read: Read,
-        config: &StreamConfig,
-    ) -> Result<(), ReadError> {
-        self.counters.add(count::READS, 1);
+    /// Checks what a read asks for.
+    #[inline]
+    pub(crate) fn check_read(read: Read, limits: &Limits) -> Result<(), ReadError> {
         for (field, value, limit) in [
-            ("max", read.max, config.limits.read_records),
-            ("max_bytes", read.max_bytes, config.limits.read_bytes),
+            ("max", read.max, limits.read_records),
+            ("max_bytes", read.max_bytes, limits.read_bytes),
         ] {
             if value == 0 || value > limit {
                 return Err(ReadError::Limit {
@@ -247,23 +275,28 @@ impl<T: Send + Sync + 'static> Shard<T> {
                 });
             }
         }
-        if let Some(limits) = &self.limits {
-            let passed = limits.lock().read(now);
-            passed.map_err(
-                |Exceeded {
-                     resource, retry_at, ..
-                 }| {
-                    self.counters.add(count::READ_THROTTLED, 1);
-                    ReadError::Throttled {
-                        shard_id: self.id,
-                        resource,
-                        retry_at,
-                    }
-                },
-            )?;
-        }
-        self.counters.add(count::READS_ANSWERED, 1);
         Ok(())
+    }
+
+    /// Holds a read against the limits of the shard.
+    #[inline]
+    pub(crate) fn throttle_read(&self, now: Instant) -> Result<(), ReadError> {
+        let Some(limits) = &self.limits else {
+            return Ok(());
+        };
+        let passed = limits.lock().read(now);
+        let Err(Exceeded {
+            resource, retry_at, ..
+        }) = passed
+        else {
+            return Ok(());
+        };
+        self.counters.add(count::READ_THROTTLED, 1);
+        Err(ReadError::Throttled {
+            shard_id: self.id,
+            resource,
+            retry_at,
+        })
     }
 
     /// Counts what a read brings; `age` is that of its last record, zero at the tip.
@@ -319,6 +352,8 @@ impl<T: Send + Sync + 'static> Shard<T> {
 pub(crate) struct Table<T: Send + Sync + 'static> {
     /// Grows with every table of a stream.
     pub(crate) version: u64,
+    /// Whether the stream is on-demand: then the traffic is watched.
+    pub(crate) is_on_demand: bool,
     /// `None` when the stream is closed.
     routes: Option<Routes<Arc<Shard<T>>>>,
     /// Every shard that is retained, by id.
@@ -329,11 +364,13 @@ impl<T: Send + Sync + 'static> Table<T> {
     /// `all` are in the order of their ids.
     pub(crate) const fn new(
         version: u64,
+        is_on_demand: bool,
         routes: Option<Routes<Arc<Shard<T>>>>,
         all: Vec<Arc<Shard<T>>>,
     ) -> Self {
         Self {
             version,
+            is_on_demand,
             routes,
             all,
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sim_core::payload::Payload;
 use sim_stream::{
     BatchRefusal, ByteStream, HashKey, KeyHash, Limits, PartitionKey, Read, Record,
-    RecordDistribution, Refusal, ShardId, Stream, StreamConfig, WrongSequenceNumber,
+    RecordDistribution, RecordSizeError, Refusal, ShardId, Stream, StreamConfig,
+    WrongSequenceNumber,
 };
 
 use crate::rig::{FIRST, all_of, key, of, oldest, put, small, stream, stream_of};
@@ -337,4 +338,23 @@ fn a_pair_is_a_record() {
     let key: PartitionKey = key("k");
     stream.try_put((key, 7)).unwrap();
     assert_eq!(all_of(&stream, FIRST), [7]);
+}
+
+#[test]
+fn a_largest_record_out_of_its_range_is_refused() {
+    let (stream, _) = stream(StreamConfig::aws("s"));
+    let (min, max) = (1 << 20, 10 << 20);
+    for value in [min - 1, max + 1] {
+        assert_eq!(
+            stream.set_max_record_bytes(value),
+            Err(RecordSizeError::Range { value, min, max })
+        );
+    }
+    assert_eq!(stream.max_record_bytes(), min);
+    stream.set_max_record_bytes(max).unwrap();
+    stream.close();
+    assert_eq!(
+        stream.set_max_record_bytes(min),
+        Err(RecordSizeError::Closed)
+    );
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 /// ```
 /// use sim_topic::Structured;
 ///
-/// let message = Structured::parse(r#"{"default":"order 7 is late","sms":"#7 late"}"#)?;
-/// assert_eq!(message.for_protocol("sms"), "#7 late");
+/// let message = Structured::parse(r#"{"default":"order 7 is late","sms":"7 late"}"#)?;
+/// assert_eq!(message.for_protocol("sms"), "7 late");
 /// assert_eq!(message.for_protocol("https"), "order 7 is late");
 /// # Ok::<(), sim_topic::StructuredError>(())
 /// ```

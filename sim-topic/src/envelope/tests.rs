@@ -5,7 +5,7 @@ use sim_core::sync::Arc;
 
 use super::*;
 use crate::group::SequenceNumber;
-use crate::message::{Content, Headers, Shared, Token, TopicInfo};
+use crate::message::{Content, Headers, Message, Shared, Token, TopicInfo};
 
 fn naming() -> Naming {
     Naming {
@@ -14,13 +14,19 @@ fn naming() -> Naming {
     }
 }
 
-fn notification(value: &'static [u8], headers: Headers, replayed: bool) -> Notification<Payload> {
+pub(crate) fn notification(
+    value: &'static [u8],
+    headers: Headers,
+    replayed: bool,
+) -> Notification<Payload> {
     let start: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
     let (clock, _) = Clock::virtual_at(start);
     let shared = Shared {
         content: Content {
-            value: Payload::from_static(value),
-            headers: Some(Box::new(headers)),
+            message: Message {
+                value: Payload::from_static(value),
+                headers: Some(Box::new(headers)),
+            },
             number: 7,
             at: clock.now(),
         },
@@ -33,7 +39,7 @@ fn notification(value: &'static [u8], headers: Headers, replayed: bool) -> Notif
     Notification::shared(Arc::new(shared), SubscriptionId::new(3), replayed)
 }
 
-fn request() -> ConfirmationRequest {
+pub(crate) fn request() -> ConfirmationRequest {
     ConfirmationRequest {
         id: Id::from_parts(1, 9),
         topic: "MyTopic".to_owned(),

@@ -324,29 +324,36 @@ impl<T> Archive<T> {
 
     /// Keeps a message and returns its position; gives back one that is larger than the whole archive.
     ///
-    /// A time before the last one is taken for the last one.
-    pub(crate) fn push(&mut self, at: Timestamp, bytes: usize, item: T) -> Result<u64, T> {
+    /// A time before the last one is taken for the last one. What goes for it is put into `gone`: messages are not
+    /// dropped here.
+    pub(crate) fn push(
+        &mut self,
+        at: Timestamp,
+        bytes: usize,
+        item: T,
+        gone: &mut Vec<T>,
+    ) -> Result<u64, T> {
         if bytes > self.config.max_bytes {
             return Err(item);
         }
         let at = self.entries.back().map_or(at, |last| last.at.max(at));
-        self.expire(at);
+        self.expire(at, gone);
         self.entries.push_back(Entry { at, bytes, item });
         self.bytes = self.bytes.saturating_add(bytes);
         while self.entries.len() > self.config.max_messages || self.bytes > self.config.max_bytes {
-            self.drop_first();
+            gone.extend(self.take_first());
             self.crowded_out += 1;
         }
         Ok(self.end() - 1)
     }
 
-    /// Gives up what has been kept for the retention by `now`; returns how many messages that were.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> usize {
+    /// Gives up what has been kept for the retention by `now`, into `gone`; returns how many messages that were.
+    pub(crate) fn expire(&mut self, now: Timestamp, gone: &mut Vec<T>) -> usize {
         let mut count = 0;
         while let Some(first) = self.entries.front()
             && now.saturating_duration_since(first.at) >= self.config.retention
         {
-            self.drop_first();
+            gone.extend(self.take_first());
             count += 1;
         }
         self.expired += count as u64;
@@ -362,6 +369,10 @@ impl<T> Archive<T> {
     }
 
     /// When the oldest message's retention ends.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
         let first = self.entries.front()?;
         Some(first.at + self.config.retention)
@@ -449,11 +460,11 @@ impl<T> Archive<T> {
         self.base + self.entries.partition_point(|entry| entry.at < from) as u64
     }
 
-    fn drop_first(&mut self) {
-        if let Some(first) = self.entries.pop_front() {
-            self.bytes -= first.bytes;
-            self.base += 1;
-        }
+    fn take_first(&mut self) -> Option<T> {
+        let first = self.entries.pop_front()?;
+        self.bytes -= first.bytes;
+        self.base += 1;
+        Some(first.item)
     }
 }
 
@@ -467,6 +478,10 @@ impl Replay {
         }
     }
 
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) const fn policy(&self) -> ReplayPolicy {
         self.policy
     }
@@ -481,6 +496,10 @@ impl Replay {
     }
 
     /// Takes the last step back: the message could not be handed on and comes again.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) fn step_back(&mut self, position: u64) {
         if let Some(way) = &mut self.way
             && position < way.next

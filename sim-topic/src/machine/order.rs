@@ -142,6 +142,41 @@ impl<T> Order<T> {
         Ok(())
     }
 
+    /// Puts a message without a group here that is not to be handed out before `at`: its first attempt was made, and
+    /// failed, before it came. Gives it back when there is no room.
+    pub(crate) fn push_held(&mut self, item: T, at: Instant) -> Result<(), T> {
+        if self.messages.len >= self.limit {
+            return Err(item);
+        }
+        self.pushes += 1;
+        let message = self.messages.insert(Waiting {
+            item,
+            number: self.pushes,
+            failed: 0,
+            next: NIL,
+        });
+        let lane = self.lanes.insert(Lane {
+            name: None,
+            head: message,
+            tail: message,
+            state: State::Held,
+        });
+        self.timers.insert(at, lane);
+        Ok(())
+    }
+
+    /// Takes a message out that was not handed out, to make room: the first of the lane whose turn it is, or, where
+    /// all wait for a retry, of the lane whose retry comes first. None when every lane is in flight.
+    pub(crate) fn evict(&mut self) -> Option<T> {
+        if self.ready.0 == NIL
+            && let Some((_, lane)) = self.timers.pop_due(Instant::NEVER)
+        {
+            self.make_ready_last(lane);
+        }
+        let ticket = self.take(Instant::ORIGIN)?.ticket;
+        self.done(ticket)
+    }
+
     /// Takes the first message of the lane whose turn it is; the lane is held until the ticket is resolved, by
     /// [`done`](Self::done), [`retry`](Self::retry) or [`put_back`](Self::put_back).
     pub(crate) fn take(&mut self, now: Instant) -> Option<Taken<'_, T>> {

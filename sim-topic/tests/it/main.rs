@@ -1,5 +1,20 @@
-//! The topic's integration tests, a file a topic.
+//! A topic from the outside, a file for each of its sides.
 
+mod accounting;
+mod auto_traits;
+mod close;
+mod endpoints;
+mod errors;
+mod fifo;
 mod filter;
 mod filter_errors;
 mod filter_oracle;
+mod filtered;
+mod handlers;
+mod receivers;
+mod replay;
+mod retries;
+mod rig;
+mod seams;
+mod standard;
+mod stress;

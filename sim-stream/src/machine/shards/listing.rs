@@ -101,9 +101,9 @@ impl Shards {
         let open_at = |at: Instant| shard.opened <= at && shard.closed.is_none_or(|c| c >= at);
         match selection {
             Selection::All | Selection::After(_) => true,
-            Selection::AtTrimHorizon => open_at(self.horizon),
+            Selection::AtTrimHorizon => open_at(self.horizon()),
             Selection::AtLatest => shard.is_open(),
-            Selection::At(at) => open_at(at.max(self.horizon)),
+            Selection::At(at) => open_at(at.max(self.horizon())),
             Selection::From(at) => shard.closed.is_none_or(|closed| closed >= at),
         }
     }

@@ -168,6 +168,18 @@ fn a_closed_shard_leaves_when_its_retention_is_over() {
 }
 
 #[test]
+fn a_shard_that_closes_as_the_stream_is_made_is_kept_as_long_as_others() {
+    for origin in [0, 1_000] {
+        let mode = StreamMode::Provisioned { shards: 1 };
+        let mut shards = Shards::new(at(origin), mode, &Limits::default());
+        shards.split(at(origin), id(0), middle(&shards, 0)).unwrap();
+        assert_eq!(shards.expire(at(origin + 99), secs(100)), []);
+        assert_eq!(shards.horizon(), at(origin));
+        assert_eq!(shards.expire(at(origin + 100), secs(100)).len(), 1);
+    }
+}
+
+#[test]
 fn an_open_shard_never_leaves() {
     let mut shards = provisioned(3);
     assert_eq!(shards.expire(Instant::NEVER, secs(1)), []);
@@ -181,6 +193,8 @@ fn a_longer_retention_does_not_move_the_horizon_back_and_a_shorter_one_moves_it_
     shards.expire(at(50), secs(100));
     assert_eq!(shards.horizon(), at(0));
     shards.expire(at(150), secs(100));
+    assert_eq!(shards.horizon(), at(50));
+    shards.expire(at(160), secs(150));
     assert_eq!(shards.horizon(), at(50));
     shards.expire(at(160), secs(1_000));
     assert_eq!(shards.horizon(), at(50));

@@ -20,7 +20,7 @@ fn archive(days: u32, max_messages: usize, max_bytes: usize) -> Archive<u32> {
 fn filled(days: std::ops::Range<i64>) -> Archive<u32> {
     let mut archive = archive(365, 1_000, 1_000);
     for n in days {
-        assert!(archive.push(day(n), 1, n as u32).is_ok());
+        assert!(archive.push(day(n), 1, n as u32, &mut Vec::new()).is_ok());
     }
     archive
 }
@@ -43,15 +43,18 @@ fn replayed(items: impl IntoIterator<Item = u32>) -> Vec<(u32, bool)> {
 #[test]
 fn a_message_is_kept_until_its_retention_ends() {
     let mut archive = archive(2, 10, 100);
-    assert_eq!(archive.push(day(0), 7, 0), Ok(0));
-    assert_eq!(archive.push(day(1), 8, 1), Ok(1));
+    assert_eq!(archive.push(day(0), 7, 0, &mut Vec::new()), Ok(0));
+    assert_eq!(archive.push(day(1), 8, 1, &mut Vec::new()), Ok(1));
     assert_eq!(archive.next_expiry(), Some(day(2)));
-    assert_eq!(archive.expire(day(2) - Duration::from_nanos(1)), 0);
-    assert_eq!(archive.expire(day(2)), 1);
+    assert_eq!(
+        archive.expire(day(2) - Duration::from_nanos(1), &mut Vec::new()),
+        0
+    );
+    assert_eq!(archive.expire(day(2), &mut Vec::new()), 1);
     assert_eq!((archive.len(), archive.bytes()), (1, 8));
     assert_eq!(archive.beginning(), Some(day(1)));
     // A push ends what is over, too.
-    assert_eq!(archive.push(day(3), 1, 2), Ok(2));
+    assert_eq!(archive.push(day(3), 1, 2, &mut Vec::new()), Ok(2));
     assert_eq!((archive.len(), archive.bytes()), (1, 1));
     assert_eq!((archive.expired(), archive.crowded_out()), (2, 0));
     assert!(!archive.is_empty());
@@ -61,20 +64,20 @@ fn a_message_is_kept_until_its_retention_ends() {
 fn bounds_on_messages_and_bytes_crowd_out_the_oldest() {
     let mut few = archive(365, 2, 1_000);
     for n in 0..5 {
-        assert_eq!(few.push(day(n), 1, n as u32), Ok(n as u64));
+        assert_eq!(few.push(day(n), 1, n as u32, &mut Vec::new()), Ok(n as u64));
     }
     assert_eq!((few.len(), few.beginning()), (2, Some(day(3))));
     assert_eq!((few.expired(), few.crowded_out()), (0, 3));
 
     let mut small = archive(365, 100, 10);
-    assert_eq!(small.push(day(0), 6, 0), Ok(0));
-    assert_eq!(small.push(day(0), 4, 1), Ok(1));
-    assert_eq!(small.push(day(0), 1, 2), Ok(2));
+    assert_eq!(small.push(day(0), 6, 0, &mut Vec::new()), Ok(0));
+    assert_eq!(small.push(day(0), 4, 1, &mut Vec::new()), Ok(1));
+    assert_eq!(small.push(day(0), 1, 2, &mut Vec::new()), Ok(2));
     assert_eq!((small.len(), small.bytes()), (2, 5));
     // What does not fit at all costs nobody their place.
-    assert_eq!(small.push(day(0), 11, 3), Err(3));
+    assert_eq!(small.push(day(0), 11, 3, &mut Vec::new()), Err(3));
     assert_eq!((small.len(), small.bytes()), (2, 5));
-    assert_eq!(small.push(day(0), 10, 4), Ok(3));
+    assert_eq!(small.push(day(0), 10, 4, &mut Vec::new()), Ok(3));
     assert_eq!((small.len(), small.bytes()), (1, 10));
 }
 
@@ -125,8 +128,8 @@ fn what_is_published_during_a_replay_comes_after_it_and_is_not_replayed() {
     };
     assert_eq!(at, day(1));
     assert_eq!(replay.status(), ReplayStatus::InProgress);
-    assert!(archive.push(day(6), 1, 6).is_ok());
-    assert!(archive.push(day(7), 1, 7).is_ok());
+    assert!(archive.push(day(6), 1, 6, &mut Vec::new()).is_ok());
+    assert!(archive.push(day(7), 1, 7, &mut Vec::new()).is_ok());
     assert_eq!(
         rest(&archive, &mut replay),
         [(2, true), (6, false), (7, false)]
@@ -167,7 +170,7 @@ fn what_was_given_up_before_the_replay_came_to_it_is_reported() {
         archive.step(&mut replay),
         Step::Message { item: 0, .. }
     ));
-    archive.expire(day(365 + 3));
+    archive.expire(day(365 + 3), &mut Vec::new());
     assert_eq!(archive.step(&mut replay), Step::Lost { messages: 3 });
     assert_eq!(replay.lost(), 3);
     assert_eq!(rest(&archive, &mut replay), replayed(4..6));
@@ -197,7 +200,7 @@ fn a_position_from_a_longer_archive_is_the_end_of_this_one() {
     ));
     let mut short = filled(0..3);
     assert_eq!(rest(&short, &mut replay.clone()), []);
-    assert!(short.push(day(60), 1, 60).is_ok());
+    assert!(short.push(day(60), 1, 60, &mut Vec::new()).is_ok());
     assert_eq!(rest(&short, &mut replay), []);
 
     // What is published now is new, although its position was an old one's in the longer archive.
@@ -214,15 +217,15 @@ fn a_position_from_a_longer_archive_is_the_end_of_this_one() {
         short.step(&mut replay),
         Step::Message { item: 1, .. }
     ));
-    assert!(short.push(day(60), 1, 60).is_ok());
+    assert!(short.push(day(60), 1, 60, &mut Vec::new()).is_ok());
     assert_eq!(rest(&short, &mut replay), [(60, false)]);
 }
 
 #[test]
 fn a_clock_that_steps_back_keeps_the_order() {
     let mut archive = archive(365, 10, 10);
-    assert_eq!(archive.push(day(5), 1, 0), Ok(0));
-    assert_eq!(archive.push(day(4), 1, 1), Ok(1));
+    assert_eq!(archive.push(day(5), 1, 0, &mut Vec::new()), Ok(0));
+    assert_eq!(archive.push(day(4), 1, 1, &mut Vec::new()), Ok(1));
     let found = rest(&archive, &mut Replay::new(ReplayPolicy::from(day(5))));
     assert_eq!(found, replayed(0..2));
 }
@@ -234,7 +237,7 @@ fn a_lower_bound_holds_from_the_next_push() {
         max_messages: 2,
         ..ArchiveConfig::default()
     });
-    assert!(archive.push(day(9), 1, 9).is_ok());
+    assert!(archive.push(day(9), 1, 9, &mut Vec::new()).is_ok());
     assert_eq!(archive.beginning(), Some(day(8)));
 }
 
@@ -396,7 +399,7 @@ proptest! {
         for (hours, bytes) in before {
             now = now + HOUR * hours;
             all.push((now, bytes));
-            prop_assert_eq!(archive.push(now, bytes, all.len() as u32 - 1), Ok(all.len() as u64 - 1));
+            prop_assert_eq!(archive.push(now, bytes, all.len() as u32 - 1, &mut Vec::new()), Ok(all.len() as u64 - 1));
             keep(&all, now, &mut first, true);
         }
         let from = Timestamp::from_unix_seconds(from * 3_600);
@@ -416,12 +419,12 @@ proptest! {
                 Act::Push { hours, bytes } => {
                     now = now + HOUR * hours;
                     all.push((now, bytes));
-                    prop_assert!(archive.push(now, bytes, all.len() as u32 - 1).is_ok());
+                    prop_assert!(archive.push(now, bytes, all.len() as u32 - 1, &mut Vec::new()).is_ok());
                     keep(&all, now, &mut first, true);
                 }
                 Act::Expire { hours } => {
                     now = now + HOUR * hours;
-                    archive.expire(now);
+                    archive.expire(now, &mut Vec::new());
                     keep(&all, now, &mut first, false);
                 }
                 Act::Step => {
