@@ -180,10 +180,10 @@ const SETS: &[Set] = &[
         )
     }),
     Set {
-        most: 1_000,
-        count: 1_000,
+        most: 200,
+        count: 2_000,
         rivals: Rivals::Both,
-        ..set("wildcard", |number, _| wildcard(number * 10))
+        ..set("wildcard", |number, _| wildcard(number * 50))
     },
     Set {
         rivals: Rivals::None,
