@@ -23,11 +23,12 @@ fn policy(random: &mut Random) -> Value {
     let size = pick(random, &SIZES);
     let shelf = random.below(4);
     let code = format!("code-{:02}", random.below(30));
-    match random.below(12) {
+    match random.below(13) {
         0..=3 => json!({"colour": [colour], "size": [size], "shelf": [shelf]}),
         4 => json!({"colour": [colour], "size": [size], "code": [{"prefix": code}]}),
         5 => json!({"colour": [colour, "white"], "shelf": [{"numeric": [">=", shelf]}]}),
         6 => json!({"code": [{"wildcard": format!("*{}*", &code[3..])}], "size": [size]}),
+        11 => json!({"code": [{"wildcard": format!("*{code}-*")}]}),
         7 => json!({"colour": [{"anything-but": [colour, "white"]}]}),
         8 => json!({"shelf": [{"anything-but": [shelf]}], "size": [size]}),
         9 => json!({"colour": [colour], "gone": [{"exists": false}]}),
