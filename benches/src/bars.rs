@@ -82,25 +82,78 @@ pub fn core(figures: &[Figure]) -> Vec<Bar> {
 /// The aims of the group `filter`: level with the fastest rival in each pattern. Level is as in [`core`].
 #[must_use]
 pub fn filter(figures: &[Figure]) -> Vec<Bar> {
-    let rival = |own: &Figure| {
-        figures
-            .iter()
-            .filter(|figure| figure.pattern == own.pattern && !is_ours(figure))
-            .min_by(|one, other| one.ns.total_cmp(&other.ns))
-    };
     figures
         .iter()
         .filter(|figure| is_ours(figure))
-        .filter_map(|own| Some((own, rival(own)?)))
-        .map(|(own, rival)| {
+        .filter_map(|own| {
+            let rival = fastest_rival(figures, &own.pattern)?;
             let ratio = speed(own, rival);
-            Bar {
+            Some(Bar {
                 aim: format!("{}: events a second level with quamina", own.pattern),
                 measured: format!("{ratio:.2} times {}", rival.peer),
                 met: ratio >= 0.95,
-            }
+            })
         })
         .collect()
+}
+
+/// The aims of the group `topic`: fan-out to eight at twice the speed of the best rival, or more.
+#[must_use]
+pub fn topic(figures: &[Figure]) -> Vec<Bar> {
+    figures
+        .iter()
+        .filter(|figure| is_ours(figure) && figure.pattern.starts_with("fan-out-1x8"))
+        .filter_map(|own| {
+            let rival = fastest_rival(figures, &own.pattern)?;
+            let speed = speed(own, rival);
+            Some(Bar {
+                aim: format!("{}: {} at least twice the best", own.pattern, own.peer),
+                measured: format!("{speed:.2} times {}", rival.peer),
+                met: speed >= 2.0,
+            })
+        })
+        .collect()
+}
+
+/// The aims of the group `stream` that its patterns show.
+#[must_use]
+pub fn stream(figures: &[Figure]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let ours = figures.iter().filter(|figure| is_ours(figure));
+    for own in ours {
+        if own.pattern.starts_with("replay") {
+            bars.push(Bar {
+                aim: format!(
+                    "{}: half of memcpy's bandwidth, without a copy",
+                    own.pattern
+                ),
+                measured: format!("{:.2} of memcpy's", own.ratio),
+                met: own.ratio >= 0.5,
+            });
+        } else if own.pattern.starts_with("append-1x0") && own.peer.ends_with("-warm") {
+            bars.push(Bar {
+                aim: format!("{}: {} at least 10 M/s", own.pattern, own.peer),
+                measured: format!("{:.1} M/s", 1e3 / own.ns),
+                met: own.ns <= 100.0,
+            });
+        } else if let Some(rival) = fastest_rival(figures, &own.pattern) {
+            let speed = speed(own, rival);
+            bars.push(Bar {
+                aim: format!("{}: {} level with the fastest rival", own.pattern, own.peer),
+                measured: format!("{speed:.2} times {}", rival.peer),
+                met: speed >= 0.95,
+            });
+        }
+    }
+    bars
+}
+
+/// The fastest of a pattern that is not ours.
+fn fastest_rival<'a>(figures: &'a [Figure], pattern: &str) -> Option<&'a Figure> {
+    figures
+        .iter()
+        .filter(|figure| figure.pattern == pattern && !is_ours(figure))
+        .min_by(|one, other| one.ns.total_cmp(&other.ns))
 }
 
 /// The aims of the group `queue`.

@@ -44,6 +44,16 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
     }
 }
 
+/// What the rivals of a group lack.
+#[must_use]
+pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
+    match group {
+        "topic" => fanout::NOTES,
+        "stream" => logs::NOTES,
+        _ => rivals::NOTES,
+    }
+}
+
 const BOUNDS: [Bound; 2] = [Bound::Bounded, Bound::Unbounded];
 
 /// Raw rings between threads that try, spin and yield. Tokio's channel cannot take part, since its receiver is not
@@ -187,7 +197,8 @@ mod ours {
 /// Fan-out to one, eight and 64 subscribers, each a task.
 fn topic(scale: Scale) -> Vec<Pattern> {
     fn fan_out<T: Payload>(subscribers: usize, full: u64, scale: Scale) -> Pattern {
-        let peers = fanout::rivals::<T>(subscribers);
+        let mut peers = fanout::rivals::<T>(subscribers);
+        peers.extend(crate::sim_topic_peer::peers::<T>(subscribers));
         Pattern {
             name: format!("fan-out-1x{subscribers}{}", T::SUFFIX),
             baseline: fanout::TOKIO,
@@ -208,7 +219,8 @@ fn topic(scale: Scale) -> Vec<Pattern> {
 fn stream(scale: Scale) -> Vec<Pattern> {
     let mut patterns = Vec::new();
     for (writers, readers) in [(1, 0), (4, 0), (1, 1), (4, 1), (1, 4), (4, 4)] {
-        let peers = logs::rivals(writers, readers);
+        let mut peers = logs::rivals(writers, readers);
+        peers.extend(crate::sim_stream_peer::peers(writers, readers));
         patterns.push(Pattern {
             name: format!("append-{writers}x{readers}-bytes100"),
             baseline: logs::MUTEX,
@@ -216,6 +228,10 @@ fn stream(scale: Scale) -> Vec<Pattern> {
             peers,
         });
     }
+    patterns.push(crate::replay::pattern(match scale {
+        Scale::Full => 1 << 20,
+        Scale::Quick => 1 << 12,
+    }));
     patterns
 }
 

@@ -21,6 +21,8 @@ pub mod rivals;
 #[cfg(feature = "queue")]
 pub mod sim_queue_peer;
 pub mod sim_ring_peer;
+pub mod sim_stream_peer;
+pub mod sim_topic_peer;
 
 pub mod bars;
 pub mod fanout;
@@ -29,4 +31,5 @@ pub mod groups;
 pub mod logs;
 pub mod measure;
 pub mod memory;
+pub mod replay;
 pub mod report;

@@ -23,7 +23,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues)
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs)
 
 Options:
   --json           print one object a line on standard output instead of tables
@@ -191,6 +191,8 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
     let bars = match group {
         "core" => bars::core(&figures),
         "filter" => bars::filter(&figures),
+        "topic" => bars::topic(&figures),
+        "stream" => bars::stream(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if options.json {

@@ -71,8 +71,9 @@ impl Tally {
         self.add_number(message.number());
     }
 
+    /// Counts one message by its number, where it stands.
     #[inline]
-    fn add_number(&mut self, number: u64) {
+    pub fn add_number(&mut self, number: u64) {
         self.count += 1;
         self.sum = self.sum.wrapping_add(number);
         // Mixed, so that neighbouring numbers do not cancel out in their high bits.

@@ -11,7 +11,6 @@ use crate::bars::Bar;
 use crate::measure::Figure;
 use crate::memory::Memory;
 use crate::pattern::Pattern;
-use crate::rivals::NOTES;
 
 /// Where and with what the figures were made.
 #[derive(Clone, Debug)]
@@ -267,7 +266,7 @@ impl Results<'_> {
         }
         text.push_str("\n## Who lacks what\n\n");
         let peers = self.peers();
-        for (name, note) in NOTES {
+        for (name, note) in crate::groups::notes(self.group) {
             if peers
                 .iter()
                 .any(|peer| peer.trim_end_matches("-single") == *name)

@@ -10,8 +10,9 @@ use sim_core::time::Timestamp;
 
 use crate::calendar::{DAY, Date};
 use crate::events::Digested;
+use crate::pipeline::Way;
 use crate::report::grouped;
-use crate::world::{Outcome, Sample, Settings, Way};
+use crate::world::{Outcome, Sample, Settings};
 
 /// Size of the picture, and the edges of the panels within it, in pixels.
 const WIDTH: f64 = 1_200.0;
@@ -31,6 +32,8 @@ const VERMILION: &str = "#d55e00";
 const GREEN: &str = "#009e73";
 const PURPLE: &str = "#aa4499";
 const BLACK: &str = "#222222";
+/// The queues', by [`Way`].
+const COLOURS: [&str; 3] = [VERMILION, GREEN, PURPLE];
 
 /// One line or area of a panel.
 struct Series {
@@ -121,16 +124,14 @@ pub(crate) fn draw(outcome: &Outcome, settings: &Settings, digested: &Digested) 
     let mut svg = String::with_capacity(128 * 1_024);
     let span = Span::of(outcome);
     let title = format!(
-        "{} flights through the queues, {} to {}",
+        "{} flights through stream, topic and queues, {} to {}",
         grouped(outcome.flights),
         day(span.from),
         day(span.to)
     );
     let subtitle = format!(
-        "{} gates, {} rebooking desks, {} dispatchers; seed {}; digest {}...; highest value of each {}",
-        settings.gates,
-        settings.desks,
-        settings.dispatchers,
+        "{} workers at each queue; seed {}; digest {}...; highest value of each {}",
+        settings.workers,
         settings.seed,
         &digested.digest[..12],
         span.bucket_name(),
@@ -165,58 +166,35 @@ pub(crate) fn draw(outcome: &Outcome, settings: &Settings, digested: &Digested) 
 
 /// The series of the upper panel.
 fn depth(outcome: &Outcome) -> Vec<Series> {
-    let waiting = |way: Way| move |sample: &Sample| sample.waiting[way as usize] as f64;
-    let [turn_round, rebooking, unassigned] = Way::ALL;
-    vec![
-        series(
-            outcome,
-            "turn-round, at the gates (mean)",
-            SKY,
-            Look::Area,
-            |sample| sample.in_flight[turn_round as usize] as f64,
-        ),
-        series(
-            outcome,
-            "turn-round, waiting",
-            VERMILION,
-            Look::Line,
-            waiting(turn_round),
-        ),
-        series(
-            outcome,
-            "rebooking, waiting",
-            GREEN,
-            Look::Line,
-            waiting(rebooking),
-        ),
-        series(
-            outcome,
-            "unassigned, waiting",
-            PURPLE,
-            Look::Line,
-            waiting(unassigned),
-        ),
-        series(outcome, "dead letters", BLACK, Look::Dashed, |sample| {
-            sample.dead as f64
-        }),
-    ]
+    let mut all = vec![series(
+        outcome,
+        "in the hands of workers (mean)",
+        SKY,
+        Look::Area,
+        |sample| sample.in_flight.iter().sum::<u64>() as f64,
+    )];
+    for (way, colour) in Way::ALL.into_iter().zip(COLOURS) {
+        let name = format!("{}, waiting", way.name());
+        all.push(series(outcome, &name, colour, Look::Line, |sample| {
+            sample.waiting[way as usize] as f64
+        }));
+    }
+    all.push(series(
+        outcome,
+        "dead letters",
+        BLACK,
+        Look::Dashed,
+        |sample| sample.dead as f64,
+    ));
+    all
 }
 
 /// The series of the lower panel.
 fn age(outcome: &Outcome) -> Vec<Series> {
     let age = |way: Way| move |sample: &Sample| minutes(sample.age[way as usize]);
-    let [turn_round, rebooking, unassigned] = Way::ALL;
-    vec![
-        series(
-            outcome,
-            "turn-round",
-            VERMILION,
-            Look::Line,
-            age(turn_round),
-        ),
-        series(outcome, "rebooking", GREEN, Look::Line, age(rebooking)),
-        series(outcome, "unassigned", PURPLE, Look::Line, age(unassigned)),
-    ]
+    let ways = Way::ALL.into_iter().zip(COLOURS);
+    ways.map(|(way, colour)| series(outcome, way.name(), colour, Look::Line, age(way)))
+        .collect()
 }
 
 fn minutes(time: Duration) -> f64 {

@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2013)]
     seed: u64,
 
-    /// Number of gates that work on the turn-round queue.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u32).range(1..=100_000))]
+    /// Number of workers at each of the three queues.
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = value_parser!(u32).range(1..=100_000))]
     workers: u32,
 
     /// Where to write the chart of depth and age.
@@ -94,9 +94,7 @@ fn try_run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
 
     let settings = Settings {
         seed: arguments.seed,
-        gates: arguments.workers,
-        desks: 4,
-        dispatchers: 2,
+        workers: arguments.workers,
     };
     let bar = if arguments.no_progress {
         ProgressBar::hidden()

@@ -1,7 +1,7 @@
 //! The `sim` command: what the sim family does, shown on real input.
 //!
-//! Reading order: [`demo`] (the command), [`flights`] (its input), [`world`] (the simulation), [`events`] (its
-//! log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
+//! Reading order: [`demo`] (the command), [`flights`] (its input), [`pipeline`] (stream, topic and
+//! queues), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
 #![forbid(unsafe_code)]
 
 mod calendar;
@@ -9,6 +9,7 @@ mod chart;
 mod demo;
 mod events;
 mod flights;
+mod pipeline;
 mod report;
 mod world;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Queues inside one process, in virtual time.
+/// Streams, topics and queues inside one process, in virtual time.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version, about, arg_required_else_help = true)]
 struct Arguments {
@@ -27,7 +28,7 @@ struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Replay a year of flights through a queue in seconds, and account for every row.
+    /// Replay a year of flights through a stream, a topic and queues in seconds, and account for every row.
     Demo(demo::Arguments),
 }
 

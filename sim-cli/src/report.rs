@@ -5,28 +5,29 @@ use std::time::Duration;
 
 use crate::calendar::DAY;
 use crate::events::Digested;
-use crate::world::{MAX_RECEIVES, Outcome, Settings, Tally, Way};
+use crate::pipeline::Way;
+use crate::world::{Counters, MAX_RECEIVES, Outcome, Settings, Tally};
 
 /// A sum that must hold: the counts of workers, queues and input are taken apart from each other.
 #[derive(Debug)]
 struct Check {
-    total: (&'static str, u64),
+    total: (String, u64),
     parts: Vec<(&'static str, u64)>,
 }
 
 impl Check {
     fn new(
-        total: (&'static str, u64),
+        (name, count): (&str, u64),
         parts: impl IntoIterator<Item = (&'static str, u64)>,
     ) -> Self {
         Self {
-            total,
+            total: (name.to_owned(), count),
             parts: parts.into_iter().collect(),
         }
     }
 
     fn holds(&self) -> bool {
-        self.total.1 == self.parts.iter().map(|(_, count)| count).sum()
+        self.total.1 == self.parts.iter().map(|(_, count)| count).sum::<u64>()
     }
 }
 
@@ -44,101 +45,109 @@ impl fmt::Display for Check {
 
 /// The sums that every replay must satisfy.
 fn checks(outcome: &Outcome) -> Vec<Check> {
-    let [gates, desks, dispatchers] = &outcome.tallies;
-    let [turn_round, rebooking, unassigned] = &outcome.counters;
-    let dead = &outcome.dead_counters;
-    vec![
+    let mut checks = vec![
         Check::new(
             ("rows", outcome.rows),
             [
-                ("turned round", gates.acknowledged),
-                ("rebooked", desks.acknowledged),
-                ("unassigned", dispatchers.acknowledged),
-                ("parked", outcome.parked),
+                ("put into the stream", outcome.put),
                 ("malformed", outcome.malformed),
             ],
         ),
         Check::new(
-            ("rows", outcome.rows),
-            [("rows that ended exactly once", outcome.ended_once)],
-        ),
-        Check::new(
-            ("cancelled", outcome.cancelled),
+            ("read by publishers", outcome.read),
             [
-                ("rebooking", desks.sent),
-                ("of the unassigned", outcome.both),
+                ("published", outcome.published),
+                ("recognised as published already", outcome.recognised),
             ],
         ),
         Check::new(
-            ("without tail number", outcome.without_tail),
-            [("unassigned", dispatchers.sent)],
+            ("put into the stream", outcome.put),
+            [("published", outcome.published)],
         ),
         Check::new(
-            ("duplicates dropped", turn_round.deduplicated),
-            [("sent twice", gates.repeated)],
+            ("published out of their carrier's order", outcome.disordered),
+            [("allowed", 0)],
         ),
-        Check::new(
-            ("sent to turn-round", turn_round.sent),
-            [
-                ("by the schedule", gates.sent),
-                ("moved back", outcome.moved),
+    ];
+    for (way, (tally, queue)) in Way::ALL
+        .iter()
+        .zip(outcome.tallies.iter().zip(&outcome.counters))
+    {
+        let name = way.name();
+        let mut check = |(count, total): (u64, &str), parts: &[(&'static str, u64)]| {
+            checks.push(Check {
+                total: (format!("{name}, {total}"), count),
+                parts: parts.to_vec(),
+            });
+        };
+        check(
+            (outcome.published, "published"),
+            &[
+                ("delivered", queue.delivered),
+                ("filtered out", queue.filtered),
             ],
-        ),
-        Check::new(
-            ("sent to turn-round", turn_round.sent),
-            [
-                ("acknowledged", turn_round.deleted),
-                ("dead letters", turn_round.redriven),
+        );
+        check(
+            (tally.expected, "in the input"),
+            &[("delivered", queue.delivered)],
+        );
+        check(
+            (tally.expected, "in the input"),
+            &[
+                ("acknowledged", tally.acknowledged),
+                ("parked", tally.parked),
             ],
-        ),
-        Check::new(
-            ("received at the gates", turn_round.received),
-            [
-                ("acknowledged", gates.acknowledged),
-                ("crashed", gates.crashed),
-                ("refused late", gates.refused),
+        );
+        check(
+            (tally.expected, "in the input"),
+            &[("ended exactly once", tally.ended_once)],
+        );
+        check(
+            (queue.sent, "taken in"),
+            &[("delivered", queue.delivered), ("moved back", tally.moved)],
+        );
+        check(
+            (queue.sent, "taken in"),
+            &[
+                ("acknowledged", queue.deleted),
+                ("dead letters", queue.redriven),
             ],
-        ),
-        Check::new(
-            ("leases expired", turn_round.lapsed),
-            [("crashed", gates.crashed), ("refused late", gates.refused)],
-        ),
-        Check::new(
-            ("leases expired", turn_round.lapsed),
-            [
-                ("redelivered", gates.redelivered),
-                ("dead letters", turn_round.redriven),
+        );
+        check(
+            (queue.received, "received"),
+            &[
+                ("acknowledged", tally.acknowledged),
+                ("crashed", tally.crashed),
+                ("refused late", tally.refused),
             ],
-        ),
-        Check::new(
-            ("dead letters", turn_round.redriven),
-            [
-                ("moved back once", outcome.moved),
-                ("parked", outcome.parked),
+        );
+        check(
+            (queue.lapsed, "leases expired"),
+            &[
+                ("crashed", tally.crashed),
+                ("refused late", tally.refused),
+                ("granted late", tally.granted_late),
             ],
-        ),
-        Check::new(
-            ("dead letters of the year", outcome.dead_first),
-            [("moved back", outcome.moved)],
-        ),
-        Check::new(
-            ("rebooking sent", rebooking.sent),
-            [("acknowledged", rebooking.deleted)],
-        ),
-        Check::new(
-            ("unassigned sent", unassigned.sent),
-            [("acknowledged", unassigned.deleted)],
-        ),
-        Check::new(
-            ("messages left in the queues", 0),
-            [
-                ("turn-round", turn_round.left),
-                ("rebooking", rebooking.left),
-                ("unassigned", unassigned.left),
-                ("dead-letters", dead.left),
+        );
+        check(
+            (queue.lapsed, "leases expired"),
+            &[
+                ("redelivered", tally.redelivered),
+                ("dead letters", queue.redriven),
+                ("granted late", tally.granted_late),
             ],
-        ),
-    ]
+        );
+        check(
+            (queue.redriven, "dead letters"),
+            &[("moved back once", tally.moved), ("parked", tally.parked)],
+        );
+        check((queue.left, "left"), &[("allowed", 0)]);
+    }
+    checks.push(Check::new(
+        ("left among the dead letters", outcome.dead_left),
+        [("allowed", 0)],
+    ));
+    checks
 }
 
 /// Whether every sum holds.
@@ -166,6 +175,7 @@ pub(crate) struct Report<'a> {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.input(f)?;
+        self.pipeline(f)?;
         self.ways(f)?;
         self.latencies(f)?;
         self.reconciliation(f)?;
@@ -176,12 +186,7 @@ impl fmt::Display for Report<'_> {
 impl Report<'_> {
     fn input(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.outcome;
-        let Settings {
-            seed,
-            gates,
-            desks,
-            dispatchers,
-        } = self.settings;
+        let Settings { seed, workers } = self.settings;
         writeln!(
             f,
             "input   {}: {} rows, {} malformed, {} put in order",
@@ -197,37 +202,46 @@ impl Report<'_> {
             outcome.end,
             self.virtual_days(),
         )?;
-        writeln!(
-            f,
-            "set     seed {seed}, {gates} gates, {desks} rebooking desks, {dispatchers} dispatchers"
-        )
+        writeln!(f, "set     seed {seed}, {workers} workers at each queue")
+    }
+
+    fn pipeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome;
+        writeln!(f, "\n{:<36}{:>12}", "flights", "all")?;
+        for (name, count) in [
+            ("put into the stream, by carrier", outcome.put),
+            ("read by publishers", outcome.read),
+            ("  publishers crashed", outcome.publishers_crashed),
+            ("  read again, recognised", outcome.recognised),
+            ("published to the topic", outcome.published),
+        ] {
+            writeln!(f, "{name:<36}{:>12}", dashed(count))?;
+        }
+        Ok(())
     }
 
     fn ways(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = self.outcome;
         let of = |count: fn(&Tally) -> u64| outcome.tallies.each_ref().map(count);
-        let dead = outcome
-            .counters
-            .each_ref()
-            .map(|counters| counters.redriven);
+        let queues = |count: fn(&Counters) -> u64| outcome.counters.each_ref().map(count);
         let rows = [
-            ("sent by the schedule", of(|tally| tally.sent)),
-            ("sent twice, dropped", of(|tally| tally.repeated)),
-            ("moved back, once", [outcome.moved, 0, 0]),
+            ("delivered by the filter", queues(|queue| queue.delivered)),
+            ("moved back, once", of(|tally| tally.moved)),
             ("received", of(|tally| tally.received)),
             ("  of those redelivered", of(|tally| tally.redelivered)),
             ("acknowledged", of(|tally| tally.acknowledged)),
             ("leases extended", of(|tally| tally.extended)),
             ("crashed holding a lease", of(|tally| tally.crashed)),
             ("too late, refused", of(|tally| tally.refused)),
-            ("dead letters", dead),
-            ("parked for inspection", [outcome.parked, 0, 0]),
+            ("too late, granted", of(|tally| tally.granted_late)),
+            ("dead letters", queues(|queue| queue.redriven)),
+            ("parked for inspection", of(|tally| tally.parked)),
         ];
-        writeln!(
-            f,
-            "\n{:<24}{:>12}{:>12}{:>12}{:>12}",
-            "messages", "turn-round", "rebooking", "unassigned", "all"
-        )?;
+        write!(f, "\n{:<24}", "messages")?;
+        for way in Way::ALL {
+            write!(f, "{:>12}", way.name())?;
+        }
+        writeln!(f, "{:>12}", "all")?;
         for (name, counts) in rows {
             write!(f, "{name:<24}")?;
             for count in counts {
@@ -264,7 +278,7 @@ impl Report<'_> {
         }
         writeln!(
             f,
-            "waited: from the sending to the first receive; held: from the receive to the acknowledgement"
+            "waited: from the departure to the first receive; held: from the receive to the acknowledgement"
         )
     }
 
@@ -288,9 +302,12 @@ impl Report<'_> {
         let outcome = self.outcome;
         // Zero seconds would give no rate.
         let seconds = self.replaying.as_secs_f64().max(1e-9);
-        let messages: u64 =
-            outcome.counters.iter().map(|c| c.sent).sum::<u64>() + outcome.dead_counters.sent;
+        let messages: u64 = outcome.counters.iter().map(|c| c.sent + c.redriven).sum();
         let calls = messages
+            + outcome.put
+            + outcome.read
+            + outcome.published
+            + outcome.recognised
             + outcome
                 .counters
                 .iter()
@@ -309,8 +326,8 @@ impl Report<'_> {
         )?;
         writeln!(
             f,
-            "rates      {} messages/s, {} sends, receives, extensions and acknowledgements/s, {} virtual days/s",
-            grouped((messages as f64 / seconds) as u64),
+            "rates      {} flights/s, {} puts, reads, publishes, sends, receives, extensions and acknowledgements/s, {} virtual days/s",
+            grouped((outcome.put as f64 / seconds) as u64),
             grouped((calls as f64 / seconds) as u64),
             grouped((self.virtual_days() / seconds) as u64),
         )?;

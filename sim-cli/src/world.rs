@@ -1,26 +1,19 @@
 //! The simulation: a year at the airports, in virtual time, on one thread.
 //!
-//! Every flight is a message, sent at its scheduled departure, and goes exactly one way:
-//!
-//! | flight | queue | who works there |
-//! | --- | --- | --- |
-//! | without a tail number (cancelled or not) | `unassigned`, standard | dispatchers |
-//! | cancelled, with a tail number | `rebooking`, standard | rebooking desks |
-//! | every other | `turn-round`, FIFO, a group per aircraft | gates, which may fail |
-//!
-//! The sender sometimes does not get its answer and sends a flight of the FIFO queue again: the queue recognises it by
-//! its de-duplication id. A worker receives, holds its lease for as long as the work takes, and acknowledges. A gate that crashes drops
-//! its delivery and lets the lease expire; one that stalls comes back after its lease has expired and finds its
-//! acknowledgement refused. What has been received [`MAX_RECEIVES`] times in vain goes to `dead-letters`. When
-//! the year is over, one move task brings the dead letters back to `turn-round`, once; what comes to
-//! `dead-letters` again stays there (it is *parked*) and is handed to the inspector at the end.
+//! Every flight enters the [pipeline](crate::pipeline) at its scheduled departure, and comes out at the queues whose
+//! filters it passes: none, one or several. Desks and crews lease what stands there, hold the lease for as long as the
+//! work takes, and acknowledge. One that crashes drops its delivery and lets the lease expire; one that stalls comes
+//! back after its lease has expired and finds its acknowledgement refused. What has been received [`MAX_RECEIVES`]
+//! times in vain goes to `dead-letters`. When the year is over, one move task brings the dead letters back to where
+//! they came from, once; what comes to `dead-letters` again stays there (it is *parked*) and is handed to the
+//! inspector at the end.
 //!
 //! # The loop
 //!
 //! All actors live in one loop over the virtual clock. The next thing to happen is the earliest of the next
 //! departure, the first entry of the agenda (a binary heap; ties in the order in which they were entered) and the
-//! next deadline of a queue. Nothing depends on threads, real time or the order of a hash map, so the same rows and
-//! the same seed give the same events.
+//! next deadline of the pipeline. Nothing depends on threads, real time or the order of a hash map, so the same rows
+//! and the same seed give the same events.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -29,37 +22,33 @@ use std::time::Duration;
 use sim_core::clock::{Clock, VirtualClock};
 use sim_core::random::Random;
 use sim_core::time::{Instant, Timestamp};
-use sim_queue::{
-    DeadLetterPolicy, DeduplicationId, Delivery, GroupId, Kind, Message, MoveHandle, MoveTask,
-    OnDrop, Queue, QueueConfig,
-};
+use sim_queue::{DeadLetterPolicy, Delivery, MoveHandle, MoveTask, Queue, QueueConfig};
 
 use crate::calendar::Date;
 use crate::events::EventLog;
 use crate::flights::{Flight, Input, Malformed};
+use crate::pipeline::{LEASE, Notice, Pipeline, VISIBILITY, Way};
 
-/// How long a gate may hold a flight before it is taken for lost: somewhat more than the longest turn-round.
-const LEASE: Duration = minutes(100);
 /// Receives after which a flight that still was not acknowledged becomes a dead letter.
 pub(crate) const MAX_RECEIVES: u32 = 3;
-/// The share of turn-rounds during which something turns up, and the gate extends its lease.
+/// The share of batches after which a publisher crashes.
+const PUBLISHER_CRASHES: f64 = 0.001;
+/// The share of works during which something turns up, and the worker extends its lease.
 const SNAGS: f64 = 0.02;
 /// The lease from then on.
 const EXTENDED_LEASE: Duration = minutes(75);
-/// The share of flights that the sender sends twice, since it did not get its answer.
-const REPEATS: f64 = 0.001;
-/// The share of receives that end in a failure of the gate, for ordinary flights.
-const FAILURES: f64 = 0.004;
+/// The share of receives that end in a failure of the worker, for ordinary flights.
+const FAILURES: f64 = 0.01;
 /// The share of flights that are trouble: they are what comes to the dead letters.
-const TROUBLED: f64 = 0.001;
-/// The share of receives that end in a failure of the gate, for those flights.
+const TROUBLED: f64 = 0.003;
+/// The share of receives that end in a failure of the worker, for those flights.
 const FAILURES_OF_TROUBLED: f64 = 0.75;
 /// The share of failures that are crashes; the others are stalls.
 const CRASHES: f64 = 0.7;
-/// How long a gate stays closed after a crash.
-const CLOSED: Duration = minutes(45);
-/// The longest time that the move task may take: less than the first moved flight needs to come back as a dead
-/// letter (a lease for each receive), so that the task moves no flight twice.
+/// How long a desk stays closed after a crash.
+const CLOSED: Duration = minutes(30);
+/// The longest time that a move may take: less than the first moved flight needs to come back as a dead letter (a
+/// lease for each receive), so that a task moves no flight twice.
 const MOVE_WITHIN: u32 = 3_600;
 /// The time between two samples of the queues for the chart; longer for inputs of more than a year or so.
 const SAMPLE_EVERY: Duration = minutes(15);
@@ -70,47 +59,21 @@ const fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-/// The way that a flight takes through the airport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// It leaves: a gate turns the aircraft round.
-    TurnRound,
-    /// It was cancelled: a desk rebooks its passengers.
-    Rebooking,
-    /// It has no aircraft: a dispatcher looks for one.
-    Unassigned,
-}
-
 impl Way {
-    /// All ways, in the order of their indices.
-    pub(crate) const ALL: [Self; 3] = [Self::TurnRound, Self::Rebooking, Self::Unassigned];
-
-    /// The way that `flight` takes. A missing aircraft comes first: nobody can rebook onto what is not known.
-    const fn of(flight: &Flight) -> Self {
-        if flight.tail.is_none() {
-            Self::Unassigned
-        } else if flight.is_cancelled() {
-            Self::Rebooking
-        } else {
-            Self::TurnRound
-        }
-    }
-
-    /// The name of its queue.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::TurnRound => "turn-round",
-            Self::Rebooking => "rebooking",
-            Self::Unassigned => "unassigned",
-        }
-    }
-
     /// What its workers are called.
     const fn worker(self) -> &'static str {
         match self {
-            Self::TurnRound => "gate",
-            Self::Rebooking => "desk",
-            Self::Unassigned => "dispatcher",
+            Self::Rebooking | Self::Late => "desk",
+            Self::LongHaul => "crew",
+        }
+    }
+
+    /// The least and the most time that its work takes.
+    const fn work(self) -> (Duration, Duration) {
+        match self {
+            Self::Rebooking => (minutes(5), minutes(15)),
+            Self::Late => (minutes(5), minutes(20)),
+            Self::LongHaul => (minutes(2), minutes(5)),
         }
     }
 }
@@ -120,12 +83,8 @@ impl Way {
 pub(crate) struct Settings {
     /// The seed of everything that is left to chance.
     pub(crate) seed: u64,
-    /// How many gates there are.
-    pub(crate) gates: u32,
-    /// How many rebooking desks.
-    pub(crate) desks: u32,
-    /// How many dispatchers.
-    pub(crate) dispatchers: u32,
+    /// How many workers there are at each queue.
+    pub(crate) workers: u32,
 }
 
 /// Times in whole seconds, for percentiles.
@@ -154,10 +113,10 @@ impl Latencies {
 /// What happened on one way.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Flights sent by the schedule.
-    pub(crate) sent: u64,
-    /// Those that were sent once more, and that the queue recognised.
-    pub(crate) repeated: u64,
+    /// Flights of the input that the filter ought to take.
+    pub(crate) expected: u64,
+    /// Flights that ended here, each once.
+    pub(crate) ended_once: u64,
     /// Deliveries taken by workers.
     pub(crate) received: u64,
     /// Those among them that were not the message's first.
@@ -168,22 +127,29 @@ pub(crate) struct Tally {
     pub(crate) extended: u64,
     /// Deliveries dropped by a worker that crashed.
     pub(crate) crashed: u64,
-    /// Acknowledgements refused because the lease was over.
+    /// Acknowledgements refused because the lease was over and the message went on.
     pub(crate) refused: u64,
-    /// From the sending to the first receive.
+    /// Acknowledgements granted though the lease was over, since a standard queue had not given the message to another.
+    pub(crate) granted_late: u64,
+    /// Dead letters moved back, once.
+    pub(crate) moved: u64,
+    /// Dead letters that the inspector found.
+    pub(crate) parked: u64,
+    /// From the departure to the first receive.
     pub(crate) waited: Latencies,
     /// From the receive to the acknowledgement.
     pub(crate) held: Latencies,
 }
 
-/// What a queue says of itself at the end.
+/// What a queue and its subscription say of themselves at the end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counters {
+    pub(crate) delivered: u64,
+    pub(crate) filtered: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) deleted: u64,
     pub(crate) lapsed: u64,
-    pub(crate) deduplicated: u64,
     pub(crate) redriven: u64,
     pub(crate) left: u64,
 }
@@ -203,15 +169,6 @@ pub(crate) struct Sample {
     pub(crate) dead: u64,
 }
 
-/// How a row ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Unknown,
-    Ended,
-    /// It ended more than once: an error of the queue or of the demo.
-    Twice,
-}
-
 /// What came of a replay.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -221,28 +178,26 @@ pub(crate) struct Outcome {
     pub(crate) flights: u64,
     /// Rows that were put in order.
     pub(crate) reordered: u64,
-    /// Flights that were cancelled, with or without a tail number.
-    pub(crate) cancelled: u64,
-    /// Flights without a tail number, cancelled or not.
-    pub(crate) without_tail: u64,
-    /// Flights that are both.
-    pub(crate) both: u64,
+    /// Records that the stream took.
+    pub(crate) put: u64,
+    /// Records that publishers read.
+    pub(crate) read: u64,
+    /// Publishers that crashed.
+    pub(crate) publishers_crashed: u64,
+    /// Messages that the topic took.
+    pub(crate) published: u64,
+    /// Messages that it recognised.
+    pub(crate) recognised: u64,
+    /// Flights that the topic took out of their carrier's order.
+    pub(crate) disordered: u64,
     /// What the workers counted, by [`Way`].
     pub(crate) tallies: [Tally; 3],
-    /// What the queues counted, by [`Way`].
+    /// What the queues and subscriptions counted, by [`Way`].
     pub(crate) counters: [Counters; 3],
-    /// What the queue of dead letters counted.
-    pub(crate) dead_counters: Counters,
-    /// Dead letters when the year was over.
-    pub(crate) dead_first: u64,
-    /// Of those, moved back by the task.
-    pub(crate) moved: u64,
-    /// Flights that the inspector found parked.
-    pub(crate) parked: u64,
+    /// What is left in the queue of dead letters.
+    pub(crate) dead_left: u64,
     /// Malformed rows that the inspector found.
     pub(crate) malformed: u64,
-    /// Rows that ended exactly once.
-    pub(crate) ended_once: u64,
     /// When the clock started.
     pub(crate) start: Timestamp,
     /// When the last thing happened.
@@ -254,7 +209,7 @@ pub(crate) struct Outcome {
 /// How far a replay is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
-    /// Flights sent.
+    /// Flights put.
     pub(crate) sent: u64,
     /// The virtual time.
     pub(crate) now: Timestamp,
@@ -273,7 +228,7 @@ pub(crate) fn start(input: &Input) -> Timestamp {
 ///
 /// # Panics
 ///
-/// When a queue refuses what its configuration allows: the demo's own queues have no limit that could be met.
+/// When a part refuses what its configuration allows: the demo's own have no limit that could be met.
 pub(crate) fn replay(
     input: Input,
     settings: &Settings,
@@ -291,47 +246,56 @@ pub(crate) fn replay(
     world.finish()
 }
 
-/// A worker: a gate, a desk or a dispatcher.
-#[derive(Default)]
+/// Who works at a queue.
 struct Worker {
-    way: usize,
+    way: Way,
     /// Its number among its like, from 1.
     number: u32,
     /// What it works on.
-    holds: Option<Delivery<Flight>>,
+    holds: Option<Delivery<Notice>>,
     /// Since when.
     since: Instant,
+    /// Until when its lease stands.
+    until: Instant,
 }
 
-/// One way: its queue and who waits there for work.
+/// One queue's place of work.
+#[derive(Default)]
 struct Post {
-    queue: Queue<Flight>,
     /// Workers without work, by the time since which they have none.
     idle: VecDeque<usize>,
     tally: Tally,
+    /// How often each row ended here.
+    ended: Vec<u8>,
 }
 
-/// What a worker does next.
+/// What happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
     /// The work is done: acknowledge.
     Finish(usize),
     /// Something turned up: extend the lease, and work on.
     Extend(usize),
-    /// The gate crashes: the delivery is dropped.
+    /// The worker crashes: the delivery is dropped.
     Crash(usize),
-    /// The gate opens again.
+    /// The desk opens again.
     Open(usize),
-    /// The move task takes its next step.
-    Move,
+    /// The lease of a publisher that crashed is over: another may take it.
+    Recover,
+    /// The stream is split, or merged again.
+    Reshard,
+    /// The move task of a queue takes its next step.
+    Move(usize),
 }
 
 struct World<'a> {
     log: &'a mut EventLog,
     clock: Clock,
     time: VirtualClock,
+    pipeline: Pipeline,
     posts: [Post; 3],
-    dead_letters: Queue<Flight>,
+    /// The dead letters of each queue.
+    dead_letters: [Queue<Notice>; 3],
     malformed: Queue<Malformed>,
     workers: Vec<Worker>,
     /// What is planned, the earliest first; the number breaks ties by the order of planning.
@@ -339,12 +303,14 @@ struct World<'a> {
     planned: u64,
     /// Decides what happens to a worker.
     chance: Random,
-    /// Decides which answers do not reach the sender.
-    sender: Random,
+    /// Decides which publishers crash.
+    crashes: Random,
     /// Decides with a flight's row whether it is trouble.
     trouble: u64,
-    moving: Option<MoveHandle<Flight>>,
-    fates: Vec<Fate>,
+    /// What brings the dead letters of each queue back.
+    moving: [Option<MoveHandle<Notice>>; 3],
+    /// The latest departure that the topic took, by carrier.
+    latest: Vec<(crate::flights::Code, Timestamp)>,
     sample_at: Instant,
     sample_every: Duration,
     outcome: Outcome,
@@ -358,43 +324,39 @@ impl<'a> World<'a> {
         log: &'a mut EventLog,
     ) -> Self {
         let start = start(input);
-        let queue = |name: &str, kind, lease| -> Queue<Flight> {
+        let pipeline = Pipeline::new(settings.seed, &clock).expect("the demo's own settings");
+        let dead_letters = pipeline.queues.each_ref().map(|queue| {
             let config = QueueConfig {
-                kind,
-                visibility_timeout: lease,
-                on_drop: OnDrop::Expire,
-                seed: settings.seed,
-                ..QueueConfig::new(name)
+                kind: queue.config().kind.clone(),
+                ..QueueConfig::new("dead-letters")
             };
-            Queue::with_clock(config, clock.clone()).expect("the demo's own configuration")
-        };
-        let dead_letters = queue("dead-letters", Kind::fifo(), LEASE);
-        let queues = [
-            queue(Way::TurnRound.name(), Kind::fifo(), LEASE),
-            queue(Way::Rebooking.name(), Kind::Standard, minutes(30)),
-            queue(Way::Unassigned.name(), Kind::Standard, minutes(60)),
-        ];
-        queues[0]
-            .set_dead_letters(DeadLetterPolicy::to_queue(&dead_letters, MAX_RECEIVES))
-            .expect("the demo's own policy");
+            let dead = Queue::with_clock(config, clock.clone()).expect("the demo's own settings");
+            queue
+                .set_dead_letters(DeadLetterPolicy::to_queue(&dead, MAX_RECEIVES))
+                .expect("the demo's own policy");
+            dead
+        });
         let malformed = Queue::with_clock(QueueConfig::new("malformed"), clock.clone())
-            .expect("the demo's own configuration");
+            .expect("the demo's own settings");
 
-        let staff = [settings.gates, settings.desks, settings.dispatchers];
         let mut workers = Vec::new();
-        let mut way = 0;
-        let posts = queues.map(|queue| {
+        let posts = Way::ALL.map(|way| {
             let first = workers.len();
-            workers.extend((1..=staff[way]).map(|number| Worker {
+            workers.extend((1..=settings.workers).map(|number| Worker {
                 way,
                 number,
-                ..Worker::default()
+                holds: None,
+                since: Instant::ORIGIN,
+                until: Instant::ORIGIN,
             }));
-            way += 1;
+            let expected = input.flights.iter().filter(|flight| way.takes(flight));
             Post {
-                queue,
                 idle: (first..workers.len()).collect(),
-                tally: Tally::default(),
+                tally: Tally {
+                    expected: expected.count() as u64,
+                    ..Tally::default()
+                },
+                ended: vec![0; input.rows as usize],
             }
         });
 
@@ -404,20 +366,18 @@ impl<'a> World<'a> {
             .map_or(start, |flight| flight.departure);
         let span = last - start;
         let random = Random::new(settings.seed);
-        let count = |wanted: fn(&Flight) -> bool| {
-            input.flights.iter().filter(|flight| wanted(flight)).count() as u64
-        };
         log.add(
             Instant::ORIGIN,
             format_args!(
-                "start seed={} gates={} desks={} dispatchers={} rows={}",
-                settings.seed, settings.gates, settings.desks, settings.dispatchers, input.rows
+                "start seed={} workers={} rows={}",
+                settings.seed, settings.workers, input.rows
             ),
         );
-        Self {
+        let mut world = Self {
             log,
             clock,
             time,
+            pipeline,
             posts,
             dead_letters,
             malformed,
@@ -425,35 +385,38 @@ impl<'a> World<'a> {
             agenda: BinaryHeap::new(),
             planned: 0,
             chance: random.fork("workers"),
-            sender: random.fork("sender"),
+            crashes: random.fork("publishers"),
             trouble: random.fork("trouble").next_u64(),
-            moving: None,
-            fates: vec![Fate::Unknown; input.rows as usize],
+            moving: [const { None }; 3],
+            latest: Vec::new(),
             sample_at: Instant::ORIGIN,
             sample_every: SAMPLE_EVERY.max(span / MAX_SAMPLES),
             outcome: Outcome {
                 rows: u64::from(input.rows),
                 flights: input.flights.len() as u64,
                 reordered: u64::from(input.reordered),
-                cancelled: count(Flight::is_cancelled),
-                without_tail: count(|flight| flight.tail.is_none()),
-                both: count(|flight| flight.tail.is_none() && flight.is_cancelled()),
+                put: 0,
+                read: 0,
+                publishers_crashed: 0,
+                published: 0,
+                recognised: 0,
+                disordered: 0,
                 tallies: Default::default(),
                 counters: Default::default(),
-                dead_counters: Counters::default(),
-                dead_first: 0,
-                moved: 0,
-                parked: 0,
+                dead_left: 0,
                 malformed: 0,
-                ended_once: 0,
                 start,
                 end: start,
                 samples: Vec::new(),
             },
-        }
+        };
+        // The stream is resharded twice while it is written and read.
+        world.plan(Instant::ORIGIN + span / 3, Task::Reshard);
+        world.plan(Instant::ORIGIN + span / 3 * 2, Task::Reshard);
+        world
     }
 
-    /// Puts what could not be read among the dead letters.
+    /// Puts what could not be read where the inspector finds it.
     fn refuse(&mut self, malformed: Vec<Malformed>) {
         for row in malformed {
             self.log.add(
@@ -477,11 +440,7 @@ impl<'a> World<'a> {
             let planned = self.agenda.peek().map(|Reverse((at, ..))| *at);
             let now = self.clock.now();
             // What is due was served when this instant began: a deadline that still stands is no news.
-            let deadlines = self
-                .posts
-                .iter()
-                .filter_map(|post| post.queue.next_deadline());
-            let deadline = deadlines.filter(|at| *at > now).min();
+            let deadline = self.pipeline.next_deadline(now);
             let Some(next) = [departure, planned, deadline].into_iter().flatten().min() else {
                 break;
             };
@@ -490,9 +449,7 @@ impl<'a> World<'a> {
                 self.sample();
             }
             self.time.advance_to(next);
-            for post in &self.posts {
-                post.queue.advance();
-            }
+            self.pipeline.advance(next);
             while let Some(Reverse((at, _, task))) = self.agenda.peek().copied()
                 && at <= next
             {
@@ -501,7 +458,7 @@ impl<'a> World<'a> {
             }
             while let Some(flight) = flights.next_if(|f| self.clock.instant_of(f.departure) <= next)
             {
-                self.send(next, flight);
+                self.put(next, flight);
                 sent += 1;
                 if sent % 1_024 == 0 {
                     progress(Progress {
@@ -510,18 +467,18 @@ impl<'a> World<'a> {
                     });
                 }
             }
+            self.publish(next);
             self.hand_out(next);
         }
     }
 
-    /// Sends a flight on its way.
-    fn send(&mut self, now: Instant, flight: Flight) {
-        let way = Way::of(&flight);
+    /// A flight enters the stream.
+    fn put(&mut self, now: Instant, flight: Flight) {
+        let shard = self.pipeline.put(flight);
         self.log.add(
             now,
             format_args!(
-                "send {} row={} {}{} {} {}-{}",
-                way.name(),
+                "put {shard} row={} {}{} {} {}-{}",
                 flight.row,
                 flight.carrier,
                 flight.number,
@@ -530,20 +487,50 @@ impl<'a> World<'a> {
                 flight.destination,
             ),
         );
-        let post = &mut self.posts[way as usize];
-        // The queue is unbounded and open, and takes the demo's groups and ids.
-        post.queue
-            .try_send(message(way, &flight))
-            .expect("a message within the queue's rules");
-        post.tally.sent += 1;
-        if way == Way::TurnRound && self.sender.chance(REPEATS) {
-            // The sender has not got its answer, and sends again: the id tells the queue.
-            let again = post.queue.try_send(message(way, &flight));
-            let dropped = again.expect("a message within the queue's rules").duplicate;
-            post.tally.repeated += u64::from(dropped);
+    }
+
+    /// Publishers read what has come, and publish it.
+    fn publish(&mut self, now: Instant) {
+        let Self {
+            log,
+            pipeline,
+            crashes,
+            latest,
+            outcome,
+            ..
+        } = self;
+        let mut crash = |publisher: u64| {
+            let crashes = crashes.chance(PUBLISHER_CRASHES);
+            if crashes {
+                log.add(now, format_args!("crash publisher={publisher}"));
+            }
+            crashes
+        };
+        let mut again = Vec::new();
+        let crashed = pipeline.crashed;
+        pipeline.pump(&mut crash, |flight, publisher, recognised| {
+            if recognised {
+                again.push((flight.row, publisher));
+                return;
+            }
+            match latest
+                .iter_mut()
+                .find(|(carrier, _)| *carrier == flight.carrier)
+            {
+                Some((_, latest)) => {
+                    outcome.disordered += u64::from(flight.departure < *latest);
+                    *latest = flight.departure;
+                }
+                None => latest.push((flight.carrier, flight.departure)),
+            }
+        });
+        if self.pipeline.crashed > crashed {
+            self.plan(now + LEASE, Task::Recover);
+        }
+        for (row, publisher) in again {
             self.log.add(
                 now,
-                format_args!("repeat row={} dropped={dropped}", flight.row),
+                format_args!("recognised row={row} publisher={publisher}"),
             );
         }
     }
@@ -552,7 +539,7 @@ impl<'a> World<'a> {
     fn hand_out(&mut self, now: Instant) {
         for way in Way::ALL {
             while let Some(worker) = self.posts[way as usize].idle.front().copied()
-                && let Ok(delivery) = self.posts[way as usize].queue.try_receive()
+                && let Ok(delivery) = self.pipeline.queues[way as usize].try_receive()
             {
                 self.posts[way as usize].idle.pop_front();
                 self.start(now, way, worker, delivery);
@@ -561,7 +548,7 @@ impl<'a> World<'a> {
     }
 
     /// A worker takes a delivery, and what will happen to it is decided.
-    fn start(&mut self, now: Instant, way: Way, worker: usize, delivery: Delivery<Flight>) {
+    fn start(&mut self, now: Instant, way: Way, worker: usize, delivery: Delivery<Notice>) {
         let count = delivery.receive_count();
         let number = self.workers[worker].number;
         let row = delivery.row;
@@ -581,25 +568,18 @@ impl<'a> World<'a> {
         } else {
             tally.redelivered += 1;
         }
-
-        let (after, task) = match way {
-            Way::TurnRound => self.turn_round(worker, &delivery),
-            Way::Rebooking => (self.between(minutes(5), minutes(15)), Task::Finish(worker)),
-            Way::Unassigned => (self.between(minutes(10), minutes(30)), Task::Finish(worker)),
-        };
+        let (after, task) = self.decide(way, worker, row);
         self.workers[worker].holds = Some(delivery);
         self.workers[worker].since = now;
+        self.workers[worker].until = now + VISIBILITY;
         self.plan(now + after, task);
     }
 
-    /// What a gate will do with a flight, and when.
-    fn turn_round(&mut self, worker: usize, flight: &Flight) -> (Duration, Task) {
-        // 25 minutes, up to 40 more for fuel and baggage of a long flight, and up to 25 of chance.
-        let by_distance =
-            Duration::from_secs(u64::from(flight.distance.min(2_600)) * 2_400 / 2_600);
-        let work = self.between(minutes(25), minutes(50)) + by_distance;
-        let row = u64::from(flight.row);
-        let failures = if Random::new(self.trouble ^ row).chance(TROUBLED) {
+    /// What a worker will do with a flight, and when.
+    fn decide(&mut self, way: Way, worker: usize, row: u32) -> (Duration, Task) {
+        let (least, most) = way.work();
+        let work = self.between(least, most);
+        let failures = if Random::new(self.trouble ^ u64::from(row)).chance(TROUBLED) {
             FAILURES_OF_TROUBLED
         } else {
             FAILURES
@@ -609,10 +589,8 @@ impl<'a> World<'a> {
                 (self.between(minutes(1), work), Task::Crash(worker))
             } else {
                 // It stalls: when it is done, its lease has been over for a while.
-                (
-                    LEASE + self.between(minutes(1), minutes(30)),
-                    Task::Finish(worker),
-                )
+                let late = self.between(minutes(1), minutes(30));
+                (VISIBILITY + late, Task::Finish(worker))
             }
         } else if self.chance.chance(SNAGS) {
             (work, Task::Extend(worker))
@@ -638,16 +616,22 @@ impl<'a> World<'a> {
             Task::Extend(worker) => {
                 let more = self.between(minutes(20), minutes(60));
                 let Worker {
-                    way, number, holds, ..
+                    way,
+                    number,
+                    holds,
+                    until,
+                    ..
                 } = &mut self.workers[worker];
-                let post = &mut self.posts[*way];
                 let held = holds.as_mut().expect("a worker extends what it holds");
                 let extended = held.extend(EXTENDED_LEASE).is_ok();
-                post.tally.extended += u64::from(extended);
-                let (worker_name, row) = (Way::ALL[*way].worker(), held.row);
+                if extended {
+                    *until = now + EXTENDED_LEASE;
+                }
+                self.posts[*way as usize].tally.extended += u64::from(extended);
+                let (name, row) = (way.worker(), held.row);
                 self.log.add(
                     now,
-                    format_args!("extend {worker_name}={number} row={row} granted={extended}"),
+                    format_args!("extend {name}={number} row={row} granted={extended}"),
                 );
                 self.plan(now + more, Task::Finish(worker));
             }
@@ -657,118 +641,128 @@ impl<'a> World<'a> {
                 let Worker { way, number, .. } = self.workers[worker];
                 self.log.add(
                     now,
-                    format_args!("crash {}={number} row={row}", Way::ALL[way].worker()),
+                    format_args!("crash {}={number} row={row}", way.worker()),
                 );
-                self.posts[way].tally.crashed += 1;
-                // Dropped, the delivery's lease runs on to its end: the queue was made with `OnDrop::Expire`.
+                self.posts[way as usize].tally.crashed += 1;
+                // Dropped, the delivery's lease runs on to its end: the queues were made with `OnDrop::Expire`.
                 drop(held);
                 self.plan(now + CLOSED, Task::Open(worker));
             }
-            Task::Open(worker) => self.posts[self.workers[worker].way].idle.push_back(worker),
-            Task::Move => self.step_move(now),
+            Task::Open(worker) => {
+                let way = self.workers[worker].way;
+                self.posts[way as usize].idle.push_back(worker);
+            }
+            Task::Reshard => {
+                let shards = self.pipeline.reshard();
+                self.log.add(now, format_args!("reshard to {shards}"));
+            }
+            // Publishers look for leases whenever something happens.
+            Task::Recover => {}
+            Task::Move(way) => self.step_move(now, way),
         }
     }
 
     /// A worker acknowledges what it holds, and is idle.
     fn finish_work(&mut self, now: Instant, worker: usize) {
         let Worker {
-            way, number, since, ..
+            way,
+            number,
+            since,
+            until,
+            ..
         } = self.workers[worker];
         let held = self.workers[worker]
             .holds
             .take()
             .expect("a worker finishes what it holds");
         let row = held.row;
-        let post = &mut self.posts[way];
+        let is_late = until <= now;
         let done = held.acknowledge().is_ok();
+        let post = &mut self.posts[way as usize];
         if done {
             post.tally.acknowledged += 1;
+            post.tally.granted_late += u64::from(is_late);
             post.tally.held.record(now - since);
+            post.end(row);
         } else {
             post.tally.refused += 1;
         }
         post.idle.push_back(worker);
         let event = if done { "acknowledge" } else { "refused" };
-        let name = Way::ALL[way].worker();
-        self.log
-            .add(now, format_args!("{event} {name}={number} row={row}"));
-        if done {
-            self.end(row);
-        }
-    }
-
-    /// A row has come to its end.
-    fn end(&mut self, row: u32) {
-        let fate = &mut self.fates[row as usize - 1];
-        *fate = if *fate == Fate::Unknown {
-            Fate::Ended
-        } else {
-            Fate::Twice
-        };
+        let name = way.worker();
+        self.log.add(
+            now,
+            format_args!("{event} {} {name}={number} row={row}", way.name()),
+        );
     }
 
     /// Starts to move the dead letters back; false when there is none.
     fn start_move(&mut self) -> bool {
         let now = self.clock.now();
-        let dead = self.dead_letters.stats().visible;
-        self.outcome.dead_first = dead;
-        if dead == 0 {
-            return false;
+        let mut any = false;
+        for way in 0..self.dead_letters.len() {
+            let dead = self.dead_letters[way].stats().visible;
+            if dead == 0 {
+                continue;
+            }
+            let rate = u32::try_from(dead)
+                .unwrap_or(u32::MAX)
+                .div_ceil(MOVE_WITHIN);
+            let task = MoveTask {
+                max_per_second: Some(rate),
+                ..MoveTask::default()
+            };
+            let moving = self.dead_letters[way].start_move(task);
+            self.moving[way] = Some(moving.expect("the first task of the queue"));
+            let name = Way::ALL[way].name();
+            self.log.add(
+                now,
+                format_args!("move {name} dead-letters={dead} rate={rate}"),
+            );
+            self.plan(now, Task::Move(way));
+            any = true;
         }
-        let rate = u32::try_from(dead)
-            .unwrap_or(u32::MAX)
-            .div_ceil(MOVE_WITHIN);
-        let task = MoveTask {
-            max_per_second: Some(rate),
-            ..MoveTask::default()
-        };
-        let moving = self
-            .dead_letters
-            .start_move(task)
-            .expect("the first task of the queue");
-        self.log
-            .add(now, format_args!("move dead-letters={dead} rate={rate}"));
-        self.moving = Some(moving);
-        self.plan(now, Task::Move);
-        true
+        any
     }
 
     /// Moves what the rate allows, and plans the step after this one.
-    fn step_move(&mut self, now: Instant) {
-        let Some(moving) = &self.moving else { return };
+    fn step_move(&mut self, now: Instant, way: usize) {
+        let Some(moving) = &self.moving[way] else {
+            return;
+        };
         let progress = moving.step();
-        self.outcome.moved = progress.moved;
+        let name = Way::ALL[way].name();
         self.log.add(
             now,
-            format_args!("moved {} {:?}", progress.moved, progress.status),
+            format_args!("moved {name} {} {:?}", progress.moved, progress.status),
         );
         match moving.next_step() {
             // A step that could go on at once has its turn after what else is due.
-            Some(next) => self.plan(next.max(now), Task::Move),
-            None => self.moving = None,
+            Some(next) => self.plan(next.max(now), Task::Move(way)),
+            None => self.moving[way] = None,
         }
     }
 
     /// The inspector takes out what was parked: the flights that failed again, and the malformed rows.
     fn inspect(&mut self) {
         let now = self.clock.now();
-        while let Ok(letter) = self.dead_letters.try_receive() {
-            let row = letter.row;
-            let (from, receives) = letter
-                .dead_letter()
-                .map_or(("-", 0), |origin| (origin.source(), origin.receive_count()));
-            let event = format_args!("parked row={row} from={from} receives={receives}");
-            self.log.add(now, event);
-            if letter.acknowledge().is_ok() {
-                self.outcome.parked += 1;
-                self.end(row);
+        for way in Way::ALL {
+            while let Ok(letter) = self.dead_letters[way as usize].try_receive() {
+                let row = letter.row;
+                let receives = letter.dead_letter().map_or(0, |o| o.receive_count());
+                let event =
+                    format_args!("parked row={row} from={} receives={receives}", way.name());
+                self.log.add(now, event);
+                if letter.acknowledge().is_ok() {
+                    let post = &mut self.posts[way as usize];
+                    post.tally.parked += 1;
+                    post.end(row);
+                }
             }
         }
         while let Ok(letter) = self.malformed.try_receive() {
-            let row = letter.row;
             if letter.acknowledge().is_ok() {
                 self.outcome.malformed += 1;
-                self.end(row);
             }
         }
     }
@@ -779,60 +773,46 @@ impl<'a> World<'a> {
             at: self.clock.timestamp(self.sample_at),
             ..Sample::default()
         };
-        for (way, post) in self.posts.iter().enumerate() {
-            let stats = post.queue.stats();
+        for (way, queue) in self.pipeline.queues.iter().enumerate() {
+            let stats = queue.stats();
             sample.waiting[way] = stats.visible;
             sample.in_flight[way] = stats.in_flight;
             sample.age[way] = stats.oldest_age.unwrap_or_default();
         }
-        sample.dead = self.dead_letters.stats().visible;
+        let dead = self.dead_letters.iter().map(|dead| dead.stats().visible);
+        sample.dead = dead.sum();
         self.outcome.samples.push(sample);
         self.sample_at = self.sample_at + self.sample_every;
     }
 
-    /// Reads what the queues counted, and adds up.
+    /// Reads what each part counted, and adds up.
     fn finish(self) -> Outcome {
         let mut outcome = self.outcome;
+        self.pipeline.count(&mut outcome);
+        let left = self.dead_letters.iter().map(|dead| {
+            let stats = dead.stats();
+            stats.visible + stats.in_flight
+        });
+        outcome.dead_left = left.sum();
         for (way, post) in self.posts.into_iter().enumerate() {
-            outcome.counters[way] = counters(&post.queue);
-            outcome.tallies[way] = post.tally;
-            outcome.tallies[way].waited.sort();
-            outcome.tallies[way].held.sort();
+            let tally = &mut outcome.tallies[way];
+            *tally = post.tally;
+            tally.ended_once = post.ended.iter().filter(|times| **times == 1).count() as u64;
+            // What a queue took beside what its subscription delivered came back from the dead letters.
+            let counters = &outcome.counters[way];
+            tally.moved = counters.sent.saturating_sub(counters.delivered);
+            tally.waited.sort();
+            tally.held.sort();
         }
-        outcome.dead_counters = counters(&self.dead_letters);
-        outcome.ended_once = self
-            .fates
-            .iter()
-            .filter(|fate| **fate == Fate::Ended)
-            .count() as u64;
         outcome.end = self.clock.timestamp(self.clock.now());
         outcome
     }
 }
 
-/// The message of a flight: on a FIFO queue in the group of its aircraft, and known by its row.
-fn message(way: Way, flight: &Flight) -> Message<Flight> {
-    let message = Message::new(*flight);
-    match (way, &flight.tail) {
-        (Way::TurnRound, Some(tail)) => message
-            .group(GroupId::new(tail.as_str()).expect("a code is a valid group"))
-            .deduplication_id(
-                DeduplicationId::new(flight.row.to_string()).expect("a number is a valid id"),
-            ),
-        _ => message,
-    }
-}
-
-/// What a queue counted.
-fn counters(queue: &Queue<Flight>) -> Counters {
-    let stats = queue.stats();
-    Counters {
-        sent: stats.sent,
-        received: stats.received,
-        deleted: stats.deleted,
-        lapsed: stats.lapsed,
-        deduplicated: stats.deduplicated,
-        redriven: stats.redriven,
-        left: stats.visible + stats.in_flight,
+impl Post {
+    /// A row has come to its end here; twice would be an error of a queue or of the demo.
+    fn end(&mut self, row: u32) {
+        let times = &mut self.ended[row as usize - 1];
+        *times = times.saturating_add(1);
     }
 }

@@ -85,6 +85,12 @@
 //! Beside that, a chunk has a head of about 300 bytes, entries that it had in reserve (about 1/16 of the table), and
 //! what the first record that did not fit leaves free. [`Log::bytes`] and [`Pool::allocated_bytes`] count all of it but what
 //! the directory takes, eight bytes a chunk. An empty log has no chunk.
+//!
+//! A log has no bound of its own: it grows until its owner trims it, by [`Log::bytes`] and [`Log::oldest_chunk_end`],
+//! by position or by what stands in the records. Chunks that a trim frees go to the pool, up to its bound, and beyond
+//! that to the system, which costs who trims some 50 us each: who trims much at once does it in steps, or lets the
+//! pool keep what comes back. A fresh chunk costs its page faults (0.1 ms on an idle machine, and several where the
+//! system has to find the memory first); [`Pool::reserve`] pays for them ahead.
 
 mod chunk;
 mod cursor;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use sim_core::log::{AppendError, Cursor, Log, LogConfig, Pool, Read};
+use sim_core::log::{AppendError, Batch, Cursor, Entry, Log, LogConfig, Pool, Read};
 
 fn config(chunk_bytes: usize, first_chunk_bytes: usize) -> LogConfig {
     let mut config = LogConfig::default();
@@ -502,6 +502,27 @@ fn the_pool_makes_chunks_ahead() {
     );
     let large = Pool::new(config(usize::MAX, usize::MAX), usize::MAX);
     assert_eq!(large.config().chunk_bytes, 64 << 20);
+}
+
+#[test]
+fn handles_go_to_other_threads_and_errors_are_errors() {
+    fn shared<S: Send + Sync + Unpin + 'static>() {}
+    fn error<E: std::error::Error>() {}
+    struct Plain;
+
+    shared::<Log<Plain>>();
+    shared::<Cursor<Plain>>();
+    shared::<Batch<Plain>>();
+    shared::<Entry<Plain>>();
+    shared::<Pool>();
+    error::<AppendError<Plain>>();
+    let log = Log::new(small());
+    log.close();
+    assert_eq!(
+        format!("{:?}", log.append(Plain, &[]).err().unwrap()),
+        "AppendError(the log is closed)"
+    );
+    assert!(format!("{log:?}").contains("closed: true"));
 }
 
 #[derive(Debug, Clone)]

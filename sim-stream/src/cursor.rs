@@ -29,6 +29,8 @@ const FOLLOWS: usize = 16;
 /// assert_eq!(one.max_bytes, 10 * 1024 * 1024);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct Read {
     /// Records: at least 1. Default: 10,000, the most of a `GetRecords`.
     pub max: usize,

@@ -37,6 +37,7 @@ pub use self::subscription::{FanOutEvent, Subscription, SubscriptionError};
 
 /// A registered consumer: `ConsumerDescription`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ConsumerInfo {
     /// Its name, unique in its stream.

@@ -108,8 +108,6 @@ struct Holding {
     busy: bool,
     /// The last record that was given.
     given: Option<SequenceNumber>,
-    /// Everything was given, and the shard is closed.
-    at_end: bool,
     /// The worker must go back to the checkpoint.
     rewind: bool,
     /// The worker has shut down: the lease is given back when the batch in flight is dropped.
@@ -118,6 +116,7 @@ struct Holding {
 
 /// What a group has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct GroupStats {
     /// What has happened to the leases.

@@ -11,8 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 use sim_core::clock::Clock;
-use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
+use sim_core::sync::{Arc, Backoff};
 use sim_core::time::Instant;
 
 pub use self::reshard::ShardPage;
@@ -22,6 +22,9 @@ use crate::config::StreamConfig;
 use crate::error::ConfigError;
 use crate::message::{Salt, ShardId};
 use crate::stats::{BatchStats, FanOutStats, PutStats, ReadStats, ShardStats, Stats};
+
+/// How often an advance comes back to what another thread was at.
+const ADVANCES: usize = 64;
 
 /// A stream of records of bytes: each has a partition key and its bytes, both in the log.
 pub type ByteStream = Stream<()>;
@@ -93,7 +96,15 @@ impl<T: Send + Sync + 'static> Stream<T> {
     ///
     /// Puts and reads do it too, each a part. A stream that nobody calls keeps its memory until this is called.
     pub fn advance_to(&self, now: Instant) {
-        self.shared.serve(now);
+        let backoff = Backoff::new();
+        for _ in 0..ADVANCES {
+            self.shared.serve(now);
+            if !self.shared.is_due(now) {
+                break;
+            }
+            // A put or a read is at it, with a few chunks.
+            backoff.snooze();
+        }
     }
 
     /// When there will be something to do next by the clock, or `None` when nothing is scheduled.

@@ -152,7 +152,7 @@ impl Naming {
 }
 
 impl Envelope {
-    /// Puts a notification into an envelope, not signed yet.
+    /// Puts a notification of bytes into an envelope, not signed yet.
     ///
     /// # Errors
     ///
@@ -162,9 +162,19 @@ impl Envelope {
         naming: &Naming,
     ) -> Result<Self, EnvelopeError> {
         let message = text(notification.value())?;
+        Ok(Self::with_message(notification, message, naming))
+    }
+
+    /// Puts a notification of any kind into an envelope, not signed yet, with this text for its value.
+    #[must_use]
+    pub fn with_message<T>(
+        notification: &Notification<T>,
+        message: impl Into<String>,
+        naming: &Naming,
+    ) -> Self {
         let topic = notification.topic();
         let arn = encoded(&naming.subscription(topic, notification.subscription()));
-        Ok(Self {
+        Self {
             kind: EnvelopeKind::Notification {
                 subject: notification.subject().map(str::to_owned),
                 attributes: notification.attributes().clone(),
@@ -181,10 +191,10 @@ impl Envelope {
             },
             message_id: notification.id().to_string(),
             topic_arn: naming.topic(topic).to_owned(),
-            message: message.to_owned(),
+            message: message.into(),
             timestamp: notification.timestamp(),
             signature: None,
-        })
+        }
     }
 
     /// Asks an endpoint to confirm its subscription.

@@ -41,7 +41,7 @@ use self::connection::{Answer, Pool};
 pub use self::sign::{KeyError, Signer, Verifier, VerifyError};
 use self::target::Target;
 use self::tls::Trust;
-use crate::envelope::{Envelope, Naming};
+use crate::envelope::{self, Envelope, Naming};
 use crate::error::DeliveryError;
 use crate::machine::retry::ContentType;
 use crate::message::Delivery;
@@ -209,7 +209,9 @@ pub enum HttpError {
 /// assert_eq!(error.to_string(), r#"url is "ftp://localhost/": the scheme is not http or https"#);
 /// # Ok::<(), sim_topic::http::HttpError>(())
 /// ```
-pub struct HttpEndpoint {
+pub struct HttpEndpoint<T = Payload> {
+    /// What a value is outside.
+    bytes_of: Box<dyn Fn(&T) -> Payload + Send + Sync>,
     target: Target,
     trust: Option<Trust>,
     pool: Pool,
@@ -224,12 +226,28 @@ pub struct HttpEndpoint {
 }
 
 impl HttpEndpoint {
-    /// Checks a configuration and makes an endpoint of it; connects to nothing yet.
+    /// Checks a configuration and makes an endpoint for a topic of bytes; connects to nothing yet.
     ///
     /// # Errors
     ///
     /// The first field that is out of its range, or [`HttpError::Roots`] when there is no certificate to trust.
     pub fn new(config: HttpConfig, clock: Clock) -> Result<Self, HttpError> {
+        Self::with_body(config, clock, Payload::clone)
+    }
+}
+
+impl<T> HttpEndpoint<T> {
+    /// Checks a configuration and makes an endpoint for a topic of `T`, of whose values `bytes_of` makes what is sent: an
+    /// encoding, or [the text for this protocol](crate::Structured::for_protocol).
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](HttpEndpoint::new).
+    pub fn with_body(
+        config: HttpConfig,
+        clock: Clock,
+        bytes_of: impl Fn(&T) -> Payload + Send + Sync + 'static,
+    ) -> Result<Self, HttpError> {
         let target = Target::parse(&config.url)?;
         let shortest = Duration::from_millis(1);
         if !(shortest..=MAX_TIMEOUT).contains(&config.timeout) {
@@ -264,6 +282,7 @@ impl HttpEndpoint {
             Some(_) => Some(Trust::new(&config.roots, clock.clone())?),
         };
         Ok(Self {
+            bytes_of: Box::new(bytes_of),
             pool: Pool::new(
                 config.idle_connections,
                 config.idle_for,
@@ -293,7 +312,7 @@ impl HttpEndpoint {
         self.pool.len()
     }
 
-    async fn deliver(&self, delivery: Delivery<Payload>) -> Result<(), DeliveryError> {
+    async fn deliver(&self, delivery: Delivery<T>) -> Result<(), DeliveryError> {
         let request = self.compose(&delivery)?;
         let mut timer = self.clock.sleep_until(self.clock.now() + self.timeout);
         let mut exchange = pin!(self.exchange(request));
@@ -336,7 +355,7 @@ impl HttpEndpoint {
         }
     }
 
-    fn compose(&self, delivery: &Delivery<Payload>) -> Result<Request<Full<Bytes>>, DeliveryError> {
+    fn compose(&self, delivery: &Delivery<T>) -> Result<Request<Full<Bytes>>, DeliveryError> {
         let naming = &self.naming;
         let (topic, subscription, id) = match delivery {
             Delivery::Notification(notification) => (
@@ -351,14 +370,17 @@ impl HttpEndpoint {
             }
         };
         let (kind, raw, body) = match delivery {
-            Delivery::Notification(notification) if self.body == HttpBody::Raw => {
-                let bytes = notification.value().clone().into_bytes();
-                ("Notification", true, bytes)
-            }
             Delivery::Notification(notification) => {
-                let envelope = Envelope::notification(notification, naming)
-                    .map_err(|error| self.client_error(format_args!("{error}")))?;
-                (envelope.kind.as_str(), false, self.sealed(envelope)?)
+                let bytes = (self.bytes_of)(notification.value());
+                match self.body {
+                    HttpBody::Raw => ("Notification", true, bytes.into_bytes()),
+                    HttpBody::Envelope => {
+                        let message = envelope::text(&bytes)
+                            .map_err(|error| self.client_error(format_args!("{error}")))?;
+                        let envelope = Envelope::with_message(notification, message, naming);
+                        (envelope.kind.as_str(), false, self.sealed(envelope)?)
+                    }
+                }
             }
             Delivery::Confirmation(request) => {
                 let envelope = Envelope::subscribed(request, naming);
@@ -443,21 +465,25 @@ impl HttpEndpoint {
     }
 }
 
-impl Handler<Delivery<Payload>, Result<(), DeliveryError>> for HttpEndpoint {
+impl<T: Send + Sync + 'static> Handler<Delivery<T>, Result<(), DeliveryError>> for HttpEndpoint<T> {
     /// Posts a delivery.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes its connection; the server may have got the message all the same.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled outside of a tokio runtime with IO.
     fn handle(
         &self,
-        input: Delivery<Payload>,
+        input: Delivery<T>,
     ) -> Pin<Box<dyn Future<Output = Result<(), DeliveryError>> + Send + '_>> {
         Box::pin(self.deliver(input))
     }
 }
 
-impl fmt::Debug for HttpEndpoint {
+impl<T> fmt::Debug for HttpEndpoint<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpEndpoint")
             .field("url", &self.target.url)

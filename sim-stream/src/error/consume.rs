@@ -98,12 +98,6 @@ pub enum CheckpointError {
         /// The last one given out.
         delivered: Checkpoint,
     },
-    /// The end of the shard may be the checkpoint only once everything was read.
-    #[error("checkpoint: {shard_id} is not read to its end")]
-    NotAtEnd {
-        /// The shard.
-        shard_id: ShardId,
-    },
     /// The number belongs elsewhere.
     #[error(transparent)]
     SequenceNumber(#[from] WrongSequenceNumber),

@@ -336,19 +336,15 @@ impl<T: Send + Sync + 'static> Checkpointer<T> {
         if let Some(number) = mark.sequence_number() {
             number.position_in(shard_id, self.salt)?;
         }
-        if let Some(holding) = self.holding(&state) {
-            match mark.sequence_number() {
-                None if !holding.at_end => return Err(CheckpointError::NotAtEnd { shard_id }),
-                number if number > holding.given && number.is_some() => {
-                    let lease = state.leases.get(shard_id);
-                    let from = lease.map_or(Checkpoint::TrimHorizon, |lease| lease.checkpoint);
-                    return Err(CheckpointError::Ahead {
-                        given: mark.checkpoint(),
-                        delivered: holding.given.map_or(from, Checkpoint::at),
-                    });
-                }
-                _ => {}
-            }
+        if let Some(holding) = self.holding(&state)
+            && mark.sequence_number() > holding.given
+        {
+            let lease = state.leases.get(shard_id);
+            let from = lease.map_or(Checkpoint::TrimHorizon, |lease| lease.checkpoint);
+            return Err(CheckpointError::Ahead {
+                given: mark.checkpoint(),
+                delivered: holding.given.map_or(from, Checkpoint::at),
+            });
         }
         let now = self.group.now();
         let leases = &mut state.leases;

@@ -26,8 +26,11 @@ const MAX_WORKERS: u64 = 1 << 20;
 /// assert_eq!(config.max_steals, 1);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct GroupConfig {
-    /// The name, for people: 1 to 128 ASCII letters, digits, `_`, `.` and `-`.
+    /// The name, for people: 1 to 128 ASCII letters, digits, `_`, `.` and `-`. Default:
+    /// `"group"`.
     pub name: String,
     /// Where reading starts, for shards that are there when the group is made. Default: at the oldest record.
     pub start: InitialPosition,
@@ -48,12 +51,10 @@ pub struct GroupConfig {
     pub read: Read,
 }
 
-impl GroupConfig {
-    /// The defaults, under a name.
-    #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
+impl Default for GroupConfig {
+    fn default() -> Self {
         Self {
-            name: name.into(),
+            name: "group".to_owned(),
             start: InitialPosition::TrimHorizon,
             lease_duration: Duration::from_secs(10),
             hand_off_timeout: Duration::from_secs(30),
@@ -61,6 +62,17 @@ impl GroupConfig {
             max_steals: 1,
             max_workers: 1_024,
             read: Read::default(),
+        }
+    }
+}
+
+impl GroupConfig {
+    /// The defaults, under a name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
         }
     }
 
@@ -104,6 +116,7 @@ impl GroupConfig {
 
 /// Where a group starts to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum InitialPosition {
     /// At the oldest record that is retained (`TRIM_HORIZON`).

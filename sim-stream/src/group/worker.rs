@@ -360,7 +360,6 @@ impl<T: Send + Sync + 'static> Worker<T> {
                         generation: lease.generation,
                         busy: false,
                         given: None,
-                        at_end: false,
                         rewind: false,
                         leaving: false,
                     },
@@ -387,7 +386,6 @@ impl<T: Send + Sync + 'static> Worker<T> {
             };
             if mem::take(&mut holding.rewind) {
                 holding.given = None;
-                holding.at_end = false;
                 fresh.extend(state.leases.get(*shard).cloned());
             }
             self.idle.push(*shard);
@@ -493,7 +491,6 @@ impl<T: Send + Sync + 'static> Worker<T> {
             self.open.remove(&shard);
             return Look::Again;
         };
-        holding.at_end = true;
         if !is_covered(leases, shard, holding) {
             holding.busy = true;
             drop(state);

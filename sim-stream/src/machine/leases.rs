@@ -48,6 +48,7 @@ pub(crate) use self::lineage::Listed;
 
 /// Names a worker of a group: the number of its joining, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WorkerId(u64);
 
 impl WorkerId {
@@ -66,6 +67,7 @@ impl fmt::Display for WorkerId {
 
 /// How often a lease has changed hands; KCL's concurrency token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Generation(u64);
 
 impl Generation {
@@ -223,6 +225,7 @@ pub(crate) struct Rules {
 
 /// What has happened to the leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct LeaseStats {
     /// Leases taken that nobody held.

@@ -8,10 +8,9 @@
 //! only then looks at the logs. So the put sees the queue, or the queue the record.
 
 use sim_core::event::Event;
+use sim_core::snapshot::Snapshot;
 use sim_core::sync::atomic::{AtomicBool, Ordering, fence};
 use sim_core::sync::{Arc, Mutex};
-
-use sim_core::snapshot::Snapshot;
 
 /// The events of the queues on one stream.
 pub(crate) struct Followers {
@@ -62,5 +61,44 @@ impl Followers {
             others.cloned().collect()
         });
         self.any.store(!left.is_empty(), Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{QueueConfig, Stream, StreamConfig};
+
+    fn told(followers: &Followers) -> (usize, bool) {
+        let any = followers.any.load(Ordering::SeqCst);
+        (followers.events.load().len(), any)
+    }
+
+    #[test]
+    fn a_queue_is_told_from_its_creation_until_it_is_dropped_or_closed() {
+        let stream: Stream<u32> = Stream::new(StreamConfig::new("s")).unwrap();
+        let followers = &stream.shared().followers;
+        assert_eq!(told(followers), (0, false));
+        let one = stream.queue(QueueConfig::new("one")).unwrap();
+        let other = stream.queue(QueueConfig::new("other")).unwrap();
+        assert_eq!(told(followers), (2, true));
+        let clone = one.clone();
+        drop(one);
+        assert_eq!(told(followers), (2, true));
+        drop(clone);
+        assert_eq!(told(followers), (1, true));
+        other.close();
+        assert_eq!(told(followers), (0, false));
+        drop(other);
+        assert_eq!(told(followers), (0, false));
+    }
+
+    #[test]
+    fn no_two_followers_have_one_number() {
+        let followers = Followers::new();
+        let event = Arc::new(Event::new());
+        assert_eq!(followers.join(&event), 0);
+        followers.leave(&event);
+        assert_eq!(followers.join(&event), 1);
     }
 }

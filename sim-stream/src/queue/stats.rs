@@ -55,7 +55,8 @@ pub struct QueueStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct LostRecords {
-    /// The stream trimmed them before they were ever received.
+    /// The stream trimmed them before they were ever received. A shard that came and whose retention ended while nobody
+    /// called the queue, nor asked for its statistics, is not known to it and not counted.
     pub unread: u64,
     /// The stream trimmed them after they were received, and they came back.
     pub returned: u64,

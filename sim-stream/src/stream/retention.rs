@@ -14,7 +14,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use sim_core::sync::atomic::Ordering;
+use sim_core::sync::atomic::{AtomicU64, Ordering};
 use sim_core::time::Instant;
 
 use super::shared::{Shard, Shared, count, nanos};
@@ -95,6 +95,17 @@ impl<T: Send + Sync + 'static> Shared<T> {
             self.evict(usize::MAX);
         }
         self.serve_due(now);
+    }
+
+    /// Whether something is left to do at `now`, because another thread was at it.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let is_over = |at: &AtomicU64| at.load(Ordering::Relaxed) <= now.as_nanos();
+        let table = self.table.load();
+        is_over(&self.due)
+            || table
+                .all
+                .iter()
+                .any(|shard| shard.len() > 0 && is_over(&shard.trim_at))
     }
 
     /// The earliest deadline of a record or a shard.

@@ -172,6 +172,19 @@ fn a_shard_with_a_batch_in_flight_is_freed_when_that_is_dropped() {
 }
 
 #[test]
+fn a_batch_that_outlives_its_worker_and_is_not_checkpointed_goes_to_the_next() {
+    let (stream, _, group) = group_of(1, at_most(1));
+    fill(&stream, 0..2);
+    let mut a = group.join().unwrap();
+    let batch = a.try_next().unwrap();
+    a.shutdown();
+    drop(batch);
+    let mut b = group.join().unwrap();
+    assert_eq!(drain(&mut b), [0, 1]);
+    assert_eq!(group.stats().leases.taken_over, 0);
+}
+
+#[test]
 fn a_zombies_checkpoint_is_refused_and_the_next_owner_goes_on_from_the_last_good_one() {
     let (stream, hand, group) = group_of(1, at_most(1));
     fill(&stream, 0..3);
@@ -752,6 +765,35 @@ fn bad_settings_are_refused_by_name() {
     ));
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn settings_and_statistics_serialize() {
+    let written = r#"{"name":"board","start":"Latest","max_steals":2,"read":{"max":5}}"#;
+    let read: GroupConfig = serde_json::from_str(written).unwrap();
+    let meant = GroupConfig {
+        start: InitialPosition::Latest,
+        max_steals: 2,
+        ..at_most(5)
+    };
+    assert_eq!(
+        read,
+        GroupConfig {
+            name: "board".to_owned(),
+            ..meant
+        }
+    );
+    let again = serde_json::from_str(&serde_json::to_string(&read).unwrap());
+    assert_eq!(read, again.unwrap());
+    assert!(serde_json::from_str::<GroupConfig>(r#"{"max_leasses":1}"#).is_err());
+
+    let (stream, _, group) = group(1);
+    put(&stream, 0);
+    drain(&mut group.join().unwrap());
+    let stats = group.stats();
+    let again = serde_json::from_str(&serde_json::to_string(&stats).unwrap());
+    assert_eq!(stats, again.unwrap());
+}
+
 #[test]
 fn a_group_has_no_more_live_workers_than_it_may_have() {
     let (_stream, hand, group) = group_of(
@@ -1076,8 +1118,8 @@ fn the_read_limits_of_the_aws_profile_slow_a_worker_down_and_lose_nothing() {
 #[cfg(feature = "kpl")]
 #[test]
 fn an_aggregated_record_is_resumed_behind_the_part_that_was_checkpointed() {
-    use sim_stream::kpl::{Aggregator, AggregatorConfig, UserPut, deaggregate};
     use sim_stream::Record;
+    use sim_stream::kpl::{Aggregator, AggregatorConfig, UserPut, deaggregate};
 
     let (stream, hand) = crate::rig::stream_of::<()>(StreamConfig::new("s"));
     let mut aggregator = Aggregator::new(AggregatorConfig::default()).unwrap();

@@ -158,3 +158,20 @@ fn a_stream_changes_its_mode_and_keeps_its_shards() {
         Err(ModeError::Closed)
     );
 }
+
+#[test]
+fn an_on_demand_stream_of_the_aws_profile_grows_by_what_it_admits() {
+    let mut config = StreamConfig {
+        mode: StreamMode::OnDemand,
+        ..StreamConfig::aws("s")
+    };
+    config.limits.on_demand = slow().on_demand;
+    let (stream, hand) = stream(config);
+    // Thirty records a second, of the forty that four shards are reckoned to take.
+    for n in 0..20 * 60 * 30 {
+        stream.try_put(of(n.to_string(), n)).unwrap();
+        hand.advance(secs(1) / 30);
+    }
+    let shards = stream.open_shard_count();
+    assert!((6..=7).contains(&shards), "{shards}");
+}

@@ -318,3 +318,48 @@ fn a_put_that_meets_the_end_of_the_stream_is_refused() {
         (Refusal::Closed, 2)
     );
 }
+
+#[test]
+fn a_child_takes_no_record_before_its_parent_is_closed() {
+    const SHARDS: u32 = 128;
+    for _ in 0..60 {
+        let stream: Stream<u32> = Stream::new(small(SHARDS)).unwrap();
+        let mut parents: Vec<_> = (0..SHARDS)
+            .map(|shard| {
+                stream
+                    .cursor(ShardId::new(shard), StartingPosition::Latest)
+                    .unwrap()
+            })
+            .collect();
+        let (stream, begun) = (&stream, &std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                begun.wait();
+                let mut children = 0;
+                // From the last shards on: their logs are closed last.
+                for shard in (0..SHARDS).rev().cycle() {
+                    let hash = HashKey::from_u128(u128::from(shard) << 121 | 1);
+                    let placed = stream
+                        .try_put(of("k", shard).explicit_hash_key(hash))
+                        .unwrap();
+                    if placed.shard_id.number() >= SHARDS {
+                        let parent = &mut parents[shard as usize];
+                        let is_closed = loop {
+                            let records = parent.try_read(Read::default()).unwrap();
+                            if records.is_end() || records.is_empty() {
+                                break records.is_end();
+                            }
+                        };
+                        assert!(is_closed, "{shard} still takes records");
+                        children += 1;
+                        if children == SHARDS {
+                            break;
+                        }
+                    }
+                }
+            });
+            begun.wait();
+            stream.update_shard_count(2 * SHARDS).unwrap();
+        });
+    }
+}

@@ -491,3 +491,25 @@ fn records_whose_time_is_over_are_not_read_though_one_call_trims_only_a_few_chun
     );
     assert_eq!(stream.stats().expired_records, 20_000);
 }
+
+#[test]
+fn a_shorter_retention_makes_room_for_all_who_wait() {
+    let config = StreamConfig {
+        max_records: Some(3),
+        when_full: WhenFull::Refuse,
+        ..small(1)
+    };
+    let (stream, hand) = stream(config);
+    for value in 0..3 {
+        put(&stream, value);
+    }
+    hand.advance(hours(2));
+    let mut waiting: Vec<_> = (3..6)
+        .map(|value| Task::waiting(stream.put(of("k", value))))
+        .collect();
+    stream.decrease_retention(hours(1)).unwrap();
+    for task in &mut waiting {
+        assert!(task.run().unwrap().is_ok());
+    }
+    assert_eq!(all_of(&stream, FIRST), [3, 4, 5]);
+}

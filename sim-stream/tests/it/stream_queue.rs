@@ -852,6 +852,24 @@ fn a_death_wakes_who_waits_for_dead_letters() {
 }
 
 #[test]
+fn a_death_by_release_wakes_who_waits_for_dead_letters() {
+    let (stream, queue, hand) = bed();
+    put(&stream, 7);
+    let mut watcher = Task::waiting(queue.receive_dead_letters(asked(), Instant::NEVER));
+    for _ in 0..3 {
+        let got = take(&queue, 1);
+        // It notes when the lease would end, and sleeps on.
+        assert!(watcher.run().is_none());
+        queue.release(&got[0], secs(0)).unwrap();
+    }
+    // Its time has not moved.
+    assert_eq!(values(&watcher.run().unwrap().unwrap()), [7]);
+    assert_eq!(stream.clock().now(), Instant::ORIGIN);
+    let dead = queue.stats().in_flight_dead_letters;
+    assert_eq!((dead, hand.sleeping()), (1, 0));
+}
+
+#[test]
 fn a_new_shard_wakes_a_waiting_consumer_with_its_first_record() {
     let (stream, queue, _hand) = bed();
     let mut consumer = Task::waiting(queue.receive(asked()));
@@ -965,6 +983,26 @@ fn a_queue_that_was_dropped_is_no_longer_told() {
     // Nobody is there to be told, and the stream does not mind.
     put(&stream, 1);
     assert_eq!(stream.stats().incoming_records, 2);
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_configuration_is_read_from_json_with_defaults_and_without_unknown_fields() {
+    let text =
+        r#"{"name":"tasks","start":"TrimHorizon","dead_letters":{"BuiltIn":{"max_receives":2}}}"#;
+    let read: QueueConfig = serde_json::from_str(text).unwrap();
+    let expected = QueueConfig {
+        start: QueueStart::TrimHorizon,
+        dead_letters: DeadLetters::BuiltIn { max_receives: 2 },
+        ..QueueConfig::new("tasks")
+    };
+    assert_eq!(read, expected);
+    let text = serde_json::to_string(&expected).unwrap();
+    assert_eq!(
+        serde_json::from_str::<QueueConfig>(&text).unwrap(),
+        expected
+    );
+    assert!(serde_json::from_str::<QueueConfig>(r#"{"retries":3}"#).is_err());
 }
 
 // ---- seams ---------------------------------------------------------------------------------------------

@@ -495,3 +495,44 @@ fn many_threads_share_a_queue_and_lose_and_double_nothing_while_shards_split() {
         Err(Stale)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tasks_share_a_queue_and_lose_and_double_nothing() {
+    const RECORDS: u32 = 5_000;
+    let stream = Stream::with_clock(StreamConfig::new("s").shards(4), Clock::tokio()).unwrap();
+    let queue = stream.queue(QueueConfig::new("tasks")).unwrap();
+    let consumers: Vec<_> = (0..4)
+        .map(|_| {
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                loop {
+                    match queue.receive(Receive::up_to(3)).await {
+                        Ok(records) => {
+                            assert!(queue.acknowledge_batch(&records).iter().all(Result::is_ok));
+                            mine.extend(records.iter().map(|record| *record.value()));
+                        }
+                        Err(ReceiveError::Closed) => return mine,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for value in 0..RECORDS {
+        stream.try_put(of(format!("key {value}"), value)).unwrap();
+        if value.is_multiple_of(16) {
+            // Lets the consumers fall asleep now and then.
+            tokio::task::yield_now().await;
+        }
+    }
+    stream.close();
+    let mut all = Vec::new();
+    for consumer in consumers {
+        all.extend(consumer.await.unwrap());
+    }
+    all.sort_unstable();
+    assert_eq!(all, (0..RECORDS).collect::<Vec<_>>());
+    let stats = queue.stats();
+    assert_eq!((stats.received, stats.acknowledged), (5_000, 5_000));
+}

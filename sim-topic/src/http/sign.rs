@@ -30,9 +30,14 @@ const MIN_BITS: usize = 2_048;
 /// A signature costs about a millisecond, on the thread that delivers.
 #[derive(Clone)]
 pub struct Signer {
-    key: Arc<PrivateKey>,
-    version: SignatureVersion,
+    key: Arc<Key>,
     cert_url: String,
+}
+
+/// A private key, made ready for one algorithm.
+enum Key {
+    V1(SigningKey<Sha1>),
+    V2(SigningKey<Sha256>),
 }
 
 impl Signer {
@@ -83,9 +88,12 @@ impl Signer {
 
     fn new(key: PrivateKey, version: SignatureVersion, cert_url: String) -> Result<Self, KeyError> {
         long_enough(key.size() * 8)?;
+        let key = match version {
+            SignatureVersion::V1 => Key::V1(SigningKey::new(key)),
+            SignatureVersion::V2 => Key::V2(SigningKey::new(key)),
+        };
         Ok(Self {
             key: Arc::new(key),
-            version,
             cert_url,
         })
     }
@@ -97,16 +105,15 @@ impl Signer {
     /// When the system gives no randomness to blind the computation with.
     pub fn sign(&self, envelope: &mut Envelope) -> Result<(), KeyError> {
         let text = envelope.string_to_sign();
-        let key = PrivateKey::clone(&self.key);
-        let signature = match self.version {
-            SignatureVersion::V1 => SigningKey::<Sha1>::new(key).try_sign(text.as_bytes()),
-            SignatureVersion::V2 => SigningKey::<Sha256>::new(key).try_sign(text.as_bytes()),
+        let signature = match &*self.key {
+            Key::V1(key) => key.try_sign(text.as_bytes()),
+            Key::V2(key) => key.try_sign(text.as_bytes()),
         }
         .map_err(|error| KeyError::Sign {
             reason: error.to_string(),
         })?;
         envelope.signature = Some(Signature {
-            version: self.version,
+            version: self.version(),
             value: base64::encode(&signature.to_bytes()),
             cert_url: self.cert_url.clone(),
         });
@@ -116,14 +123,26 @@ impl Signer {
     /// What verifies its signatures.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
-        Verifier(self.key.to_public_key())
+        Verifier(match &*self.key {
+            Key::V1(key) => key.as_ref().to_public_key(),
+            Key::V2(key) => key.as_ref().to_public_key(),
+        })
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub fn version(&self) -> SignatureVersion {
+        match &*self.key {
+            Key::V1(_) => SignatureVersion::V1,
+            Key::V2(_) => SignatureVersion::V2,
+        }
     }
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer")
-            .field("version", &self.version)
+            .field("version", &self.version())
             .field("cert_url", &self.cert_url)
             .finish_non_exhaustive()
     }

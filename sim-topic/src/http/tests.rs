@@ -449,6 +449,35 @@ async fn a_connection_that_the_server_closed_is_replaced_without_a_failure() {
 }
 
 #[tokio::test]
+async fn a_request_whose_answer_had_begun_is_not_sent_again() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (endpoint, _time) = endpoint(HttpConfig::new(url));
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 65_536];
+        for answer in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "what?\r\n\r\n",
+        ] {
+            assert_ne!(socket.read(&mut buffer).await.unwrap(), 0);
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+        listener
+    });
+    endpoint.handle(message(b"1")).await.unwrap();
+    let said = told(endpoint.handle(message(b"2")).await);
+    assert!(said.starts_with("server error: "), "{said}");
+    // Nobody waits at the door.
+    let listener = server.await.unwrap();
+    let mut door = pin!(listener.accept());
+    settle().await;
+    let knocked = std::future::poll_fn(|cx| Poll::Ready(door.as_mut().poll(cx).is_ready())).await;
+    assert!(!knocked);
+}
+
+#[tokio::test]
 async fn dropping_a_delivery_closes_its_connection() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (endpoint, _time) = endpoint(HttpConfig::new(format!(

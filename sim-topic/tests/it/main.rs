@@ -12,6 +12,8 @@ mod filter_index;
 mod filter_oracle;
 mod filtered;
 mod handlers;
+#[cfg(feature = "http")]
+mod http;
 mod receivers;
 mod replay;
 mod retries;
