@@ -65,6 +65,8 @@
 //!
 //! # Features
 //! - `serde`: configuration, statistics and the values of results (de)serialize.
+//! - `http`: endpoints over HTTP(S), with SNS's envelopes, headers and signatures. Brings hyper, rustls, rsa and tokio's
+//!   sockets.
 #![forbid(unsafe_code)]
 
 pub mod config;
