@@ -65,6 +65,8 @@
 //!
 //! # Features
 //! - `serde`: configuration, statistics and the values of results (de)serialize.
+//! - `http`: endpoints over HTTP(S), with SNS's envelopes, headers and signatures. Brings hyper, rustls, rsa and tokio's
+//!   sockets.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -83,6 +85,7 @@ pub mod stats;
 pub mod subscriber;
 pub mod subscription;
 pub mod topic;
+mod waiting;
 
 pub use crate::config::{
     Deduplication, FifoConfig, Kind, Limits, LogConfig, SubjectRule, TopicConfig, WhenBehind,
@@ -108,7 +111,7 @@ pub use crate::message::{
     ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
 };
 pub use crate::receiver::{Notifications, Received, Receiver};
-pub use crate::settings::{Filter, Overflow, ReceiverConfig, SubscriptionConfig};
+pub use crate::settings::{Filter, Overflow, Predicate, ReceiverConfig, SubscriptionConfig};
 pub use crate::stats::{Dropped, FilteredOut, ReceiverStats, Stats, SubscriptionStats};
 pub use crate::subscriber::Subscriber;
 pub use crate::subscription::{Subscription, SubscriptionState};

@@ -13,7 +13,7 @@ use sim_core::event::Event;
 use sim_core::log::{Batch, Cursor, Read};
 use sim_core::sync::Arc;
 use sim_core::time::Instant;
-use sim_core::wait::{Attempt, Elapsed, Waiter, until, until_blocking};
+use sim_core::wait::{Attempt, Elapsed, Waiter, until};
 
 pub use self::batch::{Notifications, Received};
 use self::log::Place;
@@ -25,6 +25,7 @@ use crate::stats::ReceiverStats;
 use crate::subscriber::Target;
 use crate::topic::hub::Hub;
 use crate::topic::lane::Sub;
+use crate::waiting::patiently;
 
 /// How many messages a receive that returns one takes from the log at once.
 const AHEAD: usize = 64;
@@ -215,7 +216,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
             hub, id, source, ..
         } = self;
         let event = source.event(hub);
-        flat(until_blocking(&event, &hub.clock, deadline, || {
+        flat(patiently(&event, &hub.clock, deadline, || {
             attempt(source.next(hub, *id))
         }))
     }
@@ -264,7 +265,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     pub fn receive_ref_blocking(&mut self) -> Result<Received<'_, T>, ReceiveError> {
         let Self { hub, source, .. } = self;
         let event = source.event(hub);
-        flat(until_blocking(&event, &hub.clock, Instant::NEVER, || {
+        flat(patiently(&event, &hub.clock, Instant::NEVER, || {
             attempt(source.step(hub))
         }))?;
         source.lent(hub).ok_or(ReceiveError::Closed)
@@ -334,7 +335,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
             hub, id, source, ..
         } = self;
         let event = source.event(hub);
-        flat(until_blocking(&event, &hub.clock, deadline, || {
+        flat(patiently(&event, &hub.clock, deadline, || {
             attempt(source.batch(hub, *id, max))
         }))
     }

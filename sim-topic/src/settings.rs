@@ -102,8 +102,8 @@ impl<T> fmt::Debug for SubscriptionConfig<T> {
     }
 }
 
-/// What a closure filter is.
-pub(crate) type Predicate<T> = Arc<dyn Fn(&Message<T>) -> bool + Send + Sync>;
+/// A closure filter: whether a subscription gets a message.
+pub type Predicate<T> = Arc<dyn Fn(&Message<T>) -> bool + Send + Sync>;
 
 /// Which messages a subscription gets.
 #[non_exhaustive]
@@ -114,7 +114,7 @@ pub enum Filter<T> {
     Policy(FilterPolicy),
     /// Those for which the closure says so. It is called by the publisher, so it should be quick; one that panics
     /// says no.
-    Closure(Arc<dyn Fn(&Message<T>) -> bool + Send + Sync>),
+    Closure(Predicate<T>),
 }
 
 impl<T> Filter<T> {

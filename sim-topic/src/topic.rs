@@ -22,7 +22,7 @@ use sim_core::payload::Payload;
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
-use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
+use sim_core::wait::{Attempt, Elapsed, until};
 
 pub use self::builder::Builder;
 use self::hub::{Hub, counts};
@@ -38,6 +38,7 @@ use crate::settings::{ReceiverConfig, SubscriptionConfig};
 use crate::stats::Stats;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
+use crate::waiting::patiently;
 
 /// How many things a driver does before it lets others run.
 const TURN: usize = 256;
@@ -189,7 +190,7 @@ impl<T: Send + Sync + 'static> Topic<T> {
     ) -> Result<Published, WaitError<T>> {
         let hub = &*self.hub;
         let mut slot = Some(message.into());
-        let outcome = until_blocking(&hub.log.space, &hub.clock, deadline, || {
+        let outcome = patiently(&hub.log.space, &hub.clock, deadline, || {
             hub.attempt_publish(&mut slot)
         });
         finish(hub, outcome, slot)

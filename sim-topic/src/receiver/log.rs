@@ -34,8 +34,8 @@ pub(crate) struct LogSide<T> {
     /// Publishers that wait.
     pub(crate) space: Event,
     config: LogConfig,
-    /// A power of two: the bounds are looked at when a position is a multiple of it.
-    every: u64,
+    /// The bounds are looked at when a position is a multiple of this power of two.
+    every: u32,
     listeners: AtomicUsize,
     readers: Mutex<Readers>,
     /// Up to which position publishers may append without a look, where they are refused at all.
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
             log: Log::new(Pool::new(chunks, KEPT_BYTES.min(config.max_bytes))),
             arrivals: Event::new(),
             space: Event::new(),
-            every: 1 << most.ilog2(),
+            every: most.ilog2(),
             config,
             listeners: AtomicUsize::new(0),
             readers: Mutex::new(Readers {
@@ -118,10 +118,10 @@ impl<T: Send + Sync + 'static> LogSide<T> {
 
     #[cold]
     fn make_room(&self, count: u64) -> bool {
-        let readers = self.readers.lock();
         let next = self.log.end();
         self.next.fetch_max(next, Ordering::Relaxed);
-        let first = readers.first(next);
+        let first = self.readers.lock().first(next);
+        // Without the lock, as values are dropped. A look that comes late trims less, and sets a lower limit.
         self.log.trim_to(first);
         if self.log.bytes() >= self.config.max_bytes && first < next {
             self.limit.store(next, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
         }
         let limit = first.saturating_add(self.config.capacity as u64);
         // Bytes are looked at again soon, whatever the count.
-        let limit = limit.min(next + count.max(self.every));
+        let limit = limit.min(next + count.max(1 << self.every));
         self.limit.store(limit, Ordering::Relaxed);
         next + count <= limit
     }
@@ -139,12 +139,11 @@ impl<T: Send + Sync + 'static> LogSide<T> {
         if self.has_room(count as u64) {
             return count;
         }
-        let readers = self.readers.lock();
         let next = self.log.end();
         if self.log.bytes() >= self.config.max_bytes {
             return 0;
         }
-        let behind = next - readers.first(next);
+        let behind = next - self.readers.lock().first(next);
         let room = (self.config.capacity as u64).saturating_sub(behind);
         usize::try_from(room).map_or(count, |room| room.min(count))
     }
@@ -162,7 +161,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
     pub(crate) fn appended(&self, first: u64, end: u64) {
         if self.refuses() {
             self.next.fetch_max(end, Ordering::Relaxed);
-        } else if first.wrapping_sub(1) / self.every != (end - 1) / self.every || first == 0 {
+        } else if first.wrapping_sub(1) >> self.every != (end - 1) >> self.every {
             self.look(end);
         }
         self.arrivals.notify_all();
@@ -171,10 +170,10 @@ impl<T: Send + Sync + 'static> LogSide<T> {
     /// Trims what all have read, and what nobody is to wait for.
     #[cold]
     fn look(&self, end: u64) {
-        let Some(readers) = self.readers.try_lock() else {
-            return;
+        let first = match self.readers.try_lock() {
+            Some(readers) => readers.first(end),
+            None => return,
         };
-        let first = readers.first(end);
         let oldest = end.saturating_sub(self.config.capacity as u64);
         self.log.trim_to(first.max(oldest));
         while self.log.bytes() > self.config.max_bytes

@@ -190,6 +190,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             false => None,
         };
         let group = group.as_ref().map(|group| group.as_str());
+        let overflow = sub.rules.load().overflow;
         let mut lane = sub.lane.lock();
         if lane.over || sub.mode() == mode::UNCONFIRMED {
             return None;
@@ -204,7 +205,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let What::Message(newest) = item.what else {
             return None;
         };
-        if sub.rules.load().overflow == Overflow::Newest {
+        if overflow == Overflow::Newest {
             return Some(newest);
         }
         let Some(oldest) = lane.order.evict() else {
@@ -226,19 +227,30 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Gives up a message that the lane had no room for.
-    pub(crate) fn overflowed(&self, sub: &Arc<Sub<T>>, notification: Notification<T>) {
+    pub(crate) fn overflowed(
+        &self,
+        sub: &Arc<Sub<T>>,
+        notification: Notification<T>,
+        now: Instant,
+    ) {
         let verdict = Verdict {
             reason: DeadLetterReason::Overflow,
             attempts: 0,
             error: None,
         };
-        self.give_up_loose(sub, notification, verdict);
+        self.give_up_loose(sub, notification, verdict, now);
     }
 
     /// Gives up a message that stands in no lane and has no room in one.
-    fn give_up_loose(&self, sub: &Arc<Sub<T>>, notification: Notification<T>, verdict: Verdict) {
+    fn give_up_loose(
+        &self,
+        sub: &Arc<Sub<T>>,
+        notification: Notification<T>,
+        verdict: Verdict,
+        now: Instant,
+    ) {
         sub.tally.add(Count::Failed, 1);
-        let count = match self.offer_letter(sub, notification, &verdict) {
+        let count = match self.offer_letter(sub, notification, &verdict, now) {
             None => dropped(verdict.reason),
             Some(Offered::Taken) => Count::Redriven,
             Some(Offered::Refused | Offered::Later(_)) => Count::DroppedNotRedriven,
@@ -271,7 +283,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             attempts: 1,
             error: Some(failure.to_string()),
         };
-        let count = match self.offer_letter(sub, notification.clone(), &verdict) {
+        let count = match self.offer_letter(sub, notification.clone(), &verdict, now) {
             None => dropped(verdict.reason),
             Some(Offered::Taken) => Count::Redriven,
             Some(Offered::Refused) => Count::DroppedNotRedriven,
@@ -325,7 +337,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 attempts: 1,
                 error: None,
             };
-            self.give_up_loose(sub, notification, verdict);
+            self.give_up_loose(sub, notification, verdict, now);
         }
     }
 
@@ -513,7 +525,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         verdict: Verdict,
         now: Instant,
     ) {
-        let count = match self.offer_letter(sub, notification, &verdict) {
+        let count = match self.offer_letter(sub, notification, &verdict, now) {
             None => dropped(verdict.reason),
             Some(Offered::Taken) => Count::Redriven,
             Some(Offered::Refused) => Count::DroppedNotRedriven,
@@ -557,9 +569,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         sub: &Arc<Sub<T>>,
         notification: Notification<T>,
         verdict: &Verdict,
+        now: Instant,
     ) -> Option<Offered> {
         let sink = sub.rules.load().dead_letters.clone()?;
-        let now = self.clock.now();
         let letter = DeadLetter {
             notification,
             reason: verdict.reason,

@@ -207,7 +207,7 @@ impl<T> Lane<T> {
             tally.add(Count::Throttled, 1);
             return Next::Idle;
         }
-        if failed > 0 {
+        if failed > 0 && matches!(delivery, Delivery::Notification(_)) {
             tally.add(Count::Retried, 1);
         }
         Next::Deliver {
@@ -382,8 +382,9 @@ impl<T: Send + Sync + 'static> Sub<T> {
             in_flight,
             ..self.tally.stats()
         };
-        if let Some(since) = &*self.since.lock() {
-            let filtered = self.evaluations.filtered(since, self.tally.excused());
+        let since = *self.since.lock();
+        if let Some(since) = since {
+            let filtered = self.evaluations.filtered(&since, self.tally.excused());
             let [
                 attributes,
                 no_attributes,
@@ -407,7 +408,8 @@ impl<T: Send + Sync + 'static> Sub<T> {
 
     /// No index counts for it any more.
     pub(crate) fn leave_index(&self) {
-        if let Some(since) = self.since.lock().take() {
+        let since = self.since.lock().take();
+        if let Some(since) = since {
             let filtered = self.evaluations.filtered(&since, self.tally.excused());
             self.tally.add_filtered(filtered);
         }

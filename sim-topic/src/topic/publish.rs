@@ -29,15 +29,21 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Publishes, or gives the message back at once.
     #[inline]
     pub(crate) fn publish(&self, message: Message<T>) -> Result<Published, PublishError<T>> {
-        let outcome = match self.check(&message) {
-            Err(reason) => Err(PublishError::new(message, reason)),
-            Ok(bytes) if self.is_fifo() => self.publish_in_order(message, bytes),
-            Ok(bytes) => self.publish_now(message, bytes),
-        };
+        let outcome = self.publish_once(message);
         if outcome.is_err() {
             self.counters.add(counts::REFUSED, 1);
         }
         outcome
+    }
+
+    /// As [`publish`](Self::publish), without counting a refusal.
+    #[inline]
+    fn publish_once(&self, message: Message<T>) -> Result<Published, PublishError<T>> {
+        match self.check(&message) {
+            Err(reason) => Err(PublishError::new(message, reason)),
+            Ok(bytes) if self.is_fifo() => self.publish_in_order(message, bytes),
+            Ok(bytes) => self.publish_now(message, bytes),
+        }
     }
 
     const fn knows_size(&self) -> bool {
@@ -61,7 +67,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let Some(message) = slot.take() else {
             unreachable!("polled after it was ready");
         };
-        match self.publish(message) {
+        match self.publish_once(message) {
             Err(error) if error.reason.is_temporary() => {
                 let wake_at = match error.reason {
                     Refusal::DeduplicationWindowFull { until, .. } => until,
@@ -70,10 +76,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 *slot = Some(*error.message);
                 Attempt::Pending { wake_at }
             }
-            outcome => Attempt::Done {
-                value: outcome,
-                more: true,
-            },
+            outcome => {
+                if outcome.is_err() {
+                    self.counters.add(counts::REFUSED, 1);
+                }
+                Attempt::Done {
+                    value: outcome,
+                    more: true,
+                }
+            }
         }
     }
 
@@ -197,7 +208,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
         let now = self.clock.now();
         for (sub, extra) in later.overflowed {
-            self.overflowed(&sub, extra);
+            self.overflowed(&sub, extra, now);
         }
         for (sub, failure) in later.serve {
             if let Some(failure) = failure {
@@ -234,6 +245,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
             (None, None) => None,
         };
 
+        // Looked at before the lock is taken, as the log drops what it no longer holds.
+        let is_read = self.log.is_read();
+        if is_read && !self.log.has_room(1) {
+            return Err(PublishError::new(message, Refusal::Full));
+        }
         // Filters are foreign code: they are asked before the lock is taken.
         let table = self.table.load();
         let mut verdicts = Vec::new();
@@ -275,11 +291,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
             }
         }
-        let is_read = self.log.is_read();
-        if is_read && !self.log.has_room(1) {
-            drop(order);
-            return Err(PublishError::new(message, Refusal::Full));
-        }
         order.sequence += 1;
         let sequence = SequenceNumber::new(order.sequence);
         message.headers_mut().sequence = Some(sequence);
@@ -297,11 +308,22 @@ impl<T: Send + Sync + 'static> Hub<T> {
             content,
             info: Arc::clone(&self.info),
         });
-        if is_read && let Err(error) = self.log.append(Logged::Shared(Arc::clone(&shared))) {
-            order.sequence -= 1;
-            drop(order);
-            drop(error);
-            return Err(give_back(shared, Refusal::Closed));
+        let mut position = None;
+        if is_read {
+            // Receivers are woken when the lock is free again.
+            match self
+                .log
+                .log
+                .append(Logged::Shared(Arc::clone(&shared)), &[])
+            {
+                Ok(at) => position = Some(at),
+                Err(error) => {
+                    order.sequence -= 1;
+                    drop(order);
+                    drop(error);
+                    return Err(give_back(shared, Refusal::Closed));
+                }
+            }
         }
         if let Some(archive) = &mut order.archive {
             let at = self.clock.timestamp(now);
@@ -327,6 +349,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
             order.dedup.remember(now, ticket, published);
         }
         drop(order);
+        if let Some(position) = position {
+            self.log.appended(position, position + 1);
+        }
         // Values are dropped without the lock.
         drop(evicted);
         if self.knows_size() {

@@ -139,7 +139,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     None => {
                         let notification = Notification::shared(shared, sub.id, is_replayed);
                         if let Some(extra) = self.enqueue(sub, notification) {
-                            self.overflowed(sub, extra);
+                            self.overflowed(sub, extra, now);
                         }
                     }
                 }

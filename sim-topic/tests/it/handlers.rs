@@ -193,7 +193,10 @@ fn a_fifo_handler_works_on_one_message_of_a_group_at_a_time() {
         .unwrap();
     for n in 0..6 {
         topic
-            .try_publish(grouped(if n % 2 == 0 { "a" } else { "b" }, n))
+            .try_publish(grouped(
+                if u64::is_multiple_of(n, 2) { "a" } else { "b" },
+                n,
+            ))
             .unwrap();
     }
     topic.advance(time.now());

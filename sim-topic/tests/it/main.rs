@@ -1,4 +1,8 @@
 //! A topic from the outside, a file for each of its sides.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what the tests share stands outside of test functions"
+)]
 
 mod accounting;
 mod auto_traits;

@@ -175,7 +175,7 @@ fn a_receiver_with_a_filter_has_a_mailbox_that_loses_the_oldest() {
     let (topic, _) = topic(TopicConfig::default());
     let mut receiver = topic
         .receiver(ReceiverConfig {
-            filter: Filter::closure(|message: &Message<u64>| message.value % 10 == 0),
+            filter: Filter::closure(|message: &Message<u64>| message.value.is_multiple_of(10)),
             mailbox: 2,
             ..ReceiverConfig::default()
         })

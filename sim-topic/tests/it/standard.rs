@@ -235,7 +235,7 @@ fn a_closure_filters_on_the_whole_message_and_can_be_replaced() {
             SubscriptionConfig {
                 filter: Filter::closure(|message: &Message<u64>| {
                     assert_ne!(message.value, 4, "a panic is a no");
-                    message.value % 2 == 0
+                    message.value.is_multiple_of(2)
                 }),
                 ..SubscriptionConfig::default()
             },
