@@ -79,6 +79,24 @@ pub fn core(figures: &[Figure]) -> Vec<Bar> {
     bars
 }
 
+/// The aims of the group `filter`: level with the fastest rival in each pattern. Level is as in [`core`].
+#[must_use]
+pub fn filter(figures: &[Figure]) -> Vec<Bar> {
+    figures
+        .iter()
+        .filter(|figure| is_ours(figure))
+        .filter_map(|own| {
+            let rival = fastest_rival(figures, &own.pattern)?;
+            let ratio = speed(own, rival);
+            Some(Bar {
+                aim: format!("{}: events a second level with quamina", own.pattern),
+                measured: format!("{ratio:.2} times {}", rival.peer),
+                met: ratio >= 0.95,
+            })
+        })
+        .collect()
+}
+
 /// The aims of the group `topic`: fan-out to eight at twice the speed of the best rival, or more.
 #[must_use]
 pub fn topic(figures: &[Figure]) -> Vec<Bar> {

@@ -7,10 +7,10 @@ use crate::payload::Payload;
 use crate::rivals::{self, TOKIO};
 #[cfg(feature = "queue")]
 use crate::sim_queue_peer as ours;
-use crate::{fanout, logs};
+use crate::{fanout, filters, logs};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue", "topic", "stream"];
+pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream"];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "core" => Some(core(scale)),
         "queue" => Some(queue(scale)),
         "topic" => Some(topic(scale)),
+        "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
         _ => None,
     }

@@ -26,6 +26,7 @@ pub mod sim_topic_peer;
 
 pub mod bars;
 pub mod fanout;
+pub mod filters;
 pub mod groups;
 pub mod logs;
 pub mod measure;

@@ -190,6 +190,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
     };
     let bars = match group {
         "core" => bars::core(&figures),
+        "filter" => bars::filter(&figures),
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
         _ => bars::queue(&figures, &memory),

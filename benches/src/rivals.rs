@@ -149,6 +149,15 @@ pub const NOTES: &[(&str, &str)] = &[
         "bounded; its channel has one receiver; no batches; needs `Default + Clone` messages",
     ),
     (
+        "quamina",
+        "stops reading an event when it has found its fields, so what follows may be no JSON; panics on ten thousand \
+         policies of some kinds, which run with fewer; no `$or`, `anything-but` with values only",
+    ),
+    (
+        "quamina-speed",
+        "the same, told to make deterministic automata of wildcards; takes minutes to open with a thousand of them",
+    ),
+    (
         "rapidfire",
         "tasks only; batches on the receiving side with one receiver only (`recv_many`)",
     ),

@@ -1,4 +1,78 @@
-//! Filter policies: parsed once, matched without a document tree.
+//! Filter policies: which messages a subscription wants, as a JSON document in the language of SNS.
+//!
+//! A policy is parsed, checked and compiled once ([`FilterPolicy`]); many of one topic are matched together
+//! ([`FilterIndex`]). A message is read in one pass and no document tree is built; with a [`Scratch`] that is used again,
+//! matching allocates nothing once the scratch has grown.
+//!
+//! ```
+//! use sim_topic::filter::{FilterPolicy, Scope};
+//!
+//! let late = FilterPolicy::parse(
+//!     r#"{"carrier": ["AA", "UA"], "departure": {"delay": [{"numeric": [">", 60]}], "cancelled": [{"exists": false}]}}"#,
+//!     Scope::MessageBody,
+//! )?;
+//! assert!(late.matches_body(br#"{"carrier": "UA", "departure": {"delay": 61}}"#).is_match());
+//! assert!(!late.matches_body(br#"{"carrier": "UA", "departure": {"delay": 61, "cancelled": true}}"#).is_match());
+//!
+//! let error = FilterPolicy::parse(r#"{"delay": [5, {"numeric": [">", "60"]}]}"#, Scope::MessageBody).unwrap_err();
+//! assert_eq!(error.to_string(), "$.delay[1].numeric[1]: must be a number, is a string");
+//! # Ok::<(), sim_topic::filter::FilterError>(())
+//! ```
+//!
+//! # A policy
+//!
+//! An object of keys. Each key has a list of conditions, or keys below it. A message matches when **every key** has a
+//! value in it that satisfies **one of the conditions** of its list. `{}` matches everything.
+//!
+//! | condition | satisfied by | example |
+//! | --- | --- | --- |
+//! | a string | this string | `"UA"` |
+//! | a number | this number, however it is written: 100, 100.0, 1e2 | `100` |
+//! | `true`, `false`, `null` | itself | `null` |
+//! | `prefix`, `suffix` | strings that begin or end so | `{"prefix": "eu-"}` |
+//! | the same, ignoring case | | `{"suffix": {"equals-ignore-case": ".PNG"}}` |
+//! | `equals-ignore-case` | this string in any case | `{"equals-ignore-case": "ua"}` |
+//! | `wildcard` | strings with anything for each `*`; `\*` and `\\` are the characters | `{"wildcard": "eu-*-prod"}` |
+//! | `cidr` | strings that are addresses of the block, IPv4 or IPv6 | `{"cidr": "10.0.0.0/24"}` |
+//! | `numeric` | numbers that compare so: `=` `<` `<=` `>` `>=` | `{"numeric": ["<=", 5]}` |
+//! | a range | numbers between two bounds, the lower one first | `{"numeric": [">", 0, "<=", 5]}` |
+//! | `exists` | `true`: any value, null included; `false`: none | `{"exists": false}` |
+//! | `anything-but` | any value but null that is none of these | `{"anything-but": ["UA", 5]}` |
+//! | `anything-but` with `prefix`, `suffix`, `equals-ignore-case` or `wildcard`, one or a list | any value but null and such strings | `{"anything-but": {"prefix": ["a", "b"]}}` |
+//!
+//! `"$or": [{..}, {..}]` among the keys of an object is satisfied when the keys of one of its two or more objects are;
+//! a key that stands both beside it and in it has to satisfy both.
+//!
+//! Types are strict: a number is never equal to its text. Integers of 64 bits are compared exactly, other numbers as
+//! doubles. Case is folded by Unicode's lower case, each character for itself.
+//!
+//! # What it looks at
+//!
+//! **Attributes** ([`Scope::MessageAttributes`]): keys are their names and do not nest. A `String` is a string and a
+//! `Number` a number, whatever label follows, except that a `String.Array` is the list in it of strings, numbers,
+//! booleans and nulls: one of them has to match. One that is no such list matches nothing, and the verdict says so
+//! ([`Reason::InvalidAttributes`]). `Binary` attributes are as if they were not there.
+//!
+//! **Bodies** ([`Scope::MessageBody`]): a body has to be one JSON object; any other body matches no policy
+//! ([`Reason::InvalidMessageBody`]). What JSON is decides `serde_json`: well-formed UTF-8, at most 127 containers in each
+//! other. The whole body is checked, also where no policy looks.
+//! - Paths are flat: `{"a": {"b": 1}}` and `{"a.b": 1}` are the same, in the policy and in the body. Only leaves exist.
+//! - A list stands for each of its elements, at any depth. Of a list of objects each key may match in another element.
+//!   Such a body stands for all flat objects that one choice of an element of each list gives; a key is absent when it
+//!   is absent from one of them. An empty list is no value.
+//! - Where a body gives one path twice, each of the values may match.
+//!
+//! # Limits
+//!
+//! [`FilterLimits`] has generous defaults and SNS's own limits. A policy whose `$or`s multiply out to too many
+//! alternatives is refused, and neither deep nor long input recurses or multiplies beyond the limits: matching one policy
+//! takes time in proportion to the body, plus the values at its paths times the conditions of its alternatives.
+//!
+//! # Trade-offs
+//!
+//! What SNS documents is kept; where only its behaviour is known, that of LocalStack's tests against AWS is. They leave open
+//! how strings with numbers in them compare (here: not), what `anything-but` makes of null (here: no match) and whether
+//! a list without elements exists (in a body it does not, an attribute does).
 
 mod condition;
 mod error;

@@ -262,6 +262,15 @@ impl Set {
         found || self.others.iter().any(|other| other.accepts(value))
     }
 
+    /// The only value that satisfies it, if it is one string or number.
+    pub(crate) fn only(&self) -> Option<Value<'_>> {
+        match (&*self.strings, &*self.numbers, &*self.others) {
+            ([text], [], []) => Some(Value::String(text)),
+            ([], [number], []) => Some(Value::Number(*number)),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.strings.len() + self.numbers.len() + self.others.len()
     }

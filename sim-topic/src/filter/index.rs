@@ -2,6 +2,7 @@
 
 mod field;
 mod ranges;
+mod signature;
 mod tickets;
 mod trie;
 
@@ -13,10 +14,11 @@ use sim_core::sync::Arc;
 
 use super::error::{FilterError, FilterRule};
 use super::paths::Paths;
-use super::values::{Input, Unreadable, Values};
+use super::values::{Found, Input, Presence, Unreadable, Values};
 use super::{FilterPolicy, Policy, Reason, Scope, Scratch, reason_of_attributes, satisfies};
-use field::{Access, Change, Field, Place};
-use tickets::{Buckets, Ticket};
+use field::{Access, Change, Cost, Field, LOOK, Place};
+use signature::{Guard, Signatures, guards};
+use tickets::{Buckets, Kind, Ticket};
 
 /// Many policies of one scope, matched together: a message costs about what the values in it are asked for, not what
 /// there are policies.
@@ -45,9 +47,10 @@ use tickets::{Buckets, Ticket};
 ///
 /// Each alternative of a policy is entered by one of its rules, the one that is expected to be found least often: by a
 /// string or number in a hash table, a start or end in a radix tree, a range under a tree of ends, a block of addresses
-/// by its mask, a wildcard by its rarest piece. What is left are rules that nearly every value satisfies; they stand in
-/// a list of the field. A message is read once, each of its values is looked up in the structures of its field, and
-/// only of the alternatives that this finds are the other rules checked.
+/// by its mask, a wildcard by its rarest piece. Where each of several strings or numbers is common, they are entered
+/// together. What is left are rules that nearly every value satisfies; they stand in a list of the field. A message is
+/// read once, each of its values is looked up in the structures of its field, and only of the alternatives that this
+/// finds are the other rules checked, plain values by their hash before anything else.
 #[derive(Clone)]
 pub struct FilterIndex {
     scope: Scope,
@@ -55,6 +58,7 @@ pub struct FilterIndex {
     /// By the node of the path.
     fields: Vec<Field>,
     buckets: Buckets,
+    signatures: Signatures,
     alternatives: Vec<Alternative>,
     free: Vec<u32>,
     /// Those that no value leads to: they have no rules, or only ones that ask for absence.
@@ -68,9 +72,11 @@ struct Alternative {
     id: u32,
     /// Whether it has no rule beside the one by which it is entered.
     alone: bool,
+    /// What two of its rules want, if they want one value.
+    guards: [Guard; 2],
     /// Which alternative of its policy.
     branch: u32,
-    /// The rule by which it is entered.
+    /// The rule by which it is entered, or [`NONE`].
     rule: u32,
     policy: Arc<Entry>,
 }
@@ -89,7 +95,7 @@ struct Entered {
     alternatives: Vec<(u32, Option<Access>)>,
 }
 
-/// The rule number of an alternative that is entered by none.
+/// The rule number of an alternative that is entered by none, or by several.
 const NONE: u32 = u32::MAX;
 
 /// Which policies a message satisfies.
@@ -123,6 +129,7 @@ impl FilterIndex {
             paths: Paths::new(),
             fields: Vec::new(),
             buckets: Buckets::default(),
+            signatures: Signatures::default(),
             alternatives: Vec::new(),
             free: Vec::new(),
             always: Vec::new(),
@@ -219,23 +226,73 @@ impl FilterIndex {
             }
         }
         let number = self.free.pop().unwrap_or(self.alternatives.len() as u32);
-        let made = Alternative {
+        let mut made = Alternative {
             id,
             alone: rules.len() <= 1,
+            guards: guards(entry, rules),
             branch: branch as u32,
-            rule: best.as_ref().map_or(NONE, |&(rule, _, _)| rule),
+            rule: NONE,
             policy: Arc::clone(entry),
+        };
+        // A few looks are worth more than one that needs the values of several fields.
+        let least = best.as_ref().map_or(Cost::MAX, |&(_, _, cost)| cost);
+        let tuple = (least > 4 * LOOK + 4)
+            .then(|| self.signatures.plan(&self.buckets, entry, rules, least))
+            .flatten();
+        let access = match (tuple, best) {
+            (Some((fields, tuple)), _) => {
+                let signature = self.signatures.hold(&fields, Ticket::hint(number));
+                if signature.is_new {
+                    self.fields[fields[0] as usize]
+                        .signatures
+                        .push(signature.number);
+                }
+                self.buckets.add(
+                    signature.number,
+                    Kind::Tuple,
+                    &tuple.to_le_bytes(),
+                    Ticket::hint(number),
+                );
+                Some(Access::Tuple(signature.number))
+            }
+            (None, Some((rule, access, _))) => {
+                made.rule = rule;
+                self.change(Change::Add, entry, rule, &access, number);
+                Some(access)
+            }
+            (None, None) => {
+                self.always.push(Ticket::hint(number));
+                None
+            }
         };
         match self.alternatives.get_mut(number as usize) {
             Some(free) => *free = made,
             None => self.alternatives.push(made),
         }
-        let Some((rule, access, _)) = best else {
-            self.always.push(Ticket::hint(number));
-            return (number, None);
-        };
-        self.change(Change::Add, entry, rule, &access, number);
-        (number, Some(access))
+        (number, access)
+    }
+
+    /// Takes one alternative out again.
+    fn leave(&mut self, entry: &Entry, number: u32, access: Option<&Access>) {
+        let ticket = Ticket::hint(number);
+        match access {
+            None => self.always.retain(|&one| one != ticket),
+            Some(&Access::Tuple(signature)) => {
+                let branch = self.alternatives[number as usize].branch;
+                let rules = &entry.policy.plan.alternatives[branch as usize];
+                let (fields, tuple) = Signatures::tuple(entry, rules);
+                self.buckets
+                    .remove(signature, Kind::Tuple, &tuple.to_le_bytes(), ticket);
+                if self.signatures.release(signature, ticket) {
+                    let first = &mut self.fields[fields[0] as usize];
+                    first.signatures.retain(|&one| one != signature);
+                }
+            }
+            Some(access) => {
+                let rule = self.alternatives[number as usize].rule;
+                self.change(Change::Remove, entry, rule, access, number);
+            }
+        }
     }
 
     fn change(&mut self, change: Change, entry: &Entry, rule: u32, access: &Access, number: u32) {
@@ -256,11 +313,7 @@ impl FilterIndex {
             alternatives,
         } = self.policies.remove(&id)?;
         for (number, access) in alternatives {
-            let rule = self.alternatives[number as usize].rule;
-            match access {
-                Some(access) => self.change(Change::Remove, &entry, rule, &access, number),
-                None => self.always.retain(|&ticket| ticket != Ticket::hint(number)),
-            }
+            self.leave(&entry, number, access.as_ref());
             self.free.push(number);
         }
         for rule in &entry.policy.plan.rules {
@@ -346,17 +399,21 @@ impl FilterIndex {
         for &ticket in &self.always {
             run.look(ticket);
         }
-        for (number, is_first, value) in values.all(input) {
+        for found in values.all(input) {
+            let Found { field: number, .. } = found;
             let field = &self.fields[number as usize];
-            if is_first {
+            if found.is_first {
                 for &ticket in field.present() {
                     run.look(ticket);
                 }
                 if !field.excepts().is_empty() {
                     run.look_at_excepts(number, field);
                 }
+                for &signature in &field.signatures {
+                    run.look_at_tuples(signature);
+                }
             }
-            field.look(number, &self.buckets, value, text, &mut |ticket| {
+            field.look(number, &self.buckets, found, text, &mut |ticket| {
                 run.look(ticket)
             });
         }
@@ -387,8 +444,64 @@ impl Run<'_> {
         self.seen[number] = self.round;
         let alternative = &self.index.alternatives[number];
         let proved = ticket.is_proof();
-        if alternative.alone && proved || self.holds(alternative, proved) {
+        if alternative.alone && proved
+            || alternative.guards.iter().all(|guard| self.passes(*guard))
+                && self.holds(alternative, proved)
+        {
             self.ids.push(alternative.id);
+        }
+    }
+
+    /// Whether a guard's value may be there.
+    #[inline]
+    fn passes(&self, guard: Guard) -> bool {
+        match guard {
+            Guard::None => true,
+            Guard::Value { field, hash } => match self.values.presence(field) {
+                Presence::Absent => false,
+                Presence::One(found) => found as u32 == hash,
+                Presence::Several => true,
+            },
+        }
+    }
+
+    /// Looks at those who want several values that are there.
+    fn look_at_tuples(&mut self, signature: u32) {
+        let index = self.index;
+        let fields = index.signatures.fields(signature);
+        let mut tuples = 1;
+        for &field in fields {
+            tuples *= match self.values.presence(field) {
+                Presence::Absent => return,
+                Presence::One(_) => 1,
+                Presence::Several => self
+                    .values
+                    .hashes(field)
+                    .take(Signatures::TUPLES + 1)
+                    .count(),
+            };
+            if tuples > Signatures::TUPLES {
+                for &ticket in index.signatures.tickets(signature) {
+                    self.look(ticket);
+                }
+                return;
+            }
+        }
+        self.look_at_tuples_from(signature, fields, Signatures::START);
+    }
+
+    fn look_at_tuples_from(&mut self, signature: u32, fields: &[u32], tuple: u64) {
+        let index = self.index;
+        let Some((&field, rest)) = fields.split_first() else {
+            let bytes = tuple.to_le_bytes();
+            for &ticket in index.buckets.find(signature, Kind::Tuple, &bytes) {
+                self.look(ticket);
+            }
+            return;
+        };
+        let values = self.values;
+        for hash in values.hashes(field) {
+            self.look_at_tuples_from(signature, rest, Signatures::join(tuple, hash));
         }
     }
 

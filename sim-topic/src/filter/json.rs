@@ -17,7 +17,11 @@ pub(crate) struct Span {
 }
 
 /// A position in a text. Every reader returns nothing when what follows is not JSON.
-#[derive(Debug)]
+///
+/// It is copied into a local variable where many tokens are read: a position that stays in a register is what makes
+/// reading fast, and a reference to it that leaves the function would put it into memory. So the small readers are
+/// always inlined, and the rare ones are functions of the text and a position.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -43,7 +47,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is not white space, without taking it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.bytes.get(self.at)?;
@@ -55,13 +59,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes the byte that [`peek`](Self::peek) showed.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn take(&mut self) {
         self.at += 1;
     }
 
     /// Takes this byte, after white space.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn expect(&mut self, wanted: u8) -> Option<()> {
         (self.peek()? == wanted).then(|| self.take())
     }
@@ -72,7 +76,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a member's name and the colon after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn name(&mut self) -> Option<Span> {
         self.expect(b'"')?;
         let span = self.string()?;
@@ -81,47 +85,49 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes the rest of a string whose opening mark was taken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn string(&mut self) -> Option<Span> {
         let start = self.at;
+        let mut at = start;
         let mut escaped = false;
         loop {
-            self.at += special(self.bytes.get(self.at..)?)?;
-            match *self.bytes.get(self.at)? {
+            // Eight bytes at a time; most strings end in the first or second eight.
+            while let Some(word) = self.bytes.get(at..).and_then(<[u8]>::first_chunk) {
+                let marks = marks(u64::from_le_bytes(*word));
+                if marks != 0 {
+                    at += marks.trailing_zeros() as usize / 8;
+                    break;
+                }
+                at += 8;
+            }
+            match *self.bytes.get(at)? {
                 b'"' => {
-                    let end = self.at;
-                    self.at += 1;
+                    self.at = at + 1;
                     return Some(Span {
                         start,
-                        end,
+                        end: at,
                         escaped,
                     });
                 }
                 b'\\' => {
                     escaped = true;
-                    self.escape()?;
+                    at = after_escape(self.bytes, at)?;
                 }
+                0x20.. => at += 1,
                 _ => return None,
             }
         }
     }
 
-    #[cold]
-    fn escape(&mut self) -> Option<()> {
-        let (_, length) = character(self.bytes.get(self.at..)?)?;
-        self.at += length;
-        Some(())
-    }
-
     /// Takes `true`, `false` or `null`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn word(&mut self, word: &[u8]) -> Option<()> {
         let end = self.at + word.len();
         (self.bytes.get(self.at..end)? == word).then(|| self.at = end)
     }
 
     /// Takes a number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(&mut self) -> Option<Span> {
         let start = self.at;
         if self.next_is(b'-') {
@@ -151,20 +157,17 @@ impl<'a> Scanner<'a> {
             escaped: false,
         };
         if exponent || self.at - start > 300 {
-            let text = std::str::from_utf8(self.slice(span)).ok()?;
-            let double: f64 = text.parse().ok()?;
-            if !double.is_finite() {
-                return None;
-            }
+            is_double(self.slice(span))?;
         }
         Some(span)
     }
 
+    #[inline(always)]
     fn next_is(&self, byte: u8) -> bool {
         self.bytes.get(self.at) == Some(&byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn digits(&mut self) -> Option<()> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -175,6 +178,14 @@ impl<'a> Scanner<'a> {
 
     /// Takes a value and looks at nothing in it but that it is one. `depth` containers stand around it.
     pub(crate) fn skip(&mut self, depth: u32) -> Option<()> {
+        let mut json = *self;
+        json.skip_value(depth)?;
+        self.at = json.at;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn skip_value(&mut self, depth: u32) -> Option<()> {
         // A bit a container, the innermost lowest: whether it is an object.
         let mut objects = 0_u128;
         let mut level = 0;
@@ -228,7 +239,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn scalar(&mut self, first: u8) -> Option<()> {
         match first {
             b't' => self.word(b"true"),
@@ -239,30 +250,33 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes stand before the first that ends a string, begins an escape or may not stand in one.
+/// Where the text goes on after an escape.
+#[cold]
+fn after_escape(bytes: &[u8], at: usize) -> Option<usize> {
+    let (_, length) = character(bytes.get(at..)?)?;
+    Some(at + length)
+}
+
+/// Whether a number is within the doubles.
+#[cold]
+fn is_double(text: &[u8]) -> Option<()> {
+    let double: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    double.is_finite().then_some(())
+}
+
+/// Marks the bytes that end a string, begin an escape or may not stand in one, by their highest bit. Only the lowest mark
+/// counts: a borrow can mark bytes above one that is marked rightly.
 #[inline]
-fn special(bytes: &[u8]) -> Option<usize> {
+const fn marks(word: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     const fn zeros(word: u64) -> u64 {
         word.wrapping_sub(ONES) & !word
     }
-    // A borrow can mark bytes only above one that is marked rightly, and the lowest mark is what counts.
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let marks = (zeros(word ^ (ONES * 0x22))
-            | zeros(word ^ (ONES * 0x5c))
-            | (word.wrapping_sub(ONES * 0x20) & !word))
-            & HIGHS;
-        if marks != 0 {
-            return Some(index * 8 + marks.trailing_zeros() as usize / 8);
-        }
-    }
-    let found = rest
-        .iter()
-        .position(|&byte| matches!(byte, b'"' | b'\\') || byte < 0x20)?;
-    Some(words.len() * 8 + found)
+    let quotes = zeros(word ^ (ONES * 0x22));
+    let escapes = zeros(word ^ (ONES * 0x5c));
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    (quotes | escapes | controls) & HIGHS
 }
 
 /// The character of an escape, and the bytes that the escape has.

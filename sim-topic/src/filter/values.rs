@@ -5,7 +5,7 @@ use sim_core::attributes::{Attributes, Data};
 use super::condition::Value;
 use super::json::{MAX_DEPTH, Scanner, Span, unescape};
 use super::number::Number;
-use super::paths::{Paths, ROOT};
+use super::paths::{Paths, ROOT, hash};
 
 /// No entry.
 const END: u32 = u32::MAX;
@@ -32,6 +32,17 @@ struct Entry {
     /// The next of the same field.
     next: u32,
     kind: Kind,
+    hash: u64,
+}
+
+/// The hash of a string as [`Values`] keeps it.
+pub(crate) fn hash_of_text(text: &[u8]) -> u64 {
+    hash(0, text)
+}
+
+/// The hash of a number as [`Values`] keeps it.
+pub(crate) fn hash_of_number(number: Number) -> u64 {
+    hash(1, &number.bytes())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +60,25 @@ struct Head {
     first: u32,
     /// The epoch in which every flat form had the field.
     covered: u32,
+}
+
+/// A value that was found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) field: u32,
+    /// Whether it is the first of its field.
+    pub(crate) is_first: bool,
+    pub(crate) value: Value<'a>,
+    pub(crate) hash: u64,
+}
+
+/// How many values a field has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Absent,
+    /// One, with its hash.
+    One(u64),
+    Several,
 }
 
 /// Where the strings of [`Values`] stand.
@@ -133,7 +163,7 @@ impl Values {
                         self.forget(field, before);
                     }
                     if self.entries.len() == before {
-                        self.push(field, Kind::Nothing);
+                        self.push(field, Kind::Nothing, 0);
                     }
                 }
                 Data::String(text) => self.push(
@@ -143,11 +173,12 @@ impl Values {
                         start: 0,
                         end: text.len() as u32,
                     },
+                    hash_of_text(text.as_bytes()),
                 ),
-                Data::Number(text) => {
-                    let number = Number::parse(text.as_bytes());
-                    self.push(field, number.map_or(Kind::Nothing, Kind::Number));
-                }
+                Data::Number(text) => match Number::parse(text.as_bytes()) {
+                    Some(number) => self.push(field, Kind::Number(number), hash_of_number(number)),
+                    None => self.push(field, Kind::Nothing, 0),
+                },
                 // Bytes are ignored, as if they were not there.
                 _ => continue,
             }
@@ -156,7 +187,7 @@ impl Values {
         Ok(()).and(outcome)
     }
 
-    fn push(&mut self, field: u32, kind: Kind) {
+    fn push(&mut self, field: u32, kind: Kind, hash: u64) {
         let head = &mut self.heads[field as usize];
         let next = if head.epoch == self.epoch {
             head.first
@@ -165,7 +196,12 @@ impl Values {
         };
         head.epoch = self.epoch;
         head.first = self.entries.len() as u32;
-        self.entries.push(Entry { field, next, kind });
+        self.entries.push(Entry {
+            field,
+            next,
+            kind,
+            hash,
+        });
     }
 
     /// Takes back a field's entries, which are the last ones.
@@ -178,6 +214,34 @@ impl Values {
     #[inline]
     pub(crate) fn is_covered(&self, field: u32) -> bool {
         self.heads[field as usize].covered == self.epoch
+    }
+
+    /// How many values a field has, and the hash of its only one.
+    #[inline]
+    pub(crate) fn presence(&self, field: u32) -> Presence {
+        let head = self.heads[field as usize];
+        if head.epoch != self.epoch {
+            return Presence::Absent;
+        }
+        match self.entries.get(head.first as usize) {
+            Some(entry) if entry.next == END => Presence::One(entry.hash),
+            _ => Presence::Several,
+        }
+    }
+
+    /// The hashes of a field's values.
+    pub(crate) fn hashes(&self, field: u32) -> impl Iterator<Item = u64> {
+        let head = self.heads[field as usize];
+        let mut at = if head.epoch == self.epoch {
+            head.first
+        } else {
+            END
+        };
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(at as usize)?;
+            at = entry.next;
+            Some(entry.hash)
+        })
     }
 
     /// The values of a field.
@@ -202,16 +266,12 @@ impl Values {
 
     /// Every value with its field, and whether it is the field's first.
     #[inline]
-    pub(crate) fn all<'a>(
-        &'a self,
-        input: Input<'a>,
-    ) -> impl Iterator<Item = (u32, bool, Value<'a>)> {
-        self.entries.iter().map(move |entry| {
-            (
-                entry.field,
-                entry.next == END,
-                self.value(entry.kind, input),
-            )
+    pub(crate) fn all<'a>(&'a self, input: Input<'a>) -> impl Iterator<Item = Found<'a>> {
+        self.entries.iter().map(move |entry| Found {
+            field: entry.field,
+            is_first: entry.next == END,
+            value: self.value(entry.kind, input),
+            hash: entry.hash,
         })
     }
 
@@ -280,17 +340,25 @@ impl Reader<'_> {
             self.json.take();
             return Some(());
         }
+        let mut json = self.json;
         loop {
-            let name = self.json.name()?;
+            let name = json.name()?;
             match self.member(node, name) {
-                Some(node) => self.value(node, depth)?,
-                None => self.json.skip(depth)?,
+                None => json.skip(depth)?,
+                Some(node) => {
+                    self.json = json;
+                    self.value(node, depth)?;
+                    json = self.json;
+                }
             }
-            let next = self.json.peek()?;
-            self.json.take();
+            let next = json.peek()?;
+            json.take();
             match next {
                 b',' => {}
-                b'}' => return Some(()),
+                b'}' => {
+                    self.json = json;
+                    return Some(());
+                }
                 _ => return None,
             }
         }
@@ -363,6 +431,7 @@ impl Reader<'_> {
 
     #[inline]
     fn scalar(&mut self, field: u32, first: u8) -> Option<()> {
+        let mut hash = 0;
         let kind = match first {
             b'"' => {
                 self.json.take();
@@ -371,12 +440,14 @@ impl Reader<'_> {
                     let text = &mut self.values.text;
                     let start = text.len();
                     unescape(self.json.slice(span), text);
+                    hash = hash_of_text(&text[start..]);
                     Kind::String {
                         source: OWN,
                         start: start as u32,
                         end: text.len() as u32,
                     }
                 } else {
+                    hash = hash_of_text(self.json.slice(span));
                     Kind::String {
                         source: self.source,
                         start: span.start as u32,
@@ -398,13 +469,15 @@ impl Reader<'_> {
             }
             _ => {
                 let span = self.json.number()?;
-                Kind::Number(Number::parse(self.json.slice(span))?)
+                let number = Number::parse(self.json.slice(span))?;
+                hash = hash_of_number(number);
+                Kind::Number(number)
             }
         };
         if self.paths.is_missed(field) {
             self.values.covered.push(field);
         }
-        self.values.push(field, kind);
+        self.values.push(field, kind, hash);
         Some(())
     }
 }

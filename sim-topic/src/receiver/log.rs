@@ -34,8 +34,8 @@ pub(crate) struct LogSide<T> {
     /// Publishers that wait.
     pub(crate) space: Event,
     config: LogConfig,
-    /// A power of two: the bounds are looked at when a position is a multiple of it.
-    every: u64,
+    /// The bounds are looked at when a position is a multiple of this power of two.
+    every: u32,
     listeners: AtomicUsize,
     readers: Mutex<Readers>,
     /// Up to which position publishers may append without a look, where they are refused at all.
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
             log: Log::new(Pool::new(chunks, KEPT_BYTES.min(config.max_bytes))),
             arrivals: Event::new(),
             space: Event::new(),
-            every: 1 << most.ilog2(),
+            every: most.ilog2(),
             config,
             listeners: AtomicUsize::new(0),
             readers: Mutex::new(Readers {
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
         }
         let limit = first.saturating_add(self.config.capacity as u64);
         // Bytes are looked at again soon, whatever the count.
-        let limit = limit.min(next + count.max(self.every));
+        let limit = limit.min(next + count.max(1 << self.every));
         self.limit.store(limit, Ordering::Relaxed);
         next + count <= limit
     }
@@ -161,7 +161,7 @@ impl<T: Send + Sync + 'static> LogSide<T> {
     pub(crate) fn appended(&self, first: u64, end: u64) {
         if self.refuses() {
             self.next.fetch_max(end, Ordering::Relaxed);
-        } else if first.wrapping_sub(1) / self.every != (end - 1) / self.every || first == 0 {
+        } else if first.wrapping_sub(1) >> self.every != (end - 1) >> self.every {
             self.look(end);
         }
         self.arrivals.notify_all();

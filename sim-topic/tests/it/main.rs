@@ -12,6 +12,7 @@ mod errors;
 mod fifo;
 mod filter;
 mod filter_errors;
+mod filter_index;
 mod filter_oracle;
 mod filtered;
 mod handlers;

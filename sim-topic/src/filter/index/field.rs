@@ -10,6 +10,7 @@ use super::tickets::{Buckets, Kind, Ticket, Tickets};
 use super::trie::Trie;
 use crate::filter::condition::{Condition, Rule, Value, Wildcard, address, folded};
 use crate::filter::number::Number;
+use crate::filter::values::Found;
 
 /// The longest piece of a wildcard that is looked for everywhere in a text, in bytes.
 const GRAM: usize = 8;
@@ -36,6 +37,8 @@ pub(crate) struct Field {
     present: Tickets,
     /// Who wants anything but some strings and numbers; these stand in the buckets.
     excepts: Tickets,
+    /// The signatures of which this is the first field.
+    pub(crate) signatures: Vec<u32>,
 }
 
 /// How a rule is entered.
@@ -47,6 +50,8 @@ pub(crate) enum Access {
     Present,
     /// Under the path, and under the values that it excludes.
     Except,
+    /// Under the values of several rules together, by the signature's number.
+    Tuple(u32),
 }
 
 /// The place at which a wildcard is entered.
@@ -66,7 +71,7 @@ pub(crate) enum Anchor {
 pub(crate) type Cost = u64;
 
 /// What it costs to look at one more alternative.
-const LOOK: Cost = 16;
+pub(crate) const LOOK: Cost = 16;
 /// What it costs to be looked at whenever the path is there: the last resort.
 const PRESENT: Cost = 1 << 40;
 /// The most conditions of a rule that is entered under each of them, so that a policy's alternatives times its
@@ -209,12 +214,12 @@ impl Field {
         &self,
         number: u32,
         buckets: &Buckets,
-        value: Value<'_>,
+        value: Found<'_>,
         text: &mut String,
         found: &mut impl FnMut(Ticket),
     ) {
         let mut all = |tickets: &[Ticket]| tickets.iter().for_each(|&ticket| found(ticket));
-        match value {
+        match value.value {
             Value::String(string) => self.look_for_text(number, buckets, string, text, &mut all),
             Value::Number(value) => {
                 if self.numbers > 0 {
@@ -347,6 +352,7 @@ impl Place<'_> {
                 return;
             }
             Access::Conditions(anchors) => anchors,
+            Access::Tuple(_) => return,
         };
         for text in rule.set.strings() {
             self.bucket(change, Kind::String, text, proof);
@@ -412,7 +418,7 @@ impl Place<'_> {
                 .entry((bytes.len() > 5, bytes[0]))
                 .or_default(),
             // Every one of them is in `excepts`.
-            Kind::ExceptString | Kind::ExceptNumber => &mut 0,
+            Kind::ExceptString | Kind::ExceptNumber | Kind::Tuple => &mut 0,
         };
         match change {
             Change::Add => {

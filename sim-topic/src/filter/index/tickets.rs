@@ -98,6 +98,8 @@ pub(crate) enum Kind {
     ExceptString,
     /// A number that is excluded.
     ExceptNumber,
+    /// The hash of several values; the field is the signature's number.
+    Tuple,
 }
 
 /// Tickets by field, kind and bytes.
