@@ -103,6 +103,9 @@ fn receivers<T: Payload>(topic: &Topic<T>, count: usize) -> Vec<Receiver<T>> {
 }
 
 /// The peers for so many subscribers.
+///
+/// # Panics
+/// In a run, when the topic refuses what it was configured for.
 #[must_use]
 pub fn peers<T: Payload>(subscribers: usize) -> Vec<Peer> {
     vec![

@@ -69,7 +69,6 @@ pub(crate) struct Found<'a> {
     /// Whether it is the first of its field.
     pub(crate) is_first: bool,
     pub(crate) value: Value<'a>,
-    pub(crate) hash: u64,
 }
 
 /// How many values a field has.
@@ -271,7 +270,6 @@ impl Values {
             field: entry.field,
             is_first: entry.next == END,
             value: self.value(entry.kind, input),
-            hash: entry.hash,
         })
     }
 
