@@ -31,5 +31,6 @@ pub mod groups;
 pub mod logs;
 pub mod measure;
 pub mod memory;
+pub mod pauses;
 pub mod replay;
 pub mod report;

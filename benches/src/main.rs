@@ -12,6 +12,7 @@ use benches::groups::{self, Scale};
 use benches::measure::{Figure, Warm, measure};
 use benches::memory::{self, Meter};
 use benches::pattern::{Failure, Pattern};
+use benches::pauses;
 use benches::report::{self, Origin, Results};
 use benches::timing::Watchdog;
 
@@ -127,6 +128,15 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The allocator's count.
+fn meter() -> Meter {
+    Meter {
+        start: alloc::start,
+        held: alloc::held,
+        stop: alloc::stop,
+    }
+}
+
 fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failure> {
     let chosen = |name: &str| {
         options
@@ -140,7 +150,8 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         .filter(|pattern| chosen(&pattern.name))
         .collect();
     let with_memory = group == "queue" && chosen("memory");
-    if patterns.is_empty() && !with_memory {
+    let with_pauses = group == "stream" && chosen("memory");
+    if patterns.is_empty() && !with_memory && !with_pauses {
         return Err(Failure(
             "no pattern's name holds the filter's text".to_owned(),
         ));
@@ -179,22 +190,20 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         figures.extend(found);
     }
     let memory = if with_memory {
-        let meter = Meter {
-            start: alloc::start,
-            held: alloc::held,
-            stop: alloc::stop,
-        };
-        memory::measure(queued, meter, watchdog)?
+        memory::measure(queued, meter(), watchdog)?
     } else {
         Vec::new()
     };
-    let bars = match group {
+    let mut bars = match group {
         "core" => bars::core(&figures),
         "filter" => bars::filter(&figures),
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
         _ => bars::queue(&figures, &memory),
     };
+    if with_pauses {
+        bars.extend(pauses::measure(queued as u64, meter(), watchdog)?);
+    }
     if options.json {
         memory
             .iter()
