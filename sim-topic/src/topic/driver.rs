@@ -386,7 +386,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Does what the lane of a subscription has to do at `now`: sinks at once, handlers as far as one poll
     /// goes.
     pub(crate) fn serve(&self, sub: &Arc<Sub<T>>, now: Instant) {
-        loop {
+        while self.serve_up_to(sub, now, usize::MAX) {}
+    }
+
+    /// As [`serve`](Self::serve), but no more than `budget` things; true when there may be more.
+    pub(crate) fn serve_up_to(&self, sub: &Arc<Sub<T>>, now: Instant, budget: usize) -> bool {
+        for _ in 0..budget {
             self.pump_replay(sub, now);
             let next = {
                 let mut lane = sub.lane.lock();
@@ -400,7 +405,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 next
             };
             match next {
-                Next::Idle => return,
+                Next::Idle => return false,
                 Next::Redrive {
                     ticket,
                     notification,
@@ -419,6 +424,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 },
             }
         }
+        true
     }
 
     /// Starts a handler, and polls it once.

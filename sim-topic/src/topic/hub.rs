@@ -24,7 +24,9 @@ pub(crate) mod counts {
     pub(crate) const REFUSED: usize = 0;
     pub(crate) const DEDUPLICATED: usize = 1;
     pub(crate) const BYTES: usize = 2;
-    pub(crate) const KINDS: usize = 3;
+    /// Numbers given to messages that the log then refused.
+    pub(crate) const WITHDRAWN: usize = 3;
+    pub(crate) const KINDS: usize = 4;
 }
 
 /// A topic.

@@ -22,6 +22,9 @@ use crate::topic::hub::{Hub, counts};
 use crate::topic::lane::{Failure, Sub, mode};
 use crate::topic::table::Table;
 
+/// How many things a publisher does for one sink whose backlog it finds; the rest is the drivers'.
+const BACKLOG_TURN: usize = 64;
+
 impl<T: Send + Sync + 'static> Hub<T> {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -143,13 +146,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
             sequence: None,
             duplicate: false,
         };
-        if self.knows_size() {
-            self.counters.add(counts::BYTES, bytes as u64);
-        }
         if !self.has_subs.load(Ordering::Acquire) {
             if is_read {
                 self.append(Logged::Inline(content))?;
             }
+            self.count_bytes(bytes);
             return Ok(published);
         }
         let table = self.table.load();
@@ -160,6 +161,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if is_read {
             self.append(Logged::Shared(Arc::clone(&shared)))?;
         }
+        self.count_bytes(bytes);
         self.fan_out(&table, &shared);
         Ok(published)
     }
@@ -168,7 +170,17 @@ impl<T: Send + Sync + 'static> Hub<T> {
     fn append(&self, logged: Logged<T>) -> Result<(), PublishError<T>> {
         match self.log.append(logged) {
             Ok(()) => Ok(()),
-            Err(error) => Err(refused(error)),
+            Err(error) => {
+                self.counters.add(counts::WITHDRAWN, 1);
+                Err(refused(error))
+            }
+        }
+    }
+
+    #[inline]
+    fn count_bytes(&self, bytes: usize) {
+        if self.knows_size() {
+            self.counters.add(counts::BYTES, bytes as u64);
         }
     }
 
@@ -211,11 +223,22 @@ impl<T: Send + Sync + 'static> Hub<T> {
         for (sub, extra) in later.overflowed {
             self.overflowed(&sub, extra, now);
         }
+        let mut busy = Vec::new();
         for (sub, failure) in later.serve {
             if let Some(failure) = failure {
                 self.failed_at_once(&sub, shared, &failure, now);
             }
-            self.attend(&sub, now);
+            // One thing of each first: a backlog holds nobody up.
+            if !sub.is_sink() {
+                self.driver.make_ready(&sub);
+            } else if self.serve_up_to(&sub, now, 1) {
+                busy.push(sub);
+            }
+        }
+        for sub in busy {
+            if self.serve_up_to(&sub, now, BACKLOG_TURN) {
+                self.driver.make_ready(&sub);
+            }
         }
     }
 
@@ -339,6 +362,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 Err(error) => {
                     order.sequence -= 1;
                     drop(order);
+                    self.counters.add(counts::WITHDRAWN, 1);
                     drop(error);
                     return Err(give_back(shared, Refusal::Closed));
                 }
@@ -375,9 +399,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
         // Values are dropped without the lock.
         drop(evicted);
-        if self.knows_size() {
-            self.counters.add(counts::BYTES, bytes as u64);
-        }
+        self.count_bytes(bytes);
         self.see_to(later, &shared);
         Ok(published)
     }
@@ -398,6 +420,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             return Ok(0);
         }
         if self.is_closed() {
+            self.counters.add(counts::REFUSED, 1);
             return Err(Refusal::Closed);
         }
         let is_plain = !self.is_fifo() && self.config.limits.message_bytes.is_none();
@@ -413,16 +436,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 return Err(Refusal::Full);
             }
         }
-        if self.knows_size() {
-            let bytes: usize = values.iter().take(count).map(|v| self.size_of(v)).sum();
-            self.counters.add(counts::BYTES, bytes as u64);
-        }
         let first = self.numbers.fetch_add(count as u64, Ordering::Relaxed);
         if !is_read {
+            self.count_bytes(self.sizes_of(&values[..count]));
             values.drain(..count);
             return Ok(count);
         }
         self.append_all(values, count, first)
+    }
+
+    fn sizes_of(&self, values: &[T]) -> usize {
+        match self.knows_size() {
+            true => values.iter().map(|value| self.size_of(value)).sum(),
+            false => 0,
+        }
     }
 
     fn append_all(&self, values: &mut Vec<T>, count: usize, first: u64) -> Result<usize, Refusal> {
@@ -436,6 +463,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let mut done = 0;
         while done < count {
             let run = most.min(count - done);
+            let bytes = self.sizes_of(&values[..run]);
             let records: Vec<(Logged<T>, [&[u8]; 0])> = values
                 .drain(..run)
                 .map(|value| {
@@ -449,8 +477,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 })
                 .collect();
             match self.log.log.append_batch(records) {
-                Ok(range) => self.log.appended(range.start, range.end),
+                Ok(range) => {
+                    self.log.appended(range.start, range.end);
+                    self.count_bytes(bytes);
+                }
                 Err(error) => {
+                    let withdrawn = (count - done) as u64;
+                    self.counters.add(counts::WITHDRAWN, withdrawn);
                     let refused = error.into_value();
                     let back = refused.into_iter().filter_map(|(logged, _)| match logged {
                         Logged::Inline(content) => Some(content.message.value),
@@ -458,6 +491,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     });
                     values.splice(0..0, back);
                     return if done == 0 {
+                        self.counters.add(counts::REFUSED, 1);
                         Err(Refusal::Closed)
                     } else {
                         Ok(done)

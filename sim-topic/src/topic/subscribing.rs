@@ -274,7 +274,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         stats.subscriptions_confirmed += receivers;
         stats.subscriptions_deleted = deleted;
         stats.subscriptions = sum;
-        stats.published = self.numbers.load(Ordering::Relaxed);
+        // Each was counted after its number was given.
+        let withdrawn = self.counters.sum(counts::WITHDRAWN);
+        stats.published = self.numbers.load(Ordering::Relaxed) - withdrawn;
         stats.refused = self.counters.sum(counts::REFUSED);
         stats.deduplicated = self.counters.sum(counts::DEDUPLICATED);
         stats.published_bytes = self.counters.sum(counts::BYTES);

@@ -18,6 +18,7 @@ mod filtered;
 mod handlers;
 #[cfg(feature = "http")]
 mod http;
+mod publishers;
 mod receivers;
 mod replay;
 mod replay_races;
