@@ -27,6 +27,7 @@ use sim_core::wait::{Attempt, Elapsed, until};
 
 pub use self::builder::Builder;
 use self::hub::{Hub, counts};
+use self::publish::Wants;
 pub use self::replay::ReplayProgress;
 use crate::config::TopicConfig;
 use crate::error::{
@@ -162,11 +163,17 @@ impl<T: Send + Sync + 'static> Topic<T> {
     ) -> Result<Published, WaitError<T>> {
         let hub = &*self.hub;
         let mut slot = Some(message.into());
-        let outcome = until(&hub.log.space, &hub.clock, deadline, || {
-            hub.attempt_publish(&mut slot)
-        })
-        .await;
-        finish(hub, outcome, slot)
+        let mut wants = Wants::Room;
+        loop {
+            let event = hub.event_of(wants);
+            let outcome = until(event, &hub.clock, deadline, || {
+                hub.attempt_publish(&mut slot, &mut wants)
+            })
+            .await;
+            if let Some(outcome) = outcome.transpose() {
+                return finish(hub, outcome, slot);
+            }
+        }
     }
 
     /// Publishes a message, blocking the thread where waiting helps.
@@ -191,10 +198,16 @@ impl<T: Send + Sync + 'static> Topic<T> {
     ) -> Result<Published, WaitError<T>> {
         let hub = &*self.hub;
         let mut slot = Some(message.into());
-        let outcome = patiently(&hub.log.space, &hub.clock, deadline, || {
-            hub.attempt_publish(&mut slot)
-        });
-        finish(hub, outcome, slot)
+        let mut wants = Wants::Room;
+        loop {
+            let event = hub.event_of(wants);
+            let outcome = patiently(event, &hub.clock, deadline, || {
+                hub.attempt_publish(&mut slot, &mut wants)
+            });
+            if let Some(outcome) = outcome.transpose() {
+                return finish(hub, outcome, slot);
+            }
+        }
     }
 
     /// Publishes each message for itself and reports on each, in order: SNS's batch. One that is refused does not
@@ -462,6 +475,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.log.log.close();
         self.log.arrivals.notify_all();
         self.log.space.notify_all();
+        self.window.notify_all();
         self.wake_mailboxes();
         self.driver.work.notify_all();
     }

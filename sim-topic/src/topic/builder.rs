@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use sim_core::clock::Clock;
 use sim_core::counter::Counters;
+use sim_core::event::Event;
 use sim_core::random::Random;
 use sim_core::snapshot::Snapshot;
 use sim_core::sync::atomic::{AtomicBool, AtomicU64};
@@ -150,6 +151,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             scratches: Scratches::default(),
             registry: Mutex::new(Registry::new()),
             fifo,
+            window: Event::new(),
             driver: Driver::new(),
             log: LogSide::new(config.log),
             departed: Arc::new(Departed::default()),

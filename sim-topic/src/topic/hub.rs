@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sim_core::clock::Clock;
 use sim_core::counter::Counters;
+use sim_core::event::Event;
 use sim_core::random::Random;
 use sim_core::snapshot::Snapshot;
 use sim_core::sync::atomic::{AtomicBool, AtomicU64};
@@ -51,6 +52,9 @@ pub(crate) struct Hub<T> {
     /// What changes the table.
     pub(crate) registry: Mutex<Registry<T>>,
     pub(crate) fifo: Option<Mutex<Fifo<T>>>,
+    /// Publishers that wait for room in the window of de-duplication: time alone makes it, and the end of the topic
+    /// tells them. Apart from those that wait for the log, whose wake-ups they would swallow.
+    pub(crate) window: Event,
     pub(crate) driver: Arc<Driver<T>>,
     /// The unfiltered receivers.
     pub(crate) log: LogSide<T>,

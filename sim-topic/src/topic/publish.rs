@@ -6,6 +6,7 @@
 //! are refused.
 
 use sha2::{Digest, Sha256};
+use sim_core::event::Event;
 use sim_core::log::AppendError;
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
@@ -21,6 +22,15 @@ use crate::topic::driver::Extra;
 use crate::topic::hub::{Hub, counts};
 use crate::topic::lane::{Failure, Sub, mode};
 use crate::topic::table::Table;
+
+/// What a publisher waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// Room in the log.
+    Room,
+    /// Room in the window of de-duplication.
+    Window,
+}
 
 /// How many things a publisher does for one sink whose backlog it finds; the rest is the drivers'.
 const BACKLOG_TURN: usize = 64;
@@ -63,21 +73,37 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// One attempt of a publish that waits.
+    /// Where those wait who want this.
+    pub(crate) const fn event_of(&self, wants: Wants) -> &Event {
+        match wants {
+            Wants::Room => &self.log.space,
+            Wants::Window => &self.window,
+        }
+    }
+
+    /// One attempt of a publish that waits; none when it has to wait for something else from now on.
     pub(crate) fn attempt_publish(
         &self,
         slot: &mut Option<Message<T>>,
-    ) -> Attempt<Result<Published, PublishError<T>>> {
+        wants: &mut Wants,
+    ) -> Attempt<Option<Result<Published, PublishError<T>>>> {
         let Some(message) = slot.take() else {
             unreachable!("polled after it was ready");
         };
         match self.publish_once(message) {
             Err(error) if error.reason.is_temporary() => {
-                let wake_at = match error.reason {
-                    Refusal::DeduplicationWindowFull { until, .. } => until,
-                    _ => Instant::NEVER,
+                let (now_wants, wake_at) = match error.reason {
+                    Refusal::DeduplicationWindowFull { until, .. } => (Wants::Window, until),
+                    _ => (Wants::Room, Instant::NEVER),
                 };
                 *slot = Some(*error.message);
+                if std::mem::replace(wants, now_wants) != now_wants {
+                    // A wake-up that came here is another's.
+                    return Attempt::Done {
+                        value: None,
+                        more: true,
+                    };
+                }
                 Attempt::Pending { wake_at }
             }
             outcome => {
@@ -85,7 +111,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     self.counters.add(counts::REFUSED, 1);
                 }
                 Attempt::Done {
-                    value: outcome,
+                    value: Some(outcome),
                     more: true,
                 }
             }

@@ -1,11 +1,15 @@
 //! What publishers count, and how long one is kept.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use sim_core::seam::{Refused, Sink};
 use sim_topic::{
-    Deduplication, FifoConfig, Kind, Limits, LogConfig, Message, Notification, ReceiverConfig,
-    Refusal, Subscriber, SubscriptionConfig, Topic, TopicConfig, WhenBehind,
+    Deduplication, DeduplicationId, FifoConfig, Kind, Limits, LogConfig, Message, Notification,
+    ReceiverConfig, Refusal, Subscriber, SubscriptionConfig, Topic, TopicConfig, WaitError,
+    WhenBehind,
 };
 
 use crate::rig::{clock, grouped, pass, secs, topic};
@@ -142,4 +146,92 @@ fn the_backlog_of_one_sink_does_not_hold_up_the_next() {
     let log = log.lock().unwrap();
     let slow = log.iter().filter(|(name, _)| *name == "slow");
     assert!(slow.map(|(_, n)| *n).eq(0..=500), "the drivers do the rest");
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn room_in_the_log_wakes_who_waits_for_it_and_not_who_waits_for_the_window() {
+    let (topic, time) = topic(TopicConfig {
+        kind: Kind::Fifo(FifoConfig {
+            deduplication: Deduplication::Off,
+            deduplication_limit: 1,
+            ..FifoConfig::default()
+        }),
+        log: LogConfig {
+            capacity: 2,
+            when_behind: WhenBehind::Refuse,
+            ..LogConfig::default()
+        },
+        ..TopicConfig::default()
+    });
+    let mut receiver = topic.receiver(ReceiverConfig::default()).unwrap();
+    let with_id = |id: &str, n| grouped("a", n).deduplication_id(DeduplicationId::new(id).unwrap());
+    topic.try_publish(with_id("one", 1)).unwrap();
+    let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+    let wakers = bells.clone().map(Waker::from);
+    let mut for_window = pin!(topic.publish(with_id("two", 2)));
+    let mut for_room = pin!(topic.publish(grouped("b", 4)));
+    let mut poll_window = || {
+        let mut context = Context::from_waker(&wakers[0]);
+        for_window.as_mut().poll(&mut context)
+    };
+    assert!(poll_window().is_pending());
+    topic.try_publish(grouped("b", 3)).unwrap();
+    let mut context = Context::from_waker(&wakers[1]);
+    assert!(for_room.as_mut().poll(&mut context).is_pending());
+    receiver.try_receive().unwrap();
+    let woken = || bells.each_ref().map(|bell| bell.0.load(Ordering::SeqCst));
+    assert_eq!(woken(), [0, 1]);
+    let Poll::Ready(outcome) = for_room.as_mut().poll(&mut context) else {
+        panic!("there is room");
+    };
+    outcome.unwrap();
+    // Time makes room in the window; then it is the log that is full.
+    while topic.try_publish(grouped("c", 9)).is_ok() {}
+    time.advance(secs(3600));
+    assert!(woken()[0] >= 1);
+    assert!(poll_window().is_pending());
+    let before = woken()[0];
+    while woken()[0] == before {
+        // Fails when all was received: it waits for the log now.
+        receiver.try_receive().unwrap();
+    }
+    let Poll::Ready(outcome) = poll_window() else {
+        panic!("there is room");
+    };
+    outcome.unwrap();
+}
+
+#[test]
+fn closing_ends_the_wait_for_the_window() {
+    let (topic, _) = topic(TopicConfig {
+        kind: Kind::Fifo(FifoConfig {
+            deduplication: Deduplication::Off,
+            deduplication_limit: 1,
+            ..FifoConfig::default()
+        }),
+        ..TopicConfig::default()
+    });
+    let with_id = |id: &str| grouped("a", 1).deduplication_id(DeduplicationId::new(id).unwrap());
+    topic.try_publish(with_id("one")).unwrap();
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut context = Context::from_waker(&waker);
+    let mut publish = pin!(topic.publish(with_id("two")));
+    assert!(publish.as_mut().poll(&mut context).is_pending());
+    topic.close();
+    assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    assert!(matches!(
+        publish.as_mut().poll(&mut context),
+        Poll::Ready(Err(WaitError::Refused(_)))
+    ));
 }
