@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use sim_core::seam::{Refused, Sink};
 use sim_topic::{
-    Deduplication, DeduplicationId, FifoConfig, Kind, Limits, LogConfig, Message, Notification,
+    Deduplication, DeduplicationId, FifoConfig, Kind, Limits, LogConfig, Notification,
     ReceiverConfig, Refusal, Subscriber, SubscriptionConfig, Topic, TopicConfig, WaitError,
     WhenBehind,
 };
@@ -136,7 +136,7 @@ fn the_backlog_of_one_sink_does_not_hold_up_the_next() {
     );
     log.lock().unwrap().clear();
     time.advance(secs(60));
-    topic.try_publish(Message::from(grouped("a", 500))).unwrap();
+    topic.try_publish(grouped("a", 500)).unwrap();
     {
         let log = log.lock().unwrap();
         assert_eq!(log[..2], [("slow", 0), ("quick", 500)]);
