@@ -152,7 +152,8 @@ mod tests {
         tokens.issue(token(1), id, at(10), 1);
         tokens.issue(token(2), id, at(20), 2);
         let end = at(10) + WEEK;
-        assert_eq!(tokens.expire(end - Duration::from_secs(1), WEEK), None);
+        let before = at(9) + WEEK;
+        assert_eq!(tokens.expire(before, WEEK), None);
         assert_eq!(tokens.expire(end, WEEK), Some(None), "it has another one");
         assert_eq!(tokens.expire(end, WEEK), None);
         assert_eq!(
