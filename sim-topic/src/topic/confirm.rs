@@ -105,6 +105,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 sub.was_confirmed.store(true, Ordering::Relaxed);
             }
         }
+        self.retable(&sub);
         Ok(sub.id)
     }
 
@@ -120,6 +121,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             self.end(sub);
             return;
         };
+        self.retable(sub);
         self.empty(sub);
         self.send_control(sub, Delivery::Unsubscribed(request));
     }
