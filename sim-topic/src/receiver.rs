@@ -34,7 +34,8 @@ const AHEAD: usize = 64;
 ///
 /// Without a filter it reads, like all its kind, the one log of the topic: publishing costs the same however many
 /// receivers there are. How far it may be behind, and what happens then, says the topic's
-/// [`LogConfig`](crate::LogConfig). With a filter it has a mailbox of its own.
+/// [`LogConfig`](crate::LogConfig). With a filter it has a mailbox of its own, of which the oldest messages are lost
+/// when it is full, whatever the log's configuration says.
 ///
 /// It also is a [`Stream`].
 pub struct Receiver<T: Send + Sync + 'static> {
@@ -531,7 +532,7 @@ fn next_in_mailbox<T: Send + Sync + 'static>(
     hub: &Hub<T>,
 ) -> Result<Notification<T>, TryReceiveError> {
     // Looked at before the messages: what comes after a closing is not overlooked.
-    let is_closed = hub.is_closed();
+    let is_closed = hub.has_ended() || mailbox.is_over();
     match mailbox.take_lost() {
         0 => {}
         lost => return Err(TryReceiveError::Lagged { lost }),

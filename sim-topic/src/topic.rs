@@ -10,11 +10,13 @@ mod driver;
 pub(crate) mod hub;
 pub(crate) mod lane;
 mod publish;
+mod publishing;
 pub(crate) mod replay;
 mod subscribing;
 mod table;
 pub(crate) mod tally;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use sim_core::clock::Clock;
@@ -257,14 +259,18 @@ impl<T: Send + Sync + 'static> Topic<T> {
     pub fn subscriptions(&self) -> Vec<Subscription<T>> {
         let subs = self.hub.all();
         subs.into_iter()
+            .filter(|sub| !sub.is_receiver())
             .map(|sub| Subscription::of(&self.hub, sub))
             .collect()
     }
 
-    /// The subscription of this id, unless it is over.
+    /// The subscription of this id, unless it is over or a receiver's.
     #[must_use]
     pub fn subscription(&self, id: SubscriptionId) -> Option<Subscription<T>> {
         let sub = self.hub.registry.lock().subs.get(&id).cloned()?;
+        if sub.is_receiver() {
+            return None;
+        }
         Some(Subscription::of(&self.hub, sub))
     }
 
@@ -385,7 +391,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 more: ready > 1,
             };
         }
-        if self.is_closed() && !self.has_pending() {
+        if self.has_ended() && !self.has_pending() {
             return Attempt::Done {
                 value: Work::Over,
                 more: true,
@@ -397,7 +403,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     fn has_pending(&self) -> bool {
-        self.all().iter().any(|sub| sub.lane.lock().order.len() > 0)
+        self.all().iter().any(|sub| !sub.lane.lock().is_empty())
     }
 
     fn publish_batch(&self, messages: Vec<Message<T>>) -> Vec<Result<Published, PublishError<T>>> {
@@ -408,7 +414,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 .map(|message| Err(PublishError::new(message, reason.clone())))
                 .collect();
         }
-        let mut blocked = Vec::new();
+        let mut blocked = BTreeSet::new();
         messages
             .into_iter()
             .map(|message| {
@@ -417,13 +423,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     false => None,
                 };
                 if group.as_ref().is_some_and(|group| blocked.contains(group)) {
+                    self.counters.add(counts::REFUSED, 1);
                     return Err(PublishError::new(message, Refusal::Full));
                 }
                 let outcome = self.publish(message);
                 if let (Err(error), Some(group)) = (&outcome, group)
                     && error.reason.is_temporary()
                 {
-                    blocked.push(group);
+                    blocked.insert(group);
                 }
                 outcome
             })
@@ -452,7 +459,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closed.swap(true, Ordering::SeqCst);
         if let Some(fifo) = &self.fifo {
             // Who is in has come before.
             drop(fifo.lock());
@@ -499,16 +506,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
             }
             (None, archive) => archive.take(),
         };
-        drop(order);
-        let ended = former.is_some();
-        drop(former);
-        if ended {
-            // Replays learn that there is nothing to read any more.
-            let now = self.clock.now();
-            for sub in self.all() {
-                self.pump_replay(&sub, now);
+        let subs = match former {
+            // Those that came since replay nothing: there is no archive, or one that is new.
+            Some(_) => self.all(),
+            None => Vec::new(),
+        };
+        for sub in &subs {
+            if sub.replaying.load(Ordering::Acquire) {
+                // Under the FIFO lock: what is published next is delivered live again.
+                sub.stop_replay();
             }
         }
+        drop(order);
+        // Values, and subscriptions that ended meanwhile, are dropped without the lock.
+        drop((subs, former));
         Ok(())
     }
 }

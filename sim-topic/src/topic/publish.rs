@@ -2,8 +2,8 @@
 //!
 //! # Ordering
 //! Numbers are counted `Relaxed`: each is given once, and orders nothing by itself. `closed` is set `SeqCst` before the
-//! log is closed and the FIFO lock is taken, and read `Acquire`; publishers that race with closing come before it or
-//! are refused.
+//! log is closed and the FIFO lock is taken, and read `SeqCst`; publishers that race with closing come before it or
+//! are refused: see `publishing.rs`.
 
 use sha2::{Digest, Sha256};
 use sim_core::log::AppendError;
@@ -17,13 +17,14 @@ use crate::error::{PublishError, Refusal};
 use crate::group::SequenceNumber;
 use crate::machine::dedup::{Admission, DedupKey};
 use crate::message::{Content, Logged, Message, Notification, Published, Shared};
+use crate::topic::driver::Extra;
 use crate::topic::hub::{Hub, counts};
 use crate::topic::lane::{Failure, Sub, mode};
 use crate::topic::table::Table;
 
 impl<T: Send + Sync + 'static> Hub<T> {
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Publishes, or gives the message back at once.
@@ -39,10 +40,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// As [`publish`](Self::publish), without counting a refusal.
     #[inline]
     fn publish_once(&self, message: Message<T>) -> Result<Published, PublishError<T>> {
+        // Before `closed` is looked at; where nobody is subscribed, the log says what comes before its end.
+        let is_heard = self.is_fifo() || self.has_subs.load(Ordering::Acquire);
+        let _in_flight = is_heard.then(|| self.enter());
         match self.check(&message) {
             Err(reason) => Err(PublishError::new(message, reason)),
             Ok(bytes) if self.is_fifo() => self.publish_in_order(message, bytes),
-            Ok(bytes) => self.publish_now(message, bytes),
+            Ok(bytes) => self.publish_now(message, bytes, is_heard),
         }
     }
 
@@ -126,7 +130,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
     // ---- standard --------------------------------------------------------------------------------------
 
     #[inline]
-    fn publish_now(&self, message: Message<T>, bytes: usize) -> Result<Published, PublishError<T>> {
+    fn publish_now(
+        &self,
+        message: Message<T>,
+        bytes: usize,
+        is_heard: bool,
+    ) -> Result<Published, PublishError<T>> {
         let is_read = self.log.is_read();
         if is_read && !self.log.has_room(1) {
             return Err(PublishError::new(message, Refusal::Full));
@@ -145,7 +154,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if self.knows_size() {
             self.counters.add(counts::BYTES, bytes as u64);
         }
-        if !self.has_subs.load(Ordering::Acquire) {
+        if !is_heard {
             if is_read {
                 self.append(Logged::Inline(content))?;
             }
@@ -250,23 +259,41 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if is_read && !self.log.has_room(1) {
             return Err(PublishError::new(message, Refusal::Full));
         }
-        // Filters are foreign code: they are asked before the lock is taken.
-        let table = self.table.load();
-        let mut verdicts = Vec::new();
-        table.verdicts(&message, self.body, |sub, reason| {
-            verdicts.push((Arc::clone(sub), reason));
-        });
-
-        let now = self.clock.now();
         let mut evicted = Vec::new();
         let mut later = Later {
             serve: Vec::new(),
             overflowed: Vec::new(),
         };
-        let mut order = fifo.lock();
+        let mut verdicts = Vec::new();
+        let (mut order, _table) = loop {
+            // Filters are foreign code: they are asked before the lock is taken.
+            let table = self.table.load();
+            table.verdicts(&message, self.body, |sub, reason| {
+                verdicts.push((Arc::clone(sub), reason));
+            });
+            let order = fifo.lock();
+            // Who came meanwhile may have had a message that comes before this one: it gets this one too. The table
+            // asked is kept, so another one is not in its place.
+            if std::ptr::eq(&*self.table.load(), &*table) {
+                break (order, table);
+            }
+            drop(order);
+            verdicts.clear();
+        };
         if self.is_closed() {
             drop(order);
             return Err(PublishError::new(message, Refusal::Closed));
+        }
+        let now = self.clock.now();
+        if let Some(archive) = &order.archive
+            && !archive.fits(bytes.max(1))
+        {
+            let limit = archive.max_bytes();
+            drop(order);
+            return Err(PublishError::new(
+                message,
+                Refusal::TooLargeForArchive { bytes, limit },
+            ));
         }
         let mut ticket = None;
         if let Some(key) = key {
@@ -325,18 +352,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
             }
         }
+        let mut is_archived = false;
         if let Some(archive) = &mut order.archive {
             let at = self.clock.timestamp(now);
-            // What is larger than the whole archive is not kept.
-            if let Err(large) = archive.push(at, bytes.max(1), Arc::clone(&shared), &mut evicted) {
-                evicted.push(large);
+            match archive.push(at, bytes.max(1), Arc::clone(&shared), &mut evicted) {
+                Ok(_) => is_archived = true,
+                // Refused above.
+                Err(large) => evicted.push(large),
             }
         }
         for (sub, reason) in &verdicts {
             if sub.mode() > mode::QUEUED {
                 continue;
             }
-            if sub.replaying.load(Ordering::Acquire) {
+            if is_archived && sub.replaying.load(Ordering::Acquire) {
                 // It comes through the archive, where the filter is asked again.
                 later.serve.push((Arc::clone(sub), None));
             } else if let Some(reason) = reason {
@@ -469,7 +498,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 /// What a publisher sees to after everybody has had the message.
 struct Later<T> {
     serve: Vec<(Arc<Sub<T>>, Option<Failure>)>,
-    overflowed: Vec<(Arc<Sub<T>>, Notification<T>)>,
+    overflowed: Vec<(Arc<Sub<T>>, Extra<T>)>,
 }
 
 /// The log took no more.
