@@ -79,7 +79,7 @@ pub fn core(figures: &[Figure]) -> Vec<Bar> {
     bars
 }
 
-/// The aims of the group `filter`: level with the fastest rival in each pattern. Level is as in [`core`].
+/// The aims of the group `filter`: level with the fastest rival in each pattern. Level is as in [`core()`].
 #[must_use]
 pub fn filter(figures: &[Figure]) -> Vec<Bar> {
     figures

@@ -295,8 +295,9 @@ pub enum WhenBehind {
     /// It loses the oldest messages, is told how many, and they are counted.
     #[default]
     Lag,
-    /// Publishers are refused, or wait, until it has caught up: every receiver gets every message, and the slowest
-    /// sets the pace.
+    /// Publishers are refused, or wait, until it has caught up: every receiver without a filter gets every message,
+    /// and the slowest sets the pace. A receiver with a filter has a mailbox of its own, which never holds publishers
+    /// up: when it is full, the oldest messages in it are lost, counted and told.
     Refuse,
 }
 

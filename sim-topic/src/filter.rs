@@ -349,4 +349,9 @@ impl Scratch {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// How many bytes it has allocated for the values of messages: what does not go by the number of policies.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.bytes() + self.text.capacity()
+    }
 }

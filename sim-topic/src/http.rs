@@ -6,7 +6,8 @@
 //!
 //! # Rules
 //!
-//! - One delivery is one `POST`, to be answered within 15 s (configurable; measured by the topic's [`Clock`]).
+//! - One delivery is one `POST`, to be answered within 15 s (configurable; measured by the topic's [`Clock`]). The
+//!   status is the answer: it stands, whether the body that follows comes in time or not.
 //! - `2xx` is success. `5xx`, `429`, no answer in time and any failure of the connection are the server's errors, tried
 //!   again by the subscription's retry policy, and not before a `Retry-After` in seconds. Everything else is the
 //!   client's error and not tried again; a redirect is one of these, since it is not followed.
@@ -20,11 +21,12 @@
 //! # How it works
 //!
 //! Nothing is spawned: the future of a delivery drives its own connection, and a dropped one closes it. Idle
-//! connections are kept, a few and not for long, and are polled when they are taken again. HTTP/1.1 only. Names are
+//! connections are kept, a few, and are polled when they are taken again. One that was idle for too long is never used
+//! again, but nobody wakes up to close it: that comes with the endpoint's next delivery, or with its end. HTTP/1.1 only. Names are
 //! resolved by tokio, on its blocking threads.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -33,11 +35,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use sim_core::clock::Clock;
+use sim_core::clock::{Clock, Sleep};
 use sim_core::payload::Payload;
 use sim_core::seam::Handler;
 
-use self::connection::{Answer, Pool};
+use self::connection::{Answer, Connection, Pool};
 pub use self::sign::{KeyError, Signer, Verifier, VerifyError};
 use self::target::Target;
 use self::tls::Trust;
@@ -87,7 +89,8 @@ pub struct HttpConfig {
     pub max_answer_bytes: usize,
     /// How many idle connections are kept. Default: 8.
     pub idle_connections: usize,
-    /// How long one is kept idle. Default: 10 s.
+    /// How long one may be idle and still be used. Default: 10 s. It is closed at the endpoint's next delivery after
+    /// that, or with the endpoint, and counts as idle until then.
     pub idle_for: Duration,
     /// What topic and subscription are called outside. Default: by their own names.
     pub naming: Naming,
@@ -315,31 +318,30 @@ impl<T> HttpEndpoint<T> {
     async fn deliver(&self, delivery: Delivery<T>) -> Result<(), DeliveryError> {
         let request = self.compose(&delivery)?;
         let mut timer = self.clock.sleep_until(self.clock.now() + self.timeout);
-        let mut exchange = pin!(self.exchange(request));
-        let answered = std::future::poll_fn(|cx| {
-            if let Poll::Ready(answered) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(Some(answered));
-            }
-            Pin::new(&mut timer).poll(cx).map(|()| None)
-        })
-        .await;
-        match answered {
+        let (mut connection, mut answer) = match before(&mut timer, self.exchange(request)).await {
             None => {
-                Err(self.server_error(format_args!("no answer within {:?}", self.timeout), None))
+                let what = format_args!("no answer within {:?}", self.timeout);
+                return Err(self.server_error(what, None));
             }
-            Some(Err(failure)) => Err(self.server_error(format_args!("{failure}"), None)),
-            Some(Ok(answer)) => self.judge(&answer),
+            Some(Err(failure)) => return Err(self.server_error(format_args!("{failure}"), None)),
+            Some(Ok(begun)) => begun,
+        };
+        // The status has been said: the body decides nothing, nor does the time that it takes.
+        let reading = connection.read(&mut answer, self.pool.limit());
+        if before(&mut timer, reading).await.is_some() {
+            self.pool.put(connection, &answer, self.clock.now());
         }
+        self.judge(&answer)
     }
 
-    /// Posts over a connection that is there, or over a new one.
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    /// Posts over a connection that is there, or over a new one, until the answer begins.
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Connection, Answer), String> {
         if let Some(mut connection) = self.pool.take(self.clock.now()) {
             match connection.send(request.clone(), self.pool.limit()).await {
-                Ok(answer) => {
-                    self.pool.put(connection, &answer, self.clock.now());
-                    return Ok(answer);
-                }
+                Ok(answer) => return Ok((connection, answer)),
                 Err(failure) if failure.answered => return Err(failure.reason),
                 // The server closed it while it was idle, which shows only now.
                 Err(_) => {}
@@ -347,10 +349,7 @@ impl<T> HttpEndpoint<T> {
         }
         let mut connection = connection::open(&self.target, self.trust.as_ref()).await?;
         match connection.send(request, self.pool.limit()).await {
-            Ok(answer) => {
-                self.pool.put(connection, &answer, self.clock.now());
-                Ok(answer)
-            }
+            Ok(answer) => Ok((connection, answer)),
             Err(failure) => Err(failure.reason),
         }
     }
@@ -522,6 +521,18 @@ fn own_headers(pairs: &[(String, String)]) -> Result<HeaderMap, HttpError> {
         headers.append(header, value);
     }
     Ok(headers)
+}
+
+/// Waits for a future until the timer ends; none when it ends first.
+async fn before<F: Future>(timer: &mut Sleep, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        Pin::new(&mut *timer).poll(cx).map(|()| None)
+    })
+    .await
 }
 
 fn is_set_by_delivery(name: &HeaderName) -> bool {

@@ -111,7 +111,10 @@ pub use crate::message::{
     ParseSubscriptionIdError, ParseTokenError, Published, SubscriptionId, Token,
 };
 pub use crate::receiver::{Notifications, Received, Receiver};
-pub use crate::settings::{Filter, Overflow, Predicate, ReceiverConfig, SubscriptionConfig};
+pub use crate::seams::MAX_HOPS;
+pub use crate::settings::{
+    Filter, MAX_MAILBOX, Overflow, Predicate, ReceiverConfig, SubscriptionConfig,
+};
 pub use crate::stats::{Dropped, FilteredOut, ReceiverStats, Stats, SubscriptionStats};
 pub use crate::subscriber::Subscriber;
 pub use crate::subscription::{Subscription, SubscriptionState};

@@ -43,6 +43,8 @@ pub(crate) struct Headers {
     pub(crate) deduplication_id: Option<DeduplicationId>,
     /// Given by the topic, never by the publisher.
     pub(crate) sequence: Option<SequenceNumber>,
+    /// How many topics handed it on to the next one.
+    pub(crate) hops: u8,
 }
 
 /// What a message without attributes answers with.
@@ -67,6 +69,13 @@ impl<T> Message<T> {
         if let Some(headers) = &mut self.headers {
             headers.sequence = None;
         }
+    }
+
+    /// Counts that a topic hands it on to another one; returns how many have.
+    pub(crate) fn hop(&mut self) -> u8 {
+        let headers = self.headers_mut();
+        headers.hops = headers.hops.saturating_add(1);
+        headers.hops
     }
 
     /// For a topic that does not de-duplicate.

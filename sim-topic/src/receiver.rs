@@ -34,7 +34,8 @@ const AHEAD: usize = 64;
 ///
 /// Without a filter it reads, like all its kind, the one log of the topic: publishing costs the same however many
 /// receivers there are. How far it may be behind, and what happens then, says the topic's
-/// [`LogConfig`](crate::LogConfig). With a filter it has a mailbox of its own.
+/// [`LogConfig`](crate::LogConfig). With a filter it has a mailbox of its own, of which the oldest messages are lost
+/// when it is full, whatever the log's configuration says.
 ///
 /// It also is a [`Stream`].
 pub struct Receiver<T: Send + Sync + 'static> {

@@ -29,12 +29,13 @@ pub struct SubscriptionConfig<T> {
     pub name: String,
     /// Which messages it gets. Default: all.
     pub filter: Filter<T>,
-    /// How a failed delivery is repeated. Default: [`RetryPolicy::default`], 3 times 20 s apart.
+    /// How a failed delivery is repeated. Default: [`RetryPolicy::default`], 3 times 20 s apart. A subscriber may ask
+    /// for more time than that, by at most an hour for each try.
     pub retry: RetryPolicy,
     /// How many deliveries may be made a second. Default: as many as come.
     pub throttle: Option<Throttle>,
     /// Where messages go that are given up. Default: nowhere, they are dropped and counted. A sink that is full is
-    /// asked again each second, and the message stays in the backlog.
+    /// asked again after a second, or when it says, but within an hour; until then the message stays in the backlog.
     pub dead_letters: Option<Arc<dyn Sink<DeadLetter<T>>>>,
     /// How many messages may be pending: waiting, between two tries, or in work. Default: 65,536.
     pub backlog: usize,
@@ -110,7 +111,8 @@ pub type Predicate<T> = Arc<dyn Fn(&Message<T>) -> bool + Send + Sync>;
 pub enum Filter<T> {
     /// All of them.
     All,
-    /// Those whose attributes or body match the policy.
+    /// Those whose attributes or body match the policy. On a standard topic an index finds them, whatever the number of
+    /// policies; on a FIFO topic each policy is asked for each message, and one over bodies reads the body anew.
     Policy(FilterPolicy),
     /// Those for which the closure says so. It is called by the publisher, so it should be quick; one that panics
     /// says no.
@@ -160,9 +162,15 @@ pub enum Overflow {
     /// The message that has just come is given up.
     #[default]
     Newest,
-    /// The oldest message that nobody works on is given up.
+    /// The message whose turn is next is given up: the oldest of those that wait for their first try, on a FIFO topic
+    /// that of the group whose turn it is. Where all wait for another try, it is the one whose try comes first.
+    /// Messages in work stay; while there are only such, the message that has just come is given up.
     Oldest,
 }
+
+/// The most messages of a receiver's mailbox: 1,048,576. A limit of this crate, since the memory of a mailbox is taken
+/// when its receiver is made.
+pub const MAX_MAILBOX: usize = 1 << 20;
 
 /// The configuration of a [`Receiver`](crate::Receiver).
 pub struct ReceiverConfig<T> {
@@ -172,7 +180,8 @@ pub struct ReceiverConfig<T> {
     /// a mailbox of its own.
     pub filter: Filter<T>,
     /// How many messages the mailbox holds; beyond it the oldest are lost, counted, and told. Unused without a
-    /// filter, where [`LogConfig`](crate::LogConfig) says how far a receiver may be behind. Default: 65,536.
+    /// filter, where [`LogConfig`](crate::LogConfig) says how far a receiver may be behind. Its memory is taken at
+    /// once. Default: 65,536; at most [`MAX_MAILBOX`](crate::MAX_MAILBOX).
     pub mailbox: usize,
 }
 
@@ -202,7 +211,15 @@ impl<T> ReceiverConfig<T> {
     /// The first field that is out of range, with its limit.
     pub fn check(&self) -> Result<(), ConfigError> {
         check_name(&self.name)?;
-        check_count("mailbox", self.mailbox)
+        check_count("mailbox", self.mailbox)?;
+        if self.mailbox > MAX_MAILBOX {
+            return Err(ConfigError::TooLarge {
+                field: "mailbox",
+                value: self.mailbox,
+                limit: MAX_MAILBOX,
+            });
+        }
+        Ok(())
     }
 }
 

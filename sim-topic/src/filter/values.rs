@@ -26,6 +26,13 @@ pub(crate) struct Values {
     epoch: u32,
 }
 
+impl Values {
+    /// How many bytes it has allocated for the values of messages.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.text.capacity()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     field: u32,

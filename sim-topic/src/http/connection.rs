@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sim_core::sync::Mutex;
@@ -43,9 +44,11 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// The `Retry-After` header, where it gives seconds.
     pub(super) retry_after: Option<Duration>,
-    /// The body, cut at the limit.
-    pub(super) body: Bytes,
-    /// Whether that was the whole of it, so that the next request may follow.
+    /// The body as far as it was read, cut at the limit.
+    pub(super) body: BytesMut,
+    /// What is still to be read of it; none when that is not to be read.
+    rest: Option<Incoming>,
+    /// Whether the body was read to its end, so that the next request may follow.
     is_complete: bool,
 }
 
@@ -86,7 +89,7 @@ pub(super) async fn open(target: &Target, trust: Option<&Trust>) -> Result<Conne
 }
 
 impl Connection {
-    /// Sends a request and reads its answer, of the body at most `limit` bytes.
+    /// Sends a request and reads the head of its answer; a body of more than `limit` bytes is not read.
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -102,39 +105,43 @@ impl Connection {
             answered: is_answer(&error),
             reason: said(&error),
         })?;
-        let (head, mut body) = response.into_parts();
-        let mut answer = Answer {
+        let (head, body) = response.into_parts();
+        // A body that says that it is too long is not begun.
+        let is_too_long = announced(&head.headers).is_some_and(|length| length > limit as u64);
+        Ok(Answer {
             status: head.status,
             retry_after: retry_after(&head.headers),
-            body: Bytes::new(),
+            body: BytesMut::new(),
+            rest: (!is_too_long).then_some(body),
             is_complete: false,
+        })
+    }
+
+    /// Reads the body of an answer, at most `limit` bytes of it. Dropping the future leaves what was read.
+    pub(super) async fn read(&mut self, answer: &mut Answer, limit: usize) {
+        let Some(rest) = &mut answer.rest else {
+            return;
         };
-        // A body that says that it is too long is not begun.
-        if announced(&head.headers).is_some_and(|length| length > limit as u64) {
-            return Ok(answer);
-        }
-        let mut read = BytesMut::new();
         loop {
-            match drive(driver, body.frame()).await {
+            match drive(&mut self.driver, rest.frame()).await {
                 None => {
                     answer.is_complete = true;
-                    break;
+                    return;
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        let room = limit - read.len();
-                        read.extend_from_slice(&data[..data.len().min(room)]);
+                        let room = limit - answer.body.len();
+                        let taken = &data[..data.len().min(room)];
+                        answer.body.extend_from_slice(taken);
                         if data.len() > room {
-                            break;
+                            return;
                         }
                     }
                 }
                 // The status has been said: what fails after it changes nothing.
-                Some(Err(_)) => break,
+                Some(Err(_)) => return,
             }
         }
-        answer.body = read.freeze();
-        Ok(answer)
     }
 
     /// Whether the next request may be sent: looks whether the server has closed the connection meanwhile.
@@ -180,7 +187,8 @@ where
     .await
 }
 
-/// Connections that wait for their next request: the last one used is the first one taken.
+/// Connections that wait for their next request: the last one used is the first one taken. What was idle for too long
+/// is closed by the next `take` or `put`.
 pub(super) struct Pool {
     /// Invariant: in the order of the time at which they became idle.
     idle: Mutex<Vec<(Connection, Instant)>>,

@@ -27,7 +27,7 @@ const MIN_BITS: usize = 2_048;
 
 /// Signs envelopes with a private key.
 ///
-/// A signature costs about a millisecond, on the thread that delivers.
+/// A signature is computed on the thread that delivers, for each envelope.
 #[derive(Clone)]
 pub struct Signer {
     key: Arc<Key>,

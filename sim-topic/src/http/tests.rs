@@ -253,7 +253,14 @@ async fn settle() {
 
 #[tokio::test]
 async fn a_slow_server_has_fifteen_seconds_by_the_clock() {
-    for reply in [Reply::Never, Reply::HeadOnly(200)] {
+    for (reply, verdict) in [
+        (Reply::Never, "server error: URL: no answer within 15s"),
+        (Reply::HeadOnly(200), "delivered"),
+        (
+            Reply::HeadOnly(404),
+            "client error: URL: answered 404 Not Found",
+        ),
+    ] {
         let mut server = Server::start([reply]).await;
         let (endpoint, time) = endpoint(HttpConfig::new(server.url("/")));
         let task = tokio::spawn(async move { endpoint.handle(message(b"m")).await });
@@ -264,10 +271,7 @@ async fn a_slow_server_has_fifteen_seconds_by_the_clock() {
         assert!(!task.is_finished());
         time.advance(Duration::from_millis(1));
         let outcome = task.await.unwrap();
-        assert_eq!(
-            told(outcome),
-            format!("server error: {}: no answer within 15s", server.url("/"))
-        );
+        assert_eq!(told(outcome), verdict.replace("URL", &server.url("/")));
     }
 }
 

@@ -166,15 +166,16 @@ impl<T> Order<T> {
     }
 
     /// Takes a message out that was not handed out, to make room: the first of the lane whose turn it is, or, where
-    /// all wait for a retry, of the lane whose retry comes first. None when every lane is in flight.
-    pub(crate) fn evict(&mut self) -> Option<T> {
+    /// all wait for a retry, of the lane whose retry comes first; with how many attempts at it have
+    /// failed. None when every lane is in flight.
+    pub(crate) fn evict(&mut self) -> Option<(T, u32)> {
         if self.ready.0 == NIL
             && let Some((_, lane)) = self.timers.pop_due(Instant::NEVER)
         {
             self.make_ready_last(lane);
         }
-        let ticket = self.take(Instant::ORIGIN)?.ticket;
-        self.done(ticket)
+        let Taken { ticket, failed, .. } = self.take(Instant::ORIGIN)?;
+        Some((self.done(ticket)?, failed))
     }
 
     /// Takes the first message of the lane whose turn it is; the lane is held until the ticket is resolved, by

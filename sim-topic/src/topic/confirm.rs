@@ -119,6 +119,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 sub.was_confirmed.store(true, Ordering::Relaxed);
             }
         }
+        self.retable(&sub);
         Ok(sub.id)
     }
 
@@ -142,6 +143,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             let _lane = sub.lane.lock();
             sub.mode.store(mode::UNCONFIRMED, Ordering::Release);
         }
+        self.retable(sub);
         self.empty(sub);
         self.send_control(sub, Delivery::Unsubscribed(request));
     }

@@ -31,7 +31,7 @@ use crate::message::{DeadLetter, DeadLetterReason, Delivery, Notification, Share
 use crate::settings::Overflow;
 use crate::subscriber::Target;
 use crate::topic::hub::Hub;
-use crate::topic::lane::{Failure, Item, Lane, Next, Sub, Verdict, What, mode};
+use crate::topic::lane::{Failure, Item, Lane, MAX_PUT_OFF, Next, Sub, Verdict, What, mode};
 use crate::topic::tally::Count;
 
 /// How long a letter that its sink had no room for waits until it is offered again.
@@ -167,6 +167,26 @@ impl<T> Driver<T> {
     }
 }
 
+/// A message that a lane has no room for.
+pub(crate) struct Extra<T> {
+    notification: Notification<T>,
+    /// How often it was tried in vain.
+    attempts: u32,
+    /// Set when it had been given up before.
+    verdict: Option<Box<Verdict>>,
+}
+
+impl<T> Extra<T> {
+    /// One that was never tried.
+    const fn new(notification: Notification<T>) -> Self {
+        Self {
+            notification,
+            attempts: 0,
+            verdict: None,
+        }
+    }
+}
+
 /// What became of a message that was given up.
 enum Offered {
     Taken,
@@ -184,7 +204,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         &self,
         sub: &Arc<Sub<T>>,
         notification: Notification<T>,
-    ) -> Option<Notification<T>> {
+    ) -> Option<Extra<T>> {
         let group = match self.is_fifo() {
             true => notification.group().cloned(),
             false => None,
@@ -206,19 +226,23 @@ impl<T: Send + Sync + 'static> Hub<T> {
             return None;
         };
         if overflow == Overflow::Newest {
-            return Some(newest);
+            return Some(Extra::new(newest));
         }
-        let Some(oldest) = lane.order.evict() else {
-            return Some(newest);
+        let Some((oldest, failed)) = lane.order.evict() else {
+            return Some(Extra::new(newest));
         };
         // There is room now.
         if let Err(item) = lane.order.push(group, Item::message(newest))
             && let What::Message(newest) = item.what
         {
-            return Some(newest);
+            return Some(Extra::new(newest));
         }
         match oldest.what {
-            What::Message(oldest) => Some(oldest),
+            What::Message(notification) => Some(Extra {
+                notification,
+                attempts: failed.saturating_add(oldest.tried),
+                verdict: oldest.verdict.into_inner(),
+            }),
             What::Control(_) => {
                 lane.controls -= 1;
                 None
@@ -227,15 +251,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Gives up a message that the lane had no room for.
-    pub(crate) fn overflowed(
-        &self,
-        sub: &Arc<Sub<T>>,
-        notification: Notification<T>,
-        now: Instant,
-    ) {
+    pub(crate) fn overflowed(&self, sub: &Arc<Sub<T>>, extra: Extra<T>, now: Instant) {
+        let Extra {
+            notification,
+            attempts,
+            verdict,
+        } = extra;
+        if let Some(verdict) = verdict {
+            // It had been given up before, and counted.
+            self.part_with(sub, notification, &verdict, now);
+            return;
+        }
         let verdict = Verdict {
             reason: DeadLetterReason::Overflow,
-            attempts: 0,
+            attempts,
             error: None,
         };
         self.give_up_loose(sub, notification, verdict, now);
@@ -250,7 +279,18 @@ impl<T: Send + Sync + 'static> Hub<T> {
         now: Instant,
     ) {
         sub.tally.add(Count::Failed, 1);
-        let count = match self.offer_letter(sub, notification, &verdict, now) {
+        self.part_with(sub, notification, &verdict, now);
+    }
+
+    /// Offers a message that was given up to the dead-letter sink, once.
+    fn part_with(
+        &self,
+        sub: &Arc<Sub<T>>,
+        notification: Notification<T>,
+        verdict: &Verdict,
+        now: Instant,
+    ) {
+        let count = match self.offer_letter(sub, notification, verdict, now) {
             None => dropped(verdict.reason),
             Some(Offered::Taken) => Count::Redriven,
             Some(Offered::Refused | Offered::Later(_)) => Count::DroppedNotRedriven,
@@ -586,7 +626,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         Some(match outcome {
             Ok(Ok(())) => Offered::Taken,
             Ok(Err(Refusing::Full { retry_at })) => {
-                Offered::Later(retry_at.unwrap_or(now).max(now + REDRIVE_WAIT))
+                let at = retry_at.unwrap_or(now);
+                Offered::Later(at.clamp(now + REDRIVE_WAIT, now + MAX_PUT_OFF))
             }
             Ok(Err(_)) | Err(_) => Offered::Refused,
         })

@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use sim_core::random::Random;
 use sim_core::rate::TokenBucket;
@@ -32,6 +33,9 @@ use crate::subscriber::Target;
 use crate::topic::replay::Replaying;
 use crate::topic::table::{Evaluations, Since};
 use crate::topic::tally::{Count, Tally};
+
+/// The longest time for which a subscriber puts a message off: what it asks beyond that is cut.
+pub(crate) const MAX_PUT_OFF: Duration = Duration::from_secs(3_600);
 
 /// How messages come to a subscription.
 pub(crate) mod mode {
@@ -254,7 +258,7 @@ impl Failure {
 
     /// When it may be tried again at the soonest.
     pub(crate) fn not_before(&self, now: Instant) -> Instant {
-        match self {
+        let asked = match self {
             Self::Refused(Refusing::Full {
                 retry_at: Some(retry_at),
             }) => *retry_at,
@@ -263,7 +267,8 @@ impl Failure {
                 ..
             }) => now + *wait,
             _ => now,
-        }
+        };
+        asked.min(now + MAX_PUT_OFF)
     }
 }
 

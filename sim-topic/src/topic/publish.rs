@@ -17,6 +17,7 @@ use crate::error::{PublishError, Refusal};
 use crate::group::SequenceNumber;
 use crate::machine::dedup::{Admission, DedupKey};
 use crate::message::{Content, Logged, Message, Notification, Published, Shared};
+use crate::topic::driver::Extra;
 use crate::topic::hub::{Hub, counts};
 use crate::topic::lane::{Failure, Sub, mode};
 use crate::topic::table::Table;
@@ -469,7 +470,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 /// What a publisher sees to after everybody has had the message.
 struct Later<T> {
     serve: Vec<(Arc<Sub<T>>, Option<Failure>)>,
-    overflowed: Vec<(Arc<Sub<T>>, Notification<T>)>,
+    overflowed: Vec<(Arc<Sub<T>>, Extra<T>)>,
 }
 
 /// The log took no more.

@@ -129,7 +129,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     pub(crate) fn retable(&self, sub: &Arc<Sub<T>>) {
         let _ = self.table.update(|table| {
             let table = match sub.mode() {
-                mode::OVER => table.without(sub),
+                // Who gets no messages is not asked, and counts none that it would not have got.
+                mode::UNCONFIRMED | mode::OVER => table.without(sub),
                 _ => table.with(sub),
             };
             self.has_subs.store(!table.is_empty(), Ordering::Release);

@@ -1,10 +1,18 @@
 //! Who gets what: the subscriptions as publishers go through them.
 //!
 //! # Algorithm
-//! A table is a snapshot, replaced whole. Filter policies stand in two tiers, as in a log-structured tree: a few recent ones
+//! A table is a snapshot, replaced whole: each change of a subscription copies what stands in it by itself, one reference
+//! for each subscription without a filter, with a closure, or with a policy that the index has not taken in yet. So to
+//! subscribe n of the first two kinds one after the other copies O(n^2) references in all: a cost of subscribing, never
+//! of publishing.
+//!
+//! Filter policies stand in two tiers, as in a log-structured tree: a few recent ones
 //! that are asked one by one, and an index over all the others, which is shared from one table to the next and rebuilt
-//! when the recent ones, or those in it that are gone, come to a quarter of it. So subscribing costs O(1) policies,
-//! amortised, and publishing about what the index costs.
+//! when the recent ones, or those in it that are gone, come to a quarter of it. So subscribing one brings
+//! O(1) policies into an index, amortised, besides those copies, and publishing costs about what the index costs.
+//!
+//! FIFO topics use no index, since they may find after asking that a message is a duplicate, which no filter counts:
+//! they ask policies one by one, and each policy over bodies reads the body anew.
 //!
 //! Whom the index does not find is not visited, and so not counted one by one: each evaluation is counted once for
 //! all in the index, and a subscription's share is what was counted since it came in, less what it matched.
@@ -26,6 +34,11 @@ use crate::topic::tally::{REASONS, place_of};
 
 /// How many policies stand outside of the index at least before it is rebuilt.
 const RECENT: usize = 32;
+
+/// How many scratches are kept for the next messages: as many as threads may publish at once, as a rule.
+const SCRATCHES: usize = 64;
+/// What one that is kept may have allocated for a message's values: 64 KiB.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// A snapshot of all subscriptions, by the kind of their filters.
 pub(crate) struct Table<T> {
@@ -305,9 +318,16 @@ impl Scratches {
         self.0.lock().pop().unwrap_or_default()
     }
 
-    /// Bound: as many as ever published at once.
+    /// Bound: [`SCRATCHES`], each of at most [`SCRATCH_BYTES`] and what goes by the number of policies. One that grew
+    /// larger for a large message is not kept.
     fn give(&self, scratch: Scratch) {
-        self.0.lock().push(scratch);
+        if scratch.bytes() > SCRATCH_BYTES {
+            return;
+        }
+        let mut kept = self.0.lock();
+        if kept.len() < SCRATCHES {
+            kept.push(scratch);
+        }
     }
 }
 
@@ -352,5 +372,38 @@ fn verdict<T>(
             // Refused when the subscription is made.
             None => Some(Reason::InvalidMessageBody),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_large_message_took_is_not_kept() {
+        let mut index = FilterIndex::new(Scope::MessageBody);
+        let policy = FilterPolicy::parse(r#"{"a": ["x"]}"#, Scope::MessageBody).unwrap();
+        index.insert(0, policy).unwrap();
+        let scratches = Scratches::default();
+        let ask = |len: usize| {
+            let mut scratch = scratches.take();
+            // A string with an escape is copied.
+            let body = format!(r#"{{"a": "\n{}"}}"#, "y".repeat(len));
+            let _ = index.match_body(body.as_bytes(), &mut scratch);
+            scratches.give(scratch);
+        };
+        ask(1_000);
+        assert_eq!(scratches.0.lock().len(), 1);
+        ask(2 * SCRATCH_BYTES);
+        assert_eq!(scratches.0.lock().len(), 0);
+    }
+
+    #[test]
+    fn no_more_scratches_are_kept_than_the_bound() {
+        let scratches = Scratches::default();
+        for _ in 0..2 * SCRATCHES {
+            scratches.give(Scratch::new());
+        }
+        assert_eq!(scratches.0.lock().len(), SCRATCHES);
     }
 }

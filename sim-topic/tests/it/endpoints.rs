@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use sim_topic::filter::{FilterPolicy, Scope};
 use sim_topic::{
-    ConfirmError, Delivery, DeliveryError, Subscriber, SubscriptionConfig, SubscriptionState,
-    Token, TopicConfig,
+    ConfirmError, Delivery, DeliveryError, Filter, Notification, Subscriber, SubscriptionConfig,
+    SubscriptionState, Token, TopicConfig,
 };
 
-use crate::rig::{pass, secs, topic};
+use crate::rig::{Probe, pass, secs, topic};
 
 type Seen = Arc<Mutex<Vec<Delivery<u64>>>>;
 
@@ -143,4 +144,52 @@ fn tokens_are_not_guessed_from_one_another_and_are_the_same_in_a_replay() {
     assert_ne!(token_of(1, None), token_of(1, Some([7; 32])));
     assert_eq!(token_of(1, None).as_str().len(), 64);
     assert!(!format!("{:?}", token_of(1, None)).contains(token_of(1, None).as_str()));
+}
+
+#[test]
+fn an_endpoint_counts_what_its_filter_keeps_away_only_while_it_is_confirmed() {
+    let policy = |n: u64| {
+        let json = format!(r#"{{"n": ["{n}"]}}"#);
+        Filter::Policy(FilterPolicy::parse(&json, Scope::MessageAttributes).unwrap())
+    };
+    let (topic, time) = topic(TopicConfig::default());
+    let (subscriber, seen) = endpoint();
+    let sub = topic
+        .subscribe(
+            subscriber,
+            SubscriptionConfig {
+                filter: policy(0),
+                ..SubscriptionConfig::default()
+            },
+        )
+        .unwrap();
+    topic.advance(time.now());
+    // Enough of them for an index.
+    let fill = |from: u64| {
+        for n in from..from + 40 {
+            let config = SubscriptionConfig {
+                filter: policy(n),
+                ..SubscriptionConfig::default()
+            };
+            let probe = Probe::<Notification<u64>>::new();
+            topic.subscribe(Subscriber::sink(probe), config).unwrap();
+        }
+    };
+    let filtered = || sub.stats().filtered.total();
+    fill(1);
+    topic.try_publish(1).unwrap();
+    assert_eq!(filtered(), 0);
+    topic.confirm(&token(&seen)).unwrap();
+    topic.try_publish(2).unwrap();
+    assert_eq!(filtered(), 1);
+    fill(100);
+    topic.try_publish(3).unwrap();
+    assert_eq!(filtered(), 2);
+    sub.unsubscribe();
+    topic.try_publish(4).unwrap();
+    assert_eq!(filtered(), 2);
+    topic.advance(time.now());
+    topic.confirm(&token(&seen)).unwrap();
+    topic.try_publish(5).unwrap();
+    assert_eq!(filtered(), 3);
 }

@@ -239,3 +239,24 @@ fn ids_are_parsed_or_refused() {
         assert!(error.to_string().contains(&format!("{wrong:?}")));
     }
 }
+
+#[test]
+fn a_mailbox_that_would_take_all_memory_is_refused() {
+    let (topic, _) = topic(TopicConfig::default());
+    let refused = topic
+        .receiver(ReceiverConfig {
+            mailbox: 1 << 31,
+            filter: sim_topic::Filter::closure(|_| true),
+            ..ReceiverConfig::default()
+        })
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "mailbox: 2147483648 is more than 1048576"
+    );
+    let largest = ReceiverConfig::<u64> {
+        mailbox: sim_topic::MAX_MAILBOX,
+        ..ReceiverConfig::default()
+    };
+    assert_eq!(largest.check(), Ok(()));
+}

@@ -408,3 +408,23 @@ async fn an_endpoint_that_lost_its_subscription_is_told_and_may_restore_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_status_stands_though_the_body_after_it_does_not_come() {
+    within_a_minute(async {
+        let replies = vec![Reply::HeadOnly(200)];
+        let mut rig = Rig::start(TopicConfig::new("orders"), replies).await;
+        rig.publish(Payload::from("order 7"));
+        rig.server.seen.recv().await.unwrap();
+        rig.time.advance(secs(15));
+        let now = rig.time.now();
+        until(|| {
+            let is_held = rig.topic.next_deadline().is_some_and(|at| at > now);
+            is_held || rig.subscription.stats().pending == 0
+        })
+        .await;
+        let stats = rig.subscription.stats();
+        assert_eq!((stats.delivered, stats.retried, stats.pending), (1, 0, 0));
+    })
+    .await;
+}

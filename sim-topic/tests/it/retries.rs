@@ -156,3 +156,48 @@ fn a_throttle_spaces_deliveries_out_and_loses_none() {
         "without a throttle everything goes at once"
     );
 }
+
+#[test]
+fn nobody_puts_a_message_off_for_more_than_an_hour() {
+    use std::sync::Arc;
+
+    use sim_core::seam::{Refused, Sink};
+    use sim_core::time::Instant;
+    use sim_topic::{DeliveryError, Notification};
+
+    struct Never;
+
+    impl<I: Send> Sink<I> for Never {
+        fn try_deliver(&self, item: I) -> Result<(), Refused<I>> {
+            Err(Refused::full(item, Some(Instant::NEVER)))
+        }
+    }
+
+    fn rejecting() -> Subscriber<u64> {
+        let probe: Probe<Notification<u64>> = Probe::new();
+        probe.always(Say::Reject);
+        Subscriber::sink(probe)
+    }
+
+    let handler = Subscriber::handler(|_: Notification<u64>| async {
+        Err(DeliveryError::server_after(
+            "busy",
+            std::time::Duration::MAX,
+        ))
+    });
+    for (subscriber, has_letters) in [
+        (Subscriber::sink(Never), false),
+        (handler, false),
+        (rejecting(), true),
+    ] {
+        let (topic, time) = topic(TopicConfig::default());
+        let config = SubscriptionConfig {
+            dead_letters: has_letters.then(|| Arc::new(Never) as _),
+            ..SubscriptionConfig::default()
+        };
+        topic.subscribe(subscriber, config).unwrap();
+        topic.try_publish(1).unwrap();
+        topic.advance(time.now());
+        assert_eq!(topic.next_deadline(), Some(time.now() + secs(3_600)));
+    }
+}

@@ -2,9 +2,12 @@
 
 use sim_core::payload::Payload;
 use sim_core::seam::{Gauge, Reason, Sink, Timed};
-use sim_topic::{Message, Notification, Subscriber, SubscriptionConfig, Topic, TopicConfig};
+use sim_topic::{
+    Deduplication, FifoConfig, Kind, MAX_HOPS, Message, Notification, Subscriber,
+    SubscriptionConfig, Topic, TopicConfig,
+};
 
-use crate::rig::{Probe, Say, clock, pass, secs, topic};
+use crate::rig::{Probe, Say, clock, grouped, pass, secs, topic};
 
 #[test]
 fn raw_delivery_converts_and_hands_on() {
@@ -102,4 +105,65 @@ fn a_topic_is_timed_and_a_subscription_a_gauge() {
     time.advance_to(at);
     timed.advance(at);
     assert_eq!((probe.len(), sub.depth().total()), (1, 0));
+}
+
+fn in_a_circle(config: TopicConfig) -> (Topic<u64>, Topic<u64>) {
+    let topics = (topic(config.clone()).0, topic(config).0);
+    for (from, into) in [(&topics.0, &topics.1), (&topics.1, &topics.0)] {
+        from.subscribe(
+            Subscriber::sink(into.clone()),
+            SubscriptionConfig::default(),
+        )
+        .unwrap();
+    }
+    topics
+}
+
+#[test]
+fn a_message_that_goes_round_in_a_circle_of_topics_is_rejected_in_the_end() {
+    let (first, second) = in_a_circle(TopicConfig::default());
+    first.try_publish(1).unwrap();
+    assert_eq!(
+        (first.stats().published, second.stats().published),
+        (17, 16),
+        "the first one, and 32 that came through a topic"
+    );
+    let dropped = first.stats().subscriptions.dropped;
+    assert_eq!((dropped.client_error, dropped.total()), (1, 1));
+}
+
+#[test]
+fn a_circle_of_fifo_topics_ends_though_nobody_calls_within_a_call() {
+    let fifo = FifoConfig {
+        deduplication: Deduplication::Off,
+        ..FifoConfig::default()
+    };
+    let (first, second) = in_a_circle(TopicConfig {
+        kind: Kind::Fifo(fifo),
+        ..TopicConfig::default()
+    });
+    first.try_publish(grouped("a", 1)).unwrap();
+    assert_eq!(
+        first.stats().published + second.stats().published,
+        1 + u64::from(MAX_HOPS)
+    );
+    assert_eq!(first.stats().subscriptions.pending, 0);
+}
+
+#[test]
+fn a_topic_that_gets_its_own_values_does_not_exhaust_the_stack() {
+    let (topic, _) = topic(TopicConfig::default());
+    topic
+        .subscribe(
+            Subscriber::values(topic.clone()),
+            SubscriptionConfig::default(),
+        )
+        .unwrap();
+    topic.try_publish(1).unwrap();
+    let stats = topic.stats();
+    assert_eq!(stats.published, 1 + u64::from(MAX_HOPS));
+    assert_eq!(stats.subscriptions.dropped.client_error, 1);
+    // What was counted for one call is over with it.
+    topic.try_publish(2).unwrap();
+    assert_eq!(topic.stats().published, 2 * (1 + u64::from(MAX_HOPS)));
 }

@@ -283,3 +283,63 @@ fn unsubscribing_ends_one_and_no_other() {
     );
     assert_eq!(stats.subscriptions.dropped.unsubscribed, 1);
 }
+
+#[test]
+fn a_letter_that_makes_room_keeps_why_it_was_given_up_and_is_counted_once() {
+    let (topic, _) = topic(TopicConfig::default());
+    let (probe, dead) = (Probe::<Notification<u64>>::new(), Probe::new());
+    let sub = topic
+        .subscribe(
+            Subscriber::sink(probe.clone()),
+            SubscriptionConfig {
+                backlog: 1,
+                overflow: Overflow::Oldest,
+                dead_letters: letters(&dead),
+                ..SubscriptionConfig::default()
+            },
+        )
+        .unwrap();
+    probe.script(&[Say::Reject]);
+    dead.script(&[Say::Full]);
+    topic.try_publish(1).unwrap();
+    let stats = sub.stats();
+    assert_eq!((stats.failed, stats.pending, dead.len()), (1, 1, 0));
+    sub.pause().unwrap();
+    topic.try_publish(2).unwrap();
+    let stats = sub.stats();
+    assert_eq!((stats.failed, stats.redriven, stats.pending), (1, 1, 1));
+    let letters = dead.take();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(*letters[0].notification.value(), 1);
+    assert_eq!(letters[0].reason, DeadLetterReason::ClientError);
+    assert_eq!(letters[0].attempts, 1);
+    assert!(letters[0].error.is_some());
+}
+
+#[test]
+fn a_message_that_makes_room_between_two_tries_tells_how_often_it_was_tried() {
+    let (topic, _) = topic(TopicConfig::default());
+    let (probe, dead) = (Probe::<Notification<u64>>::new(), Probe::new());
+    let sub = topic
+        .subscribe(
+            Subscriber::sink(probe.clone()),
+            SubscriptionConfig {
+                backlog: 1,
+                overflow: Overflow::Oldest,
+                dead_letters: letters(&dead),
+                ..SubscriptionConfig::default()
+            },
+        )
+        .unwrap();
+    probe.script(&[Say::Full]);
+    topic.try_publish(1).unwrap();
+    sub.pause().unwrap();
+    topic.try_publish(2).unwrap();
+    let letters = dead.take();
+    assert_eq!(letters[0].reason, DeadLetterReason::Overflow);
+    assert_eq!(
+        (*letters[0].notification.value(), letters[0].attempts),
+        (1, 1)
+    );
+    assert_eq!(sub.stats().failed, 1);
+}
