@@ -62,6 +62,7 @@
 
 use std::fmt;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::sync::Mutex;
@@ -159,9 +160,7 @@ impl Event {
     fn notify_all_slow(&self) {
         let mut woken = Vec::new();
         self.locked(|waiters, _| waiters.take_all(&mut woken));
-        for waker in woken {
-            waker.wake();
-        }
+        WakeEach(woken.into_iter()).wake();
     }
 
     /// Has the timekeeper look at the time again: called after the next deadline of the state became earlier.
@@ -314,11 +313,24 @@ struct Wake {
 
 impl Wake {
     fn wake(self) {
-        if let Some(waker) = self.baton {
-            waker.wake();
-        }
-        if let Some(waker) = self.keeper {
-            waker.wake();
+        WakeEach([self.baton, self.keeper].into_iter().flatten()).wake();
+    }
+}
+
+/// Wakes each, also if the wake-up of one panics: the others have been noted as notified, and nobody else will wake them.
+struct WakeEach<I: Iterator<Item = Waker>>(I);
+
+impl<I: Iterator<Item = Waker>> WakeEach<I> {
+    fn wake(mut self) {
+        self.0.by_ref().for_each(Waker::wake);
+    }
+}
+
+impl<I: Iterator<Item = Waker>> Drop for WakeEach<I> {
+    fn drop(&mut self) {
+        for waker in self.0.by_ref() {
+            // The first panic is the one that the caller sees.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }

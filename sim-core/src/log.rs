@@ -263,7 +263,8 @@ impl<T: Send + Sync + 'static> Log<T> {
     /// Ends the log, and returns its end, which is final: no append succeeds any more, and all that did are below it.
     ///
     /// A second call changes nothing. Readers read what is there, and then find [`Read::End`]; whoever waits has to be told,
-    /// as after an append.
+    /// as after an append. No value is dropped here, so that the caller may hold locks: where the newest chunk was trimmed
+    /// whole before, [`shrink`](Self::shrink) lets go of it, or the next [`trim_to`](Self::trim_to).
     pub fn close(&self) -> u64 {
         let rolling = self.shared.roll.lock();
         let chunk = self.shared.tail.load();
@@ -275,15 +276,14 @@ impl<T: Send + Sync + 'static> Log<T> {
     /// Raises the start: positions below are gone, for readers too, though a record that is held stays readable. Never
     /// above [`end`](Self::end), and never lowered.
     ///
-    /// Whole chunks below the start are let go; the newest one is only let go when the log is closed, or by
-    /// [`shrink`](Self::shrink). Blocks neither readers nor writers. Values are dropped by this call, or by the last
+    /// Whole chunks below the start are let go, whether the start moves or not; the newest one is only let go when the log
+    /// is closed, or by [`shrink`](Self::shrink). Blocks neither readers nor writers. Values are dropped by this call, or by the last
     /// reader that holds their chunk.
     pub fn trim_to(&self, position: u64) {
         let position = position.min(self.end());
         let former = self.shared.start.fetch_max(position, Ordering::SeqCst);
-        if former < position {
-            self.shared.let_go(position);
-        }
+        // Also where the start stays: a chunk that was the newest when all its records were trimmed may not be it any more.
+        self.shared.let_go(former.max(position));
         if self.is_closed() {
             self.shrink();
         }

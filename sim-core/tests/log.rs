@@ -422,6 +422,42 @@ fn the_oldest_chunk_ends_where_a_trim_frees_it() {
 }
 
 #[test]
+fn a_chunk_that_was_trimmed_whole_as_the_newest_goes_with_the_next_trim() {
+    // Each record has a chunk of its own.
+    let log = Log::new(small());
+    log.append(0u64, &[&[0; 3000]]).unwrap();
+    log.trim_to(1);
+    assert_eq!(log.chunks(), 1, "the newest chunk stays");
+    for number in 1..10u64 {
+        log.append(number, &[&[0; 3000]]).unwrap();
+    }
+    let mut trims = 0;
+    while let Some(end) = log.oldest_chunk_end() {
+        let chunks = log.chunks();
+        log.trim_to(end);
+        assert_eq!(log.chunks(), chunks - 1, "each trim lets go of one");
+        trims += 1;
+    }
+    assert_eq!((trims, log.start()), (9, 9));
+}
+
+#[test]
+fn a_log_that_is_closed_after_it_was_trimmed_whole_is_let_go_by_a_shrink() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let log = Log::new(small());
+    log.append(Counted::new(&alive, 0), &[]).unwrap();
+    log.trim_to(1);
+    log.close();
+    assert_eq!(
+        (alive.load(Ordering::SeqCst), log.chunks()),
+        (1, 1),
+        "a close drops nothing"
+    );
+    log.shrink();
+    assert_eq!((alive.load(Ordering::SeqCst), log.chunks()), (0, 0));
+}
+
+#[test]
 fn the_partition_point_is_the_first_record_that_fails() {
     let log = Log::new(small());
     for number in 0..500u64 {

@@ -435,6 +435,32 @@ fn a_panic_in_an_attempt_passes_the_wake_up_on() {
 }
 
 #[test]
+fn a_waker_that_panics_leaves_nobody_asleep() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: StdArc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+    let (clock, _) = virtual_clock();
+    let items = Items::new();
+    let broken = Waker::from(StdArc::new(Panics));
+    let mut first = items.take(&clock, Instant::NEVER);
+    assert!(poll(&mut first, &broken).is_pending());
+    let mut second = Task::asleep(&items, &clock);
+    let mut third = items.take(&clock, Instant::NEVER);
+    assert!(poll(&mut third, &broken).is_pending());
+    let mut fourth = Task::asleep(&items, &clock);
+    items.items.fetch_add(4, Ordering::SeqCst);
+    let notified = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        items.event.notify_all();
+    }));
+    assert!(notified.is_err());
+    assert_eq!((second.wakes(), fourth.wakes()), (1, 1));
+    assert!(second.poll().is_ready() && fourth.poll().is_ready());
+}
+
+#[test]
 fn exactly_one_waiter_keeps_the_time() {
     let (clock, time) = virtual_clock();
     let items = Items::new();

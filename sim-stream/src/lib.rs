@@ -53,8 +53,9 @@
 //!   and to within a chunk of each shard. A stream that [refuses](WhenFull::Refuse) looks at each put, and concurrent
 //!   puts may each pass the bound by one record.
 //! - Arrival times on the system clock are the kernel's last tick, as old as 8 ms. A reader from a
-//!   [point in time](StartingPosition::AtTimestamp) starts that much early rather than late; and where writers are held up
-//!   between reading the clock and appending, records may stand a little out of the order of their times.
+//!   [point in time](StartingPosition::AtTimestamp) starts that much early rather than late, where the records
+//!   stand in the order of their times. Writers that are held up between reading the clock and appending may leave them a
+//!   little out of it: a reader that starts among such may miss as many of them, or begin as many too early.
 //! - Memory comes and goes by the chunk: a trimmed record's value is dropped with the last record of its chunk, and the newest
 //!   chunk of a shard stays until the stream is [advanced](Stream::advance) at rest.
 //! - Each put wakes every reader that waits for its shard.

@@ -121,8 +121,9 @@ impl<T: Send + Sync + 'static> Stream<T> {
         let shared = &*self.shared;
         let now = shared.clock.now();
         shared.serve(now);
-        let table = shared.table.load_arc();
         let control = shared.control.lock();
+        // A shard is in the table, or among those that have left.
+        let table = shared.table.load_arc();
         let mut sums = control.left;
         let mut incoming_records = control.left_records;
         drop(control);

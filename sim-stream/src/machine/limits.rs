@@ -60,16 +60,29 @@ impl ShardLimits {
     /// # Errors
     /// The limit that does not let it pass. Nothing was used up.
     pub fn write(&mut self, now: Instant, bytes: u64) -> Result<(), Exceeded> {
+        self.check_write(now, bytes)?;
+        self.charge_write(now, bytes);
+        Ok(())
+    }
+
+    /// Whether a record of `bytes` would be let in. Uses nothing up.
+    ///
+    /// # Errors
+    /// The limit that would not let it pass.
+    pub fn check_write(&mut self, now: Instant, bytes: u64) -> Result<(), Exceeded> {
         let check = |resource| move |retry_at| Exceeded { resource, retry_at };
         self.write_records
             .check(now, 1)
             .map_err(check(Resource::WriteRecords))?;
         self.write_bytes
             .check(now, bytes)
-            .map_err(check(Resource::WriteBytes))?;
+            .map_err(check(Resource::WriteBytes))
+    }
+
+    /// Uses up what a record of `bytes` takes, after a [check](Self::check_write) at the same time.
+    pub fn charge_write(&mut self, now: Instant, bytes: u64) {
         self.write_records.charge(now, 1);
         self.write_bytes.charge(now, bytes);
-        Ok(())
     }
 
     /// Lets a read in. What it brings is reported with [`answered`](Self::answered) when it is known.
@@ -174,6 +187,12 @@ impl Advance {
             return Err(self.rests_until);
         }
         Ok(())
+    }
+
+    /// Gives back `n` of what was taken.
+    pub(super) fn give_back(&mut self, n: u64) {
+        let whole = i128::from(self.rate) * PARTS;
+        self.level = (self.level + i128::from(n) * PARTS).min(whole);
     }
 
     /// Takes `n` whatever is there.

@@ -116,6 +116,14 @@ impl OnDemand {
         Ok(())
     }
 
+    /// Takes back what was just [admitted](Self::admit) and did not come in after all.
+    pub fn give_back(&mut self, bytes: u64, records: u64) {
+        self.records_left.give_back(records);
+        self.bytes_left.give_back(bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.records = self.records.saturating_sub(records);
+    }
+
     /// How many shards the stream should have now.
     pub fn target(&mut self, now: Instant) -> u32 {
         self.advance(now);
@@ -303,6 +311,18 @@ mod tests {
         }
         assert!(stream.admit(second(901), 4 * MIB, 4).is_err());
         assert_eq!(stream.target(second(901)), 8);
+    }
+
+    #[test]
+    fn what_is_given_back_passes_again_and_does_not_count() {
+        let mut stream = stream();
+        for _ in 0..1_000 {
+            assert_eq!(stream.admit(minute(0), 4 * MIB, 4_000), Ok(()));
+            stream.give_back(4 * MIB, 4_000);
+        }
+        assert_eq!(stream.next_change(), None);
+        assert_eq!(stream.admit(minute(0), 4 * MIB, 4_000), Ok(()));
+        assert!(stream.admit(minute(0), 4 * MIB, 4_000).is_err());
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if let Err(reason) = self.check(&route, bytes) {
             return Err((value, reason));
         }
-        let now = self.clock.recent();
+        let mut now = self.clock.recent();
         if self.refuses_when_full
             && let Some(reason) = self.find_room(now)
         {
@@ -228,15 +228,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             let Some(shard) = self.route(&table, &route) else {
                 return Err((stored.value, Refusal::Closed));
             };
-            if let Some(limits) = &shard.limits
-                && let Err(refusal) = shard.throttle_write(limits, now, bytes)
-            {
-                return Err((stored.value, refusal));
-            }
-            if table.is_on_demand
-                && self.config.limits.throughput.is_some()
-                && let Err(refusal) = self.admit(shard.id, now, bytes)
-            {
+            if let Err(refusal) = self.admit(&table, shard, now, bytes) {
                 return Err((stored.value, refusal));
             }
             match shard.log.append(stored, &[key.as_bytes(), data]) {
@@ -248,7 +240,10 @@ impl<T: Send + Sync + 'static> Shared<T> {
                         sequence_number: shard.sequence_number(position),
                     });
                 }
-                Err(AppendError::Closed(back)) => stored = back,
+                Err(AppendError::Closed(back)) => {
+                    self.take_back(&table, shard, bytes);
+                    stored = back;
+                }
                 Err(error) => {
                     let limit = Log::<Stored<T>>::TAIL_LIMIT;
                     let value = error.into_value().value;
@@ -258,6 +253,9 @@ impl<T: Send + Sync + 'static> Shared<T> {
             drop(table);
             // Whoever reshards holds this until the new table stands.
             drop(held.unwrap_or_else(|| self.control.lock()));
+            // That may have taken a while: the record arrives now.
+            now = self.clock.recent();
+            stored.arrived = now;
         }
         // With the lock held, the shards of the table are open or the stream is closed.
         Err((stored.value, Refusal::Closed))

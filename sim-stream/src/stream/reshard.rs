@@ -293,10 +293,13 @@ impl<T: Send + Sync + 'static> Stream<T> {
         for shard in table.open() {
             shard.log.close();
         }
+        // Nothing follows the traffic any more.
+        *shared.traffic.lock() = None;
         shared.publish(&control, table.all.clone());
         drop(control);
         for shard in table.open() {
             shard.arrivals.notify_all();
+            shared.rest(shard);
         }
         shared.tell_all();
         shared.space.notify_all();
@@ -367,10 +370,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Notes when the lineage has something to do next.
     pub(crate) fn set_due(&self, control: &Control) {
-        let expiry = control.shards.next_expiry(self.retention());
-        let due = expiry.into_iter().chain(self.next_change()).min();
-        let due = due.unwrap_or(Instant::NEVER);
-        self.due.store(due.as_nanos(), Ordering::Relaxed);
+        self.set_due_by(control.shards.next_expiry(self.retention()));
     }
 
     /// Does what is due in the lineage: closed shards leave when their retention is over, and in on-demand mode the
@@ -398,24 +398,22 @@ impl<T: Send + Sync + 'static> Shared<T> {
             .iter()
             .map(Arc::clone)
             .partition(|shard| gone.iter().any(|gone| gone.id == shard.id));
-        self.publish(&control, all);
-        drop(control);
+        // Whoever holds the lock finds a shard in the table, or what it counted here.
         for shard in &left {
-            // A reader that stands in it learns that it fell behind.
-            let (start, end) = (shard.log.start(), shard.log.end());
-            shard.counters.add(count::EXPIRED, end - start);
-            shard.log.trim_to(end);
-            self.note(shard);
-        }
-        drop(trimming);
-        let mut control = self.control.lock();
-        for shard in &left {
+            shard.counters.add(count::EXPIRED, shard.len());
             for (total, sum) in control.left.iter_mut().zip(shard.counters.sums()) {
                 *total += sum;
             }
             control.left_records += shard.log.end();
         }
+        self.publish(&control, all);
         drop(control);
+        for shard in &left {
+            // A reader that stands in it learns that it fell behind.
+            shard.log.trim_to(shard.log.end());
+            self.note(shard);
+        }
+        drop(trimming);
         self.announce(&ended);
         self.tell_all();
     }
@@ -427,8 +425,18 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
         for shard in ended {
             shard.arrivals.notify_all();
+            self.rest(shard);
         }
         self.tell_all();
+    }
+
+    /// Lets go of the last chunk of a shard that ended, if its records were trimmed before. Drops values: not called with
+    /// `control` locked.
+    fn rest(&self, shard: &Shard<T>) {
+        if shard.len() == 0 {
+            shard.log.shrink();
+            self.note(shard);
+        }
     }
 
     /// Checks that a number is one that this stream has given.

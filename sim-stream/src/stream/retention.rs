@@ -17,7 +17,7 @@ use std::time::Duration;
 use sim_core::sync::atomic::{AtomicU64, Ordering};
 use sim_core::time::Instant;
 
-use super::shared::{Shard, Shared, count, nanos};
+use super::shared::{Shard, Shared, Table, count, nanos};
 use crate::config::WhenFull;
 use crate::error::Refusal;
 
@@ -38,7 +38,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
             self.expire(shard, now, STEPS_OF_A_CALL);
         }
-        if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
+        if self.config.when_full == WhenFull::TrimOldest && self.is_over() {
             self.evict(STEPS_OF_A_CALL);
         }
         self.serve_due(now);
@@ -48,8 +48,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// records is over: some of them may not be trimmed yet.
     #[inline]
     pub(crate) fn horizon(&self, shard: &Shard<T>, now: Instant) -> u64 {
-        let over = if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
+        // Ordering: who sees this `trim_at` sees what was stored before.
+        let over = if now.as_nanos() >= shard.trim_at.load(Ordering::Acquire) {
             self.expire(shard, now, STEPS_OF_A_CALL)
+        } else if now.as_nanos() >= shard.over_at.load(Ordering::Relaxed) {
+            // It is too early to trim again, but not to look.
+            over(shard, self.retention(), now)
         } else {
             0
         };
@@ -82,7 +86,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
             }
             self.note(shard);
         }
-        if self.config.when_full == WhenFull::TrimOldest && self.over().is_some() {
+        if self.config.when_full == WhenFull::TrimOldest && self.is_over() {
             self.evict(usize::MAX);
         }
         self.serve_due(now);
@@ -152,38 +156,46 @@ impl<T: Send + Sync + 'static> Shared<T> {
         None
     }
 
-    /// What the stream holds too much of.
-    fn over(&self) -> Option<Excess> {
+    /// Whether the stream holds too much, by what was noted.
+    fn is_over(&self) -> bool {
+        let is_above = |held: &AtomicU64, limit| held.load(Ordering::SeqCst) > limit;
+        let (records, bytes) = (self.config.max_records, self.config.max_bytes);
+        records.is_some_and(|limit| is_above(&self.held_records, limit))
+            || bytes.is_some_and(|limit| is_above(&self.held_bytes, limit as u64))
+    }
+
+    /// What the shards hold too much of.
+    fn excess(&self, table: &Table<T>) -> Option<Excess> {
         if let Some(limit) = self.config.max_records {
-            let held = self.held_records.load(Ordering::SeqCst);
+            let held: u64 = table.all.iter().map(|shard| shard.len()).sum();
             if held > limit {
                 return Some(Excess::Records(held - limit));
             }
         }
         let limit = self.config.max_bytes?;
-        (self.held_bytes.load(Ordering::SeqCst) > limit as u64).then_some(Excess::Bytes)
+        let held: usize = table.all.iter().map(|shard| shard.log.bytes()).sum();
+        (held > limit).then_some(Excess::Bytes)
     }
 
     /// Trims the records of a shard whose time is over, a chunk at a time and at most `steps` of them. Returns the position
     /// behind the last of them, trimmed already or not.
     fn expire(&self, shard: &Shard<T>, now: Instant, steps: usize) -> u64 {
         let retention = self.retention();
-        let over = shard
-            .log
-            .partition_point(|stored, _| stored.arrived + retention <= now);
+        let over = over(shard, retention, now);
         let Some(trimming) = self.trimming.try_lock() else {
             return over;
         };
         let is_done = trim(shard, over, steps, count::EXPIRED);
-        let next = if is_done {
+        let (over_at, trim_at) = if is_done {
             // Whatever comes into an empty shard comes from now on.
-            let next = shard.oldest().unwrap_or(now) + retention;
-            next.as_nanos()
-                .max(now.as_nanos().saturating_add(TRIM_PERIOD))
+            let next = (shard.oldest().unwrap_or(now) + retention).as_nanos();
+            let soonest = now.as_nanos().saturating_add(TRIM_PERIOD);
+            (next, next.max(soonest))
         } else {
-            now.as_nanos()
+            (now.as_nanos(), now.as_nanos())
         };
-        shard.trim_at.store(next, Ordering::SeqCst);
+        shard.over_at.store(over_at, Ordering::Relaxed);
+        shard.trim_at.store(trim_at, Ordering::SeqCst);
         // It may have been changed meanwhile, and this have come after the order to look again.
         if self.retention.load(Ordering::SeqCst) != nanos(retention) {
             shard.trim_at.store(0, Ordering::Relaxed);
@@ -200,8 +212,13 @@ impl<T: Send + Sync + 'static> Shared<T> {
             return;
         };
         let table = self.table.load_arc();
+        // Notes may be stale: two that cross leave the older figure until the next one. What is trimmed is decided by what
+        // the shards hold.
+        for shard in &table.all {
+            self.note(shard);
+        }
         for _ in 0..steps {
-            let Some(excess) = self.over() else {
+            let Some(excess) = self.excess(&table) else {
                 break;
             };
             let oldest = table
@@ -219,8 +236,13 @@ impl<T: Send + Sync + 'static> Shared<T> {
             let Some((_, shard, end)) = oldest else {
                 break;
             };
+            let before = (shard.log.start(), shard.log.bytes());
             trim(shard, end, 1, count::EVICTED);
             self.note(shard);
+            if (shard.log.start(), shard.log.bytes()) == before {
+                // Somebody else is about to let go of it.
+                break;
+            }
         }
         drop(trimming);
         self.space.notify_one();
@@ -232,12 +254,21 @@ impl<T: Send + Sync + 'static> Shared<T> {
         for shard in &self.table.load_arc().all {
             shard.trim_at.store(0, Ordering::SeqCst);
         }
+        // Who waits for room waits for the next record's end.
+        self.space.retime();
     }
 }
 
 enum Excess {
     Records(u64),
     Bytes,
+}
+
+/// The position behind the last record whose time is over.
+fn over<T: Send + Sync + 'static>(shard: &Shard<T>, retention: Duration, now: Instant) -> u64 {
+    shard
+        .log
+        .partition_point(|stored, _| stored.arrived + retention <= now)
 }
 
 /// Trims a shard up to `end`, a chunk at a time; whether that was done within `steps`.
@@ -250,6 +281,8 @@ fn trim<T: Send + Sync + 'static>(
     for _ in 0..steps {
         let start = shard.log.start();
         if start >= end {
+            // It may hold a chunk that was the newest when it was trimmed.
+            shard.log.trim_to(start);
             return true;
         }
         let to = shard
@@ -261,4 +294,38 @@ fn trim<T: Send + Sync + 'static>(
         shard.counters.add(counter, trimmed);
     }
     shard.log.start() >= end
+}
+
+#[cfg(test)]
+mod tests {
+    use sim_core::clock::Clock;
+    use sim_core::time::Timestamp;
+
+    use super::*;
+    use crate::{PartitionKey, Record, Stream, StreamConfig};
+
+    #[test]
+    fn a_stale_note_trims_no_record() {
+        let (clock, _) = Clock::virtual_at(Timestamp::from_unix_millis(0));
+        let config = StreamConfig {
+            max_records: Some(1_000),
+            ..StreamConfig::new("s")
+        };
+        let stream = Stream::<u32>::with_clock(config, clock).unwrap();
+        for n in 0..900 {
+            let key = PartitionKey::new("k").unwrap();
+            stream.try_put(Record::new(key, n)).unwrap();
+        }
+        let shared = stream.shared();
+        let table = shared.table.load_arc();
+        let shard = &table.all[0];
+        shared.note(shard);
+        // Two notes crossed: what was noted last was seen first.
+        shard.noted_records.fetch_add(500, Ordering::SeqCst);
+        shared.held_records.fetch_add(500, Ordering::SeqCst);
+        assert!(shared.is_over());
+        shared.evict(usize::MAX);
+        assert_eq!((shard.log.start(), shard.len()), (0, 900));
+        assert!(!shared.is_over(), "the note is right again");
+    }
 }

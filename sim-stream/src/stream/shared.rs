@@ -23,7 +23,7 @@ use super::reshard::Control;
 use super::traffic::Traffic;
 use crate::config::{Limits, StreamConfig};
 use crate::cursor::Read;
-use crate::error::{ReadError, Refusal};
+use crate::error::ReadError;
 use crate::fan_out::Registry;
 use crate::machine::limits::{Exceeded, ShardLimits};
 use crate::machine::shards::{self, Routes};
@@ -196,8 +196,10 @@ pub(crate) struct Shard<T: Send + Sync + 'static> {
     children: OnceLock<Vec<ChildShard>>,
     /// Throughput limits, where there are any.
     pub(crate) limits: Option<Mutex<ShardLimits>>,
-    /// No record's time is over before: looked at by each put and read.
+    /// Nothing is trimmed before: looked at by each put and read.
     pub(crate) trim_at: AtomicU64,
+    /// The oldest record's time is over then, or later: at most `trim_at`, which leaves some time between two trims.
+    pub(crate) over_at: AtomicU64,
     /// What of this shard is in `Shared::held_bytes` and `Shared::held_records`.
     pub(crate) noted_bytes: AtomicU64,
     pub(crate) noted_records: AtomicU64,
@@ -230,6 +232,7 @@ impl<T: Send + Sync + 'static> Shard<T> {
             limits: throughput.map(|limits| Mutex::new(ShardLimits::new(clock.recent(), limits))),
             // The first put sets it.
             trim_at: AtomicU64::new(0),
+            over_at: AtomicU64::new(0),
             noted_bytes: AtomicU64::new(0),
             noted_records: AtomicU64::new(0),
             observed_bytes: AtomicU64::new(0),
@@ -308,28 +311,6 @@ impl<T: Send + Sync + 'static> Shard<T> {
         if let Some(limits) = &self.limits {
             limits.lock().answered(now, bytes as u64);
         }
-    }
-
-    /// Holds a put against the limits of the shard.
-    pub(crate) fn throttle_write(
-        &self,
-        limits: &Mutex<ShardLimits>,
-        now: Instant,
-        bytes: usize,
-    ) -> Result<(), Refusal> {
-        let passed = limits.lock().write(now, bytes as u64);
-        passed.map_err(
-            |Exceeded {
-                 resource, retry_at, ..
-             }| {
-                self.counters.add(count::WRITE_THROTTLED, 1);
-                Refusal::Throttled {
-                    shard_id: self.id,
-                    resource,
-                    retry_at,
-                }
-            },
-        )
     }
 
     /// Names the children, which must be done before the log is closed.

@@ -8,12 +8,11 @@ use sim_core::sync::atomic::Ordering;
 use sim_core::time::Instant;
 
 use super::reshard::Control;
-use super::shared::{Shard, Shared, count};
+use super::shared::{Shard, Shared, Table, count};
 use crate::config::{StreamConfig, StreamMode};
 use crate::error::Refusal;
 use crate::machine::limits::Exceeded;
 use crate::machine::on_demand::OnDemand;
-use crate::message::ShardId;
 
 /// The machine, while the stream is on-demand.
 pub(crate) type Traffic = Option<OnDemand>;
@@ -32,28 +31,51 @@ pub(crate) fn traffic_of(
 }
 
 impl<T: Send + Sync + 'static> Shared<T> {
-    /// Lets a record into a stream that is throttled as a whole.
-    pub(crate) fn admit(&self, shard: ShardId, now: Instant, bytes: usize) -> Result<(), Refusal> {
-        let mut traffic = self.traffic.lock();
-        let Some(machine) = &mut *traffic else {
+    /// Lets a record in by the limits of its shard and by those of the stream, or by neither: what one of them refuses
+    /// uses nothing up.
+    pub(crate) fn admit(
+        &self,
+        table: &Table<T>,
+        shard: &Shard<T>,
+        now: Instant,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        let Some(limits) = &shard.limits else {
             return Ok(());
         };
-        let admitted = machine.admit(now, bytes as u64, 1);
-        let next = machine.next_change();
-        drop(traffic);
-        self.hasten(next);
-        admitted.map_err(
-            |Exceeded {
-                 resource, retry_at, ..
-             }| {
+        let bytes = bytes as u64;
+        let refusal = |exceeded: Exceeded| Refusal::Throttled {
+            shard_id: shard.id,
+            resource: exceeded.resource,
+            retry_at: exceeded.retry_at,
+        };
+        let mut limits = limits.lock();
+        limits.check_write(now, bytes).map_err(|exceeded| {
+            shard.counters.add(count::WRITE_THROTTLED, 1);
+            refusal(exceeded)
+        })?;
+        if table.is_on_demand
+            && let Some(machine) = &mut *self.traffic.lock()
+        {
+            machine.admit(now, bytes, 1).map_err(|exceeded| {
                 self.counters.add(count::STREAM_THROTTLED, 1);
-                Refusal::Throttled {
-                    shard_id: shard,
-                    resource,
-                    retry_at,
-                }
-            },
-        )
+                refusal(exceeded)
+            })?;
+            self.hasten(machine);
+        }
+        limits.charge_write(now, bytes);
+        Ok(())
+    }
+
+    /// Takes back that the stream has let a record in, whose shard ended before the record was put. The limits of that
+    /// shard are of no use any more.
+    pub(crate) fn take_back(&self, table: &Table<T>, shard: &Shard<T>, bytes: usize) {
+        if shard.limits.is_some()
+            && table.is_on_demand
+            && let Some(machine) = &mut *self.traffic.lock()
+        {
+            machine.give_back(bytes as u64, 1);
+        }
     }
 
     /// Tells the machine what came into a shard since it was last told.
@@ -69,7 +91,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
         let before = shard.observed_records.swap(records, Ordering::Relaxed);
         if records > before {
             machine.observe(now, bytes.saturating_sub(former), records - before);
-            self.hasten(machine.next_change());
+            self.hasten(machine);
         }
     }
 
@@ -89,14 +111,19 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
     }
 
-    /// When the traffic may next change the number of shards.
-    pub(crate) fn next_change(&self) -> Option<Instant> {
-        self.traffic.lock().as_ref()?.next_change()
+    /// Notes when the control is to be looked at next: `expiry`, or when the traffic may change the number of shards.
+    pub(crate) fn set_due_by(&self, expiry: Option<Instant>) {
+        // Held over the store, as by who hastens it: what comes in meanwhile is not overwritten.
+        let traffic = self.traffic.lock();
+        let change = traffic.as_ref().and_then(OnDemand::next_change);
+        let due = expiry.into_iter().chain(change).min();
+        let due = due.unwrap_or(Instant::NEVER);
+        self.due.store(due.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Has the control looked at by then.
-    fn hasten(&self, next: Option<Instant>) {
-        if let Some(next) = next {
+    /// Has the control looked at by the next change. The machine is locked.
+    fn hasten(&self, machine: &OnDemand) {
+        if let Some(next) = machine.next_change() {
             self.due.fetch_min(next.as_nanos(), Ordering::Relaxed);
         }
     }

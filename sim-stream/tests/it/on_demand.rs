@@ -175,3 +175,51 @@ fn an_on_demand_stream_of_the_aws_profile_grows_by_what_it_admits() {
     let shards = stream.open_shard_count();
     assert!((6..=7).contains(&shards), "{shards}");
 }
+
+#[test]
+fn a_closed_stream_has_no_traffic_to_follow() {
+    let (stream, hand) = stream(on_demand(slow()));
+    for n in 0..6_000 {
+        stream.try_put(of(n.to_string(), n)).unwrap();
+    }
+    stream.advance();
+    stream.close();
+    let mut turns = 0;
+    while let Some(deadline) = stream.next_deadline() {
+        hand.advance_to(deadline.max(hand.now()));
+        stream.advance();
+        turns += 1;
+        assert!(turns < 100, "due for ever: {deadline:?}");
+    }
+    assert_eq!(stream.stats().records, 0);
+}
+
+#[test]
+fn what_the_stream_refuses_uses_nothing_up_of_the_shard() {
+    let mut config = StreamConfig {
+        mode: StreamMode::OnDemand,
+        ..StreamConfig::aws("s")
+    };
+    config.limits.on_demand = slow().on_demand;
+    let (stream, hand) = stream(config);
+    for second in 0..3 {
+        let mut taken = 0;
+        for n in 0..2_000 {
+            match stream.try_put(of("k", n)) {
+                Ok(_) => taken += 1,
+                Err(error) => assert!(
+                    matches!(
+                        error.reason,
+                        Refusal::Throttled {
+                            resource: Resource::OnDemand,
+                            ..
+                        }
+                    ),
+                    "{second}: {error}"
+                ),
+            }
+        }
+        assert_eq!(taken, 40);
+        hand.advance(secs(1));
+    }
+}

@@ -513,3 +513,128 @@ fn a_shorter_retention_makes_room_for_all_who_wait() {
     }
     assert_eq!(all_of(&stream, FIRST), [3, 4, 5]);
 }
+
+#[test]
+fn memory_that_was_read_empty_does_not_stop_the_trims_that_follow() {
+    let mut config = StreamConfig {
+        max_bytes: Some(8 << 20),
+        retention: secs(60),
+        ..small(1)
+    };
+    config.memory.chunk_bytes = 1 << 20;
+    config.max_record_bytes = 4 << 20;
+    let (stream, hand) = stream_of::<()>(config);
+    // Each record has a chunk of its own.
+    let put = || {
+        stream
+            .try_put(Record::bytes(key("k"), vec![7; 3 << 20]))
+            .unwrap()
+    };
+    put();
+    let mut reader = oldest(&stream, FIRST);
+    assert_eq!(reader.try_read(Read::default()).unwrap().len(), 1);
+    hand.advance(secs(60));
+    // This read trims the newest chunk whole, which stays.
+    assert!(reader.try_read(Read::default()).unwrap().is_empty());
+    for _ in 0..10 {
+        put();
+    }
+    // The puts trimmed by themselves: nothing older than the last two or three is there.
+    let cursor = oldest(&stream, FIRST);
+    assert!(cursor.position() >= 8, "{cursor:?}");
+    let stats = stream.stats();
+    assert!(stats.held_bytes <= 8 << 20, "{stats:?}");
+    assert_eq!(stats.records, 2);
+}
+
+#[test]
+fn no_read_gives_a_record_whose_time_is_over_however_short_the_last_look_was_ago() {
+    let (stream, hand) = stream(StreamConfig {
+        retention: secs(10),
+        ..small(1)
+    });
+    put(&stream, 1);
+    hand.advance(Duration::from_micros(500));
+    put(&stream, 2);
+    let mut reader = oldest(&stream, FIRST);
+    hand.advance(secs(10) - Duration::from_micros(500));
+    assert_eq!(all_of(&stream, FIRST), [2]);
+    assert_eq!(reader.position(), 0);
+    hand.advance(Duration::from_micros(500));
+    assert!(reader.try_read(Read::default()).unwrap().is_empty());
+    assert_eq!(reader.position(), 2);
+    put(&stream, 3);
+    assert_eq!(drain(&mut reader), [3]);
+}
+
+#[test]
+fn those_who_wait_for_room_follow_a_retention_that_becomes_shorter() {
+    let config = StreamConfig {
+        max_records: Some(3),
+        when_full: WhenFull::Refuse,
+        ..small(1)
+    };
+    let (stream, hand) = stream(config);
+    for value in 0..3 {
+        put(&stream, value);
+    }
+    let mut waiting: Vec<_> = (3..6)
+        .map(|value| Task::waiting(stream.put(of("k", value))))
+        .collect();
+    stream.decrease_retention(hours(5)).unwrap();
+    for task in &mut waiting {
+        assert!(task.run().is_none());
+    }
+    hand.advance(hours(5));
+    let mut done = 0;
+    for _ in 0..3 {
+        done += waiting.iter_mut().filter_map(Task::run).count();
+    }
+    assert_eq!(done, 3);
+}
+
+#[test]
+fn a_shard_that_leaves_is_counted_once_at_any_time() {
+    struct Counting(
+        Option<sim_stream::Stream<Counting>>,
+        Arc<std::sync::Mutex<Vec<u64>>>,
+    );
+    impl Drop for Counting {
+        fn drop(&mut self) {
+            if let Some(stream) = &self.0 {
+                let stats = stream.stats();
+                self.1.lock().unwrap().push(stats.incoming_records);
+                assert_eq!(stats.expired_records, 10);
+            }
+        }
+    }
+    let (stream, hand) = stream_of::<Counting>(small(1));
+    let seen: Arc<std::sync::Mutex<Vec<u64>>> = Arc::default();
+    for n in 0..10 {
+        let value = Counting((n == 0).then(|| stream.clone()), Arc::clone(&seen));
+        stream.try_put(Record::new(key("k"), value)).unwrap();
+    }
+    stream.split_evenly(FIRST).unwrap();
+    hand.advance(hours(24));
+    // The put finds the parent's time over, and lets it go with its records.
+    let value = Counting(None, Arc::clone(&seen));
+    stream.try_put(Record::new(key("k"), value)).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [11]);
+    assert_eq!(stream.stats().incoming_records, 11);
+}
+
+#[test]
+fn a_stream_that_ends_keeps_no_value_that_was_trimmed() {
+    let (stream, hand) = stream_of::<Arc<()>>(small(1));
+    let value = Arc::new(());
+    stream
+        .try_put(Record::new(key("k"), Arc::clone(&value)))
+        .unwrap();
+    let mut reader = oldest(&stream, FIRST);
+    hand.advance(hours(24));
+    assert!(reader.try_read(Read::default()).unwrap().is_empty());
+    assert_eq!(Arc::strong_count(&value), 2, "the newest chunk stays");
+    drop(reader);
+    stream.close();
+    assert_eq!(Arc::strong_count(&value), 1);
+}
