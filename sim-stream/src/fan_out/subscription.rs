@@ -373,9 +373,7 @@ impl<T: Send + Sync + 'static> Place<T> {
     /// Reads past the limits of shared readers, which do not count this.
     fn read(&mut self, stream: &Stream<T>, now: Instant) -> Result<Records<T>, SubscriptionError> {
         let shared = stream.shared();
-        let horizon = shared
-            .horizon(&self.shard, now)
-            .max(shared.look_horizon(&self.shard, now));
+        let horizon = shared.horizon(&self.shard, now);
         let max_bytes = match &shared.config.limits.throughput {
             Some(limits) => usize::try_from(limits.fan_out_bytes / SHARE).unwrap_or(MAX_BYTES),
             None => MAX_BYTES,

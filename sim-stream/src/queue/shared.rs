@@ -506,7 +506,7 @@ fn next<T: Send + Sync + 'static>(
         source.cursor.seek(position);
     }
     match source.cursor.next() {
-        Read::Record(entry) if shared.is_over(entry.value(), now) => Look::Trimmed {
+        Read::Record(entry) if shared.is_expired(entry.value(), now) => Look::Trimmed {
             resume_at: shared.look_horizon(&source.shard, now).max(position + 1),
         },
         Read::Record(entry) => Look::Record(StreamRecord {
@@ -528,7 +528,7 @@ fn again<T: Send + Sync + 'static>(
     position: u64,
 ) -> Look<StreamRecord<T>> {
     let found = table.shard(shard).and_then(|shard| shard.record(position));
-    match found.filter(|record| !shared.is_over(record.entry.value(), now)) {
+    match found.filter(|record| !shared.is_expired(record.entry.value(), now)) {
         Some(record) => Look::Record(record),
         // It was committed once.
         None => Look::Trimmed {

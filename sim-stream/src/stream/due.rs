@@ -17,7 +17,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     /// Whether a record's time is over, trimmed or not.
-    pub(crate) fn is_over(&self, stored: &Stored<T>, now: Instant) -> bool {
+    pub(crate) fn is_expired(&self, stored: &Stored<T>, now: Instant) -> bool {
         stored.arrived + self.retention() <= now
     }
 
@@ -25,7 +25,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     pub(crate) fn look_horizon(&self, shard: &Shard<T>, now: Instant) -> u64 {
         let over = shard
             .log
-            .partition_point(|stored, _| self.is_over(stored, now));
+            .partition_point(|stored, _| self.is_expired(stored, now));
         over.max(shard.log.start())
     }
 }
