@@ -142,6 +142,14 @@ pub enum Refusal {
         /// The most allowed.
         limit: usize,
     },
+    /// The message is larger than all that the topic's archive may hold: it could never be replayed.
+    #[error("message: {bytes} bytes are more than the archive's max_bytes, {limit}")]
+    TooLargeForArchive {
+        /// Bytes of the value, the attributes and the subject.
+        bytes: usize,
+        /// The archive's [`max_bytes`](crate::ArchiveConfig::max_bytes).
+        limit: usize,
+    },
     /// A batch holds too many entries.
     #[error("batch: {count} entries are more than {limit}")]
     BatchTooLong {

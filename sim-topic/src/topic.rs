@@ -15,6 +15,7 @@ mod subscribing;
 mod table;
 pub(crate) mod tally;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use sim_core::clock::Clock;
@@ -408,7 +409,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 .map(|message| Err(PublishError::new(message, reason.clone())))
                 .collect();
         }
-        let mut blocked = Vec::new();
+        let mut blocked = BTreeSet::new();
         messages
             .into_iter()
             .map(|message| {
@@ -417,13 +418,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
                     false => None,
                 };
                 if group.as_ref().is_some_and(|group| blocked.contains(group)) {
+                    self.counters.add(counts::REFUSED, 1);
                     return Err(PublishError::new(message, Refusal::Full));
                 }
                 let outcome = self.publish(message);
                 if let (Err(error), Some(group)) = (&outcome, group)
                     && error.reason.is_temporary()
                 {
-                    blocked.push(group);
+                    blocked.insert(group);
                 }
                 outcome
             })
@@ -499,16 +501,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
             }
             (None, archive) => archive.take(),
         };
-        drop(order);
-        let ended = former.is_some();
-        drop(former);
-        if ended {
-            // Replays learn that there is nothing to read any more.
-            let now = self.clock.now();
-            for sub in self.all() {
-                self.pump_replay(&sub, now);
+        let subs = match former {
+            // Those that came since replay nothing: there is no archive, or one that is new.
+            Some(_) => self.all(),
+            None => Vec::new(),
+        };
+        for sub in &subs {
+            if sub.replaying.load(Ordering::Acquire) {
+                // Under the FIFO lock: what is published next is delivered live again.
+                sub.stop_replay();
             }
         }
+        drop(order);
+        // Values, and subscriptions that ended meanwhile, are dropped without the lock.
+        drop((subs, former));
         Ok(())
     }
 }

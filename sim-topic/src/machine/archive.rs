@@ -274,7 +274,7 @@ struct Entry<T> {
 pub(crate) struct Replay {
     policy: ReplayPolicy,
     status: ReplayStatus,
-    /// Where it goes on, and where that begins which was published since it began. Set by the first step.
+    /// Where it goes on, and where that begins which was published since it began. Set when it begins.
     way: Option<Way>,
     lost: u64,
 }
@@ -405,7 +405,30 @@ impl<T> Archive<T> {
         self.crowded_out
     }
 
-    /// Takes a replay one step further.
+    /// Whether a message of so many bytes can be kept at all.
+    pub(crate) const fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.config.max_bytes
+    }
+
+    pub(crate) const fn max_bytes(&self) -> usize {
+        self.config.max_bytes
+    }
+
+    /// Begins a replay here: what is pushed from now on counts as published since.
+    pub(crate) fn begin(&self, policy: ReplayPolicy) -> Replay {
+        let mut replay = Replay::new(policy);
+        replay.way = Some(self.way_of(policy));
+        replay
+    }
+
+    fn way_of(&self, policy: ReplayPolicy) -> Way {
+        Way {
+            next: self.first_at_or_after(policy.from),
+            live_from: self.end(),
+        }
+    }
+
+    /// Takes a replay one step further; one that has not begun begins here.
     ///
     /// Once it says [`Step::CaughtUp`] it keeps saying so, and the caller delivers live: both under one lock, so
     /// that nothing falls between.
@@ -417,10 +440,7 @@ impl<T> Archive<T> {
         }
         replay.status = ReplayStatus::InProgress;
         let end = self.end();
-        let mut way = replay.way.unwrap_or_else(|| Way {
-            next: self.first_at_or_after(replay.policy.from),
-            live_from: end,
-        });
+        let mut way = replay.way.unwrap_or_else(|| self.way_of(replay.policy));
         // A position that was saved may come from a longer archive than this one.
         way.live_from = way.live_from.min(end);
 
@@ -512,6 +532,10 @@ impl Replay {
     }
 
     /// Ends it for want of an archive.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an engine that saves its replays")
+    )]
     pub(crate) const fn fail(&mut self) {
         if !matches!(self.status, ReplayStatus::Completed) {
             self.status = ReplayStatus::Failed;

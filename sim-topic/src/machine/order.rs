@@ -267,6 +267,11 @@ impl<T> Order<T> {
         self.ready.0 != NIL || self.timers.next().is_some_and(|at| at <= now)
     }
 
+    /// How many may.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// How many messages stand here, those in flight included.
     pub(crate) const fn len(&self) -> usize {
         self.messages.len

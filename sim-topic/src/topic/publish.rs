@@ -251,23 +251,41 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if is_read && !self.log.has_room(1) {
             return Err(PublishError::new(message, Refusal::Full));
         }
-        // Filters are foreign code: they are asked before the lock is taken.
-        let table = self.table.load();
-        let mut verdicts = Vec::new();
-        table.verdicts(&message, self.body, |sub, reason| {
-            verdicts.push((Arc::clone(sub), reason));
-        });
-
-        let now = self.clock.now();
         let mut evicted = Vec::new();
         let mut later = Later {
             serve: Vec::new(),
             overflowed: Vec::new(),
         };
-        let mut order = fifo.lock();
+        let mut verdicts = Vec::new();
+        let (mut order, _table) = loop {
+            // Filters are foreign code: they are asked before the lock is taken.
+            let table = self.table.load();
+            table.verdicts(&message, self.body, |sub, reason| {
+                verdicts.push((Arc::clone(sub), reason));
+            });
+            let order = fifo.lock();
+            // Who came meanwhile may have had a message that comes before this one: it gets this one too. The table
+            // asked is kept, so another one is not in its place.
+            if std::ptr::eq(&*self.table.load(), &*table) {
+                break (order, table);
+            }
+            drop(order);
+            verdicts.clear();
+        };
         if self.is_closed() {
             drop(order);
             return Err(PublishError::new(message, Refusal::Closed));
+        }
+        let now = self.clock.now();
+        if let Some(archive) = &order.archive
+            && !archive.fits(bytes.max(1))
+        {
+            let limit = archive.max_bytes();
+            drop(order);
+            return Err(PublishError::new(
+                message,
+                Refusal::TooLargeForArchive { bytes, limit },
+            ));
         }
         let mut ticket = None;
         if let Some(key) = key {
@@ -326,18 +344,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
             }
         }
+        let mut is_archived = false;
         if let Some(archive) = &mut order.archive {
             let at = self.clock.timestamp(now);
-            // What is larger than the whole archive is not kept.
-            if let Err(large) = archive.push(at, bytes.max(1), Arc::clone(&shared), &mut evicted) {
-                evicted.push(large);
+            match archive.push(at, bytes.max(1), Arc::clone(&shared), &mut evicted) {
+                Ok(_) => is_archived = true,
+                // Refused above.
+                Err(large) => evicted.push(large),
             }
         }
         for (sub, reason) in &verdicts {
             if sub.mode() > mode::QUEUED {
                 continue;
             }
-            if sub.replaying.load(Ordering::Acquire) {
+            if is_archived && sub.replaying.load(Ordering::Acquire) {
                 // It comes through the archive, where the filter is asked again.
                 later.serve.push((Arc::clone(sub), None));
             } else if let Some(reason) = reason {

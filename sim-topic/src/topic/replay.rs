@@ -4,9 +4,15 @@
 //! replay ends, under the lock that makes the topic's order, when nothing is left to read. It is pumped by whoever
 //! serves the subscription, a window of messages at a time.
 //!
+//! When the archive ends, all replays fail under that same lock, and what is published from then on is delivered live;
+//! it may overtake what a replay has just read and not put into the lane yet.
+//!
+//! The FIFO lock is taken before that of a replay. Who pumps has the replay in hand, without a lock; a replay that was
+//! stopped meanwhile has another generation, and is not put back.
+//!
 //! # Ordering
-//! `replaying` is written under the FIFO lock and the replay's, and read by publishers under the FIFO lock; the read
-//! before them is a hint, which whoever serves next repeats.
+//! `replaying` is written under the replay's lock, and set, or cleared for what goes on to be delivered live, under the
+//! FIFO lock too, under which publishers read it; the read before them is a hint, which whoever serves next repeats.
 
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::Ordering;
@@ -27,6 +33,8 @@ const WINDOW: usize = 64;
 pub(crate) struct Replaying {
     replay: Option<Replay>,
     last: Option<ReplayProgress>,
+    /// How many replays were started or stopped.
+    generation: u64,
 }
 
 /// How far a replay is.
@@ -45,14 +53,24 @@ impl Replaying {
         self.last
     }
 
-    /// The subscription is over.
-    pub(crate) fn stop(&mut self) {
+    /// It does not go on.
+    fn stop(&mut self) {
         self.replay = None;
+        self.generation += 1;
         if let Some(last) = &mut self.last
             && last.status != ReplayStatus::Completed
         {
             last.status = ReplayStatus::Failed;
         }
+    }
+}
+
+impl<T> Sub<T> {
+    /// Stops the replay under way, if there is one: the subscription or the archive is over.
+    pub(crate) fn stop_replay(&self) {
+        let mut state = self.replay.lock();
+        state.stop();
+        self.replaying.store(false, Ordering::Release);
     }
 }
 
@@ -75,25 +93,31 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let Some(fifo) = &self.fifo else {
             return Err(ReplayError::NoArchive);
         };
+        let now = self.clock.now();
+        let mut expired = Vec::new();
         {
-            let mut state = sub.replay.lock();
-            let fifo = fifo.lock();
-            if fifo.archive.is_none() {
+            let mut fifo = fifo.lock();
+            let Some(archive) = &mut fifo.archive else {
                 return Err(ReplayError::NoArchive);
-            }
+            };
             if sub.mode() > mode::QUEUED {
                 return Err(ReplayError::NotActive);
             }
+            let mut state = sub.replay.lock();
             if sub.replaying.swap(true, Ordering::AcqRel) {
                 return Err(ReplayError::InProgress);
             }
-            state.replay = Some(Replay::new(policy));
+            archive.expire(self.clock.timestamp(now), &mut expired);
+            // Here, under the FIFO lock: what is published from now on is not of the archive.
+            state.replay = Some(archive.begin(policy));
+            state.generation += 1;
             state.last = Some(ReplayProgress {
                 status: ReplayStatus::Pending,
                 lost: 0,
             });
         }
-        self.attend(sub, self.clock.now());
+        drop(expired);
+        self.attend(sub, now);
         Ok(())
     }
 
@@ -122,16 +146,22 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 if lane.over || lane.paused {
                     return;
                 }
-                WINDOW.saturating_sub(lane.order.len())
+                WINDOW
+                    .min(lane.order.limit())
+                    .saturating_sub(lane.order.len())
             };
             if room == 0 {
                 return;
             }
             // Who finds it taken leaves the work to the one who has it.
-            let Some(mut replay) = sub.replay.lock().replay.take() else {
-                return;
+            let (mut replay, generation) = {
+                let mut state = sub.replay.lock();
+                match state.replay.take() {
+                    Some(replay) => (replay, state.generation),
+                    None => return,
+                }
             };
-            let found = self.look_into_archive(sub, &mut replay, room, now);
+            let found = self.look_into_archive(sub, &mut replay, generation, room, now);
             for (shared, is_replayed) in found.messages {
                 let message = &shared.content.message;
                 match judge(message, &sub.filter.load_arc(), self.body) {
@@ -145,6 +175,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
             }
             let mut state = sub.replay.lock();
+            if state.generation != generation {
+                return;
+            }
             state.last = Some(ReplayProgress {
                 status: replay.status(),
                 lost: replay.lost(),
@@ -160,6 +193,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         &self,
         sub: &Sub<T>,
         replay: &mut Replay,
+        generation: u64,
         room: usize,
         now: Instant,
     ) -> Found<T> {
@@ -172,11 +206,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
         };
         let mut expired = Vec::new();
         let mut fifo = fifo.lock();
-        let Some(archive) = &mut fifo.archive else {
-            replay.fail();
-            sub.replaying.store(false, Ordering::Release);
-            found.is_over = true;
-            return found;
+        let state = sub.replay.lock();
+        let archive = match &mut fifo.archive {
+            Some(archive) if state.generation == generation => archive,
+            _ => {
+                // It was stopped meanwhile, as all are when the archive ends.
+                found.is_over = true;
+                return found;
+            }
         };
         archive.expire(self.clock.timestamp(now), &mut expired);
         while found.messages.len() < room {
@@ -198,6 +235,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
             }
         }
+        drop(state);
         drop(fifo);
         drop(expired);
         found

@@ -189,8 +189,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             messages += u64::from(matches!(item.what, What::Message(_)));
         }
         sub.tally.add(Count::DroppedUnsubscribed, messages);
-        sub.replay.lock().stop();
-        sub.replaying.store(false, Ordering::Release);
+        sub.stop_replay();
     }
 
     pub(crate) fn set_paused(&self, sub: &Arc<Sub<T>>, paused: bool) -> Result<(), SetError> {

@@ -20,6 +20,7 @@ mod handlers;
 mod http;
 mod receivers;
 mod replay;
+mod replay_races;
 mod retries;
 mod rig;
 mod seams;
