@@ -5,5 +5,6 @@ pub(crate) mod dedup;
 pub(crate) mod document;
 pub(crate) mod order;
 pub(crate) mod retry;
+pub(crate) mod tokens;
 
 mod hash;

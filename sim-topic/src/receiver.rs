@@ -532,7 +532,7 @@ fn next_in_mailbox<T: Send + Sync + 'static>(
     hub: &Hub<T>,
 ) -> Result<Notification<T>, TryReceiveError> {
     // Looked at before the messages: what comes after a closing is not overlooked.
-    let is_closed = hub.is_closed();
+    let is_closed = hub.has_ended() || mailbox.is_over();
     match mailbox.take_lost() {
         0 => {}
         lost => return Err(TryReceiveError::Lagged { lost }),

@@ -10,6 +10,7 @@ mod driver;
 pub(crate) mod hub;
 pub(crate) mod lane;
 mod publish;
+mod publishing;
 pub(crate) mod replay;
 mod subscribing;
 mod table;
@@ -258,14 +259,18 @@ impl<T: Send + Sync + 'static> Topic<T> {
     pub fn subscriptions(&self) -> Vec<Subscription<T>> {
         let subs = self.hub.all();
         subs.into_iter()
+            .filter(|sub| !sub.is_receiver())
             .map(|sub| Subscription::of(&self.hub, sub))
             .collect()
     }
 
-    /// The subscription of this id, unless it is over.
+    /// The subscription of this id, unless it is over or a receiver's.
     #[must_use]
     pub fn subscription(&self, id: SubscriptionId) -> Option<Subscription<T>> {
         let sub = self.hub.registry.lock().subs.get(&id).cloned()?;
+        if sub.is_receiver() {
+            return None;
+        }
         Some(Subscription::of(&self.hub, sub))
     }
 
@@ -386,7 +391,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 more: ready > 1,
             };
         }
-        if self.is_closed() && !self.has_pending() {
+        if self.has_ended() && !self.has_pending() {
             return Attempt::Done {
                 value: Work::Over,
                 more: true,
@@ -398,7 +403,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     fn has_pending(&self) -> bool {
-        self.all().iter().any(|sub| sub.lane.lock().order.len() > 0)
+        self.all().iter().any(|sub| !sub.lane.lock().is_empty())
     }
 
     fn publish_batch(&self, messages: Vec<Message<T>>) -> Vec<Result<Published, PublishError<T>>> {
@@ -454,7 +459,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closed.swap(true, Ordering::SeqCst);
         if let Some(fifo) = &self.fifo {
             // Who is in has come before.
             drop(fifo.lock());

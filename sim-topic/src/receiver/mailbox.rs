@@ -1,12 +1,12 @@
 //! What a receiver with a filter reads: a bounded ring of its own.
 //!
 //! # Ordering
-//! The ring's own accesses are `SeqCst`, as [`Event`] asks of what it announces. The counts are `Relaxed`: they order
+//! The ring's own accesses and `over` are `SeqCst`, as [`Event`] asks of what it announces. The counts are `Relaxed`: they order
 //! nothing.
 
 use sim_core::event::Event;
 use sim_core::ring::Bounded;
-use sim_core::sync::atomic::{AtomicU64, Ordering};
+use sim_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::message::Notification;
 
@@ -18,6 +18,8 @@ pub(crate) struct Mailbox<T> {
     /// Messages lost, and how many of them the receiver was told of.
     lost: AtomicU64,
     told: AtomicU64,
+    /// Whether its subscription is over.
+    over: AtomicBool,
 }
 
 impl<T> Mailbox<T> {
@@ -28,6 +30,7 @@ impl<T> Mailbox<T> {
             received: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -41,6 +44,16 @@ impl<T> Mailbox<T> {
             }
         }
         self.arrivals.notify_one();
+    }
+
+    /// Nothing comes any more.
+    pub(crate) fn end(&self) {
+        self.over.swap(true, Ordering::SeqCst);
+        self.arrivals.notify_all();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     /// How many messages were lost since this was last asked.

@@ -20,6 +20,7 @@ use crate::topic::Topic;
 use crate::topic::driver::Driver;
 use crate::topic::hub::{Fifo, Hub, Registry};
 use crate::topic::lane::Departed;
+use crate::topic::publishing::Publishing;
 use crate::topic::table::{Evaluations, Scratches, Table};
 
 /// Builds a topic whose clock or knowledge of its values is not the default.
@@ -143,6 +144,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             secret,
             numbers: CachePadded::new(AtomicU64::new(0)),
             closed: AtomicBool::new(false),
+            publishing: Publishing::new(),
             counters: Counters::new(),
             table: Snapshot::new(Table::new(Arc::clone(&evaluations))),
             has_subs: AtomicBool::new(false),

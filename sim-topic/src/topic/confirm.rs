@@ -34,9 +34,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         hash.update(sub.id.get().to_le_bytes());
         hash.update(serial.to_le_bytes());
         let token = Token::from_digest(hash.finalize().into());
-        registry.tokens.insert(token.clone(), sub.id);
         let ends = now + self.config.token_validity;
-        registry.token_ends.push_back((ends, token.clone()));
+        registry.tokens.issue(token.clone(), sub.id, ends, serial);
         ConfirmationRequest {
             id: Id::from_parts(self.info.namespace, REQUEST | serial),
             topic: self.info.name.to_string(),
@@ -55,18 +54,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         now: Instant,
     ) -> Vec<Arc<Sub<T>>> {
         let mut over = Vec::new();
-        while let Some((ends, _)) = registry.token_ends.front()
-            && *ends + self.config.token_validity <= now
-        {
-            let Some((_, token)) = registry.token_ends.pop_front() else {
-                break;
-            };
-            let Some(id) = registry.tokens.remove(&token) else {
-                continue;
-            };
-            let has_another = registry.tokens.values().any(|other| *other == id);
+        while let Some(last_of) = registry.tokens.expire(now, self.config.token_validity) {
             let is_lost = |sub: &Arc<Sub<T>>| sub.mode() == mode::UNCONFIRMED;
-            if !has_another
+            if let Some(id) = last_of
                 && registry.subs.get(&id).is_some_and(is_lost)
                 && let Some(sub) = registry.subs.remove(&id)
             {
@@ -76,7 +66,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 if !sub.was_confirmed.load(Ordering::Relaxed) {
                     registry.deleted += 1;
                 }
-                registry.leaving.push(Arc::downgrade(&sub));
+                registry.leave(&sub);
                 over.push(sub);
             }
         }
@@ -90,18 +80,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let now = self.clock.now();
         let mut registry = self.registry.lock();
         let expired = self.forget_expired(&mut registry, now);
-        let found = registry.tokens.get(token).copied();
-        let ends = registry
-            .token_ends
-            .iter()
-            .find(|(_, other)| other == token)
-            .map(|(ends, _)| *ends);
-        let sub = found.and_then(|id| registry.subs.get(&id).cloned());
+        let issued = registry.tokens.get(token);
+        let sub = issued.and_then(|issued| registry.subs.get(&issued.subscription).cloned());
         drop(registry);
         self.retire(expired);
-        let (Some(sub), Some(ends)) = (sub, ends) else {
+        let (Some(sub), Some(issued)) = (sub, issued) else {
             return Err(ConfirmError::Unknown);
         };
+        let ends = issued.ends;
         if ends <= now {
             return Err(ConfirmError::Expired {
                 ago: now.saturating_duration_since(ends),
@@ -126,30 +112,42 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends a subscription as its owner asks: an endpoint is told, and may restore it by the token that it is sent.
     pub(crate) fn cancel(&self, sub: &Arc<Sub<T>>) {
         let is_endpoint = matches!(sub.target, Target::Endpoint(_));
-        if !is_endpoint || sub.mode() > mode::QUEUED || self.is_closed() {
+        let request = match is_endpoint && !self.is_closed() {
+            true => self.suspend(sub),
+            false => None,
+        };
+        let Some(request) = request else {
+            // Not confirmed, or cancelled before: nobody has to be told.
             self.end(sub);
             return;
-        }
-        let now = self.clock.now();
-        let request = {
-            let mut registry = self.registry.lock();
-            if !registry.subs.contains_key(&sub.id) {
-                return;
-            }
-            registry.deleted += 1;
-            self.issue_token(&mut registry, sub, now)
         };
-        {
-            let _lane = sub.lane.lock();
-            sub.mode.store(mode::UNCONFIRMED, Ordering::Release);
-        }
         self.retable(sub);
         self.empty(sub);
         self.send_control(sub, Delivery::Unsubscribed(request));
     }
 
-    /// Puts something that is no message into the lane of an endpoint. Where there is no room for it, it is lost, as
-    /// if the endpoint had not heard it.
+    /// Takes an endpoint back to where it has to confirm, and makes the token by which it does; none when it stands
+    /// there already or is over.
+    fn suspend(&self, sub: &Arc<Sub<T>>) -> Option<ConfirmationRequest> {
+        let now = self.clock.now();
+        // Under both locks: who ends or cancels it meanwhile comes wholly before this or wholly after it.
+        let mut registry = self.registry.lock();
+        if !registry.subs.contains_key(&sub.id) {
+            return None;
+        }
+        {
+            let lane = sub.lane.lock();
+            if lane.over || sub.mode() > mode::QUEUED {
+                return None;
+            }
+            sub.mode.store(mode::UNCONFIRMED, Ordering::Release);
+        }
+        registry.deleted += 1;
+        Some(self.issue_token(&mut registry, sub, now))
+    }
+
+    /// Puts something that is no message into the lane of an endpoint. It goes before the messages, and also while
+    /// the subscription is paused. Where there is no room for it, it is lost, as if the endpoint had not heard it.
     pub(crate) fn send_control(&self, sub: &Arc<Sub<T>>, delivery: Delivery<T>) {
         let refused = {
             let mut lane = sub.lane.lock();
@@ -158,11 +156,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 tried: 0,
                 verdict: std::cell::Cell::new(None),
             };
-            let outcome = lane.order.push(None, item);
-            if outcome.is_ok() {
-                lane.controls += 1;
+            match lane.over {
+                true => Some(item),
+                false => lane.notices.push(None, item).err(),
             }
-            outcome.err()
         };
         drop(refused);
         self.driver.make_ready(sub);

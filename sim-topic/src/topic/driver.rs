@@ -26,12 +26,13 @@ use sim_core::time::Instant;
 use sim_core::wheel::Wheel;
 
 use crate::error::DeliveryError;
-use crate::machine::order::Ticket;
-use crate::message::{DeadLetter, DeadLetterReason, Delivery, Notification, Shared};
+use crate::message::{
+    DeadLetter, DeadLetterReason, Delivery, Notification, Shared, SubscriptionId,
+};
 use crate::settings::Overflow;
 use crate::subscriber::Target;
 use crate::topic::hub::Hub;
-use crate::topic::lane::{Failure, Item, Lane, MAX_PUT_OFF, Next, Sub, Verdict, What, mode};
+use crate::topic::lane::{Failure, Item, Lane, MAX_PUT_OFF, Next, Place, Sub, Verdict, What, mode};
 use crate::topic::tally::Count;
 
 /// How long a letter that its sink had no room for waits until it is offered again.
@@ -54,7 +55,7 @@ pub(crate) struct Driver<T> {
 struct Tasks<T> {
     next: u64,
     /// Bound: the sum of the subscriptions' `max_in_flight`.
-    running: BTreeMap<u64, Arc<Task<T>>>,
+    running: BTreeMap<(SubscriptionId, u64), Arc<Task<T>>>,
 }
 
 enum Ready<T> {
@@ -66,7 +67,7 @@ enum Ready<T> {
 struct Task<T> {
     number: u64,
     sub: Arc<Sub<T>>,
-    ticket: Ticket,
+    place: Place,
     failed: u32,
     stage: Mutex<Stage>,
     queued: AtomicBool,
@@ -128,6 +129,34 @@ impl<T> Driver<T> {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.agenda.lock().next()
+    }
+
+    /// Gives up what is at work for a subscription on what its lane does not hold any more. What is polled right now
+    /// is dropped by who polls it. O(log n) and what there is of it.
+    pub(crate) fn give_up(&self, sub: &Sub<T>) {
+        let span = (sub.id, 0)..=(sub.id, u64::MAX);
+        let mut given_up: Vec<_> = {
+            let tasks = self.tasks.lock();
+            tasks
+                .running
+                .range(span)
+                .map(|(_, task)| Arc::clone(task))
+                .collect()
+        };
+        if given_up.is_empty() {
+            return;
+        }
+        {
+            let lane = sub.lane.lock();
+            given_up.retain(|task| lane.get(task.place).is_none());
+        }
+        for task in given_up {
+            let mine = self.tasks.lock().running.remove(&(sub.id, task.number));
+            drop(mine);
+            let stage = std::mem::replace(&mut *task.stage.lock(), Stage::Over);
+            // A panic of it is not that of whoever ends the subscription.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(stage)));
+        }
     }
 
     /// Gives up all that is at work. For the end of the topic: a task and its waker may hold each other.
@@ -243,10 +272,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 attempts: failed.saturating_add(oldest.tried),
                 verdict: oldest.verdict.into_inner(),
             }),
-            What::Control(_) => {
-                lane.controls -= 1;
-                None
-            }
+            What::Control(_) => None,
         }
     }
 
@@ -391,33 +417,44 @@ impl<T: Send + Sync + 'static> Hub<T> {
             let next = {
                 let mut lane = sub.lane.lock();
                 let next = lane.next(now, &sub.tally);
-                let retime =
-                    matches!(next, Next::Idle) && self.driver.schedule(sub, &mut lane, now);
+                let is_idle = matches!(next, Next::Idle);
+                let retime = is_idle && self.driver.schedule(sub, &mut lane, now);
+                let is_empty = is_idle && lane.is_empty();
                 drop(lane);
                 if retime {
                     self.driver.work.retime();
+                }
+                if is_empty {
+                    self.emptied();
                 }
                 next
             };
             match next {
                 Next::Idle => return,
                 Next::Redrive {
-                    ticket,
+                    place,
                     notification,
                     verdict,
-                } => self.redrive(sub, ticket, notification, *verdict, now),
+                } => self.redrive(sub, place, notification, *verdict, now),
                 Next::Deliver {
-                    ticket,
+                    place,
                     failed,
                     delivery,
                 } => match delivery {
                     Delivery::Notification(notification) if sub.is_sink() => {
                         let outcome = sub.try_notify(notification);
-                        self.settle(sub, ticket, failed, outcome, now);
+                        self.settle(sub, place, failed, outcome, now);
                     }
-                    delivery => self.start(sub, ticket, failed, delivery, now),
+                    delivery => self.start(sub, place, failed, delivery, now),
                 },
             }
+        }
+    }
+
+    /// Nothing is pending in a lane any more: if it was the last one of a closed topic, drivers come to their end.
+    pub(crate) fn emptied(&self) {
+        if self.is_closed() {
+            self.driver.work.notify_all();
         }
     }
 
@@ -425,7 +462,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     fn start(
         &self,
         sub: &Arc<Sub<T>>,
-        ticket: Ticket,
+        place: Place,
         failed: u32,
         delivery: Delivery<T>,
         now: Instant,
@@ -447,17 +484,21 @@ impl<T: Send + Sync + 'static> Hub<T> {
             let task = Arc::new(Task {
                 number,
                 sub: Arc::clone(sub),
-                ticket,
+                place,
                 failed,
                 stage: Mutex::new(Stage::Waiting(working)),
                 queued: AtomicBool::new(false),
                 home: Arc::downgrade(&self.driver),
             });
-            tasks.running.insert(number, Arc::clone(&task));
+            tasks.running.insert((sub.id, number), Arc::clone(&task));
             task
         };
         // Its lane is served by whoever called.
-        let _ = self.poll(&task, now);
+        let is_over = self.poll(&task, now);
+        if !is_over && sub.lane.lock().get(place).is_none() {
+            // The subscription was over before its driver had it among those at work.
+            self.driver.give_up(sub);
+        }
     }
 
     /// Polls a task; true when it came to its end.
@@ -504,9 +545,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
         *task.stage.lock() = Stage::Over;
         // A future that panicked may panic again when it is dropped; that is then the driver's.
         drop(working);
-        let mine = self.driver.tasks.lock().running.remove(&task.number);
+        let key = (task.sub.id, task.number);
+        let mine = self.driver.tasks.lock().running.remove(&key);
         drop(mine);
-        self.settle(&task.sub, task.ticket, task.failed, outcome, now);
+        self.settle(&task.sub, task.place, task.failed, outcome, now);
         true
     }
 
@@ -514,14 +556,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
     fn settle(
         &self,
         sub: &Arc<Sub<T>>,
-        ticket: Ticket,
+        place: Place,
         failed: u32,
         outcome: Result<(), Failure>,
         now: Instant,
     ) {
         let failure = match outcome {
             Ok(()) => {
-                if self.finish(sub, ticket) == Finished::Message {
+                if self.finish(sub, place) == Finished::Message {
                     sub.tally.add(Count::Delivered, 1);
                 }
                 return;
@@ -535,16 +577,16 @@ impl<T: Send + Sync + 'static> Hub<T> {
             && let Some(wait) = rules.retry.delay(attempts, &mut lane.random)
         {
             let at = (now + wait).max(failure.not_before(now));
-            lane.order.retry(ticket, at);
+            lane.retry(place, at);
             return;
         }
-        let notification = match lane.order.get(ticket).map(|item| &item.what) {
+        let notification = match lane.get(place).map(|item| &item.what) {
             Some(What::Message(notification)) => Some(notification.clone()),
             Some(What::Control(_)) | None => None,
         };
         drop(lane);
         let Some(notification) = notification else {
-            self.finish(sub, ticket);
+            self.finish(sub, place);
             return;
         };
         sub.tally.add(Count::Failed, 1);
@@ -553,14 +595,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
             attempts,
             error: Some(failure.to_string()),
         };
-        self.redrive(sub, ticket, notification, verdict, now);
+        self.redrive(sub, place, notification, verdict, now);
     }
 
     /// Offers a message that was given up to the dead-letter sink, or drops it where there is none.
     fn redrive(
         &self,
         sub: &Arc<Sub<T>>,
-        ticket: Ticket,
+        place: Place,
         notification: Notification<T>,
         verdict: Verdict,
         now: Instant,
@@ -571,29 +613,26 @@ impl<T: Send + Sync + 'static> Hub<T> {
             Some(Offered::Refused) => Count::DroppedNotRedriven,
             Some(Offered::Later(at)) => {
                 let mut lane = sub.lane.lock();
-                if let Some(item) = lane.order.get(ticket) {
+                if let Some(item) = lane.get(place) {
                     item.verdict.set(Some(Box::new(verdict)));
                 }
-                lane.order.retry(ticket, at.max(now));
+                lane.retry(place, at.max(now));
                 return;
             }
         };
-        if self.finish(sub, ticket) == Finished::Message {
+        if self.finish(sub, place) == Finished::Message {
             sub.tally.add(count, 1);
         }
     }
 
     /// Takes an item out of its lane, for good.
-    fn finish(&self, sub: &Arc<Sub<T>>, ticket: Ticket) -> Finished {
+    fn finish(&self, sub: &Arc<Sub<T>>, place: Place) -> Finished {
         let (item, finished) = {
             let mut lane = sub.lane.lock();
-            let item = lane.order.done(ticket);
+            let item = lane.done(place);
             let finished = match item.as_ref().map(|item| &item.what) {
                 Some(What::Message(_)) => Finished::Message,
-                Some(What::Control(_)) => {
-                    lane.controls -= 1;
-                    Finished::Control
-                }
+                Some(What::Control(_)) => Finished::Control,
                 None => Finished::Nothing,
             };
             (item, finished)

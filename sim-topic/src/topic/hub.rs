@@ -1,6 +1,6 @@
 //! What the handles of one topic share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use sim_core::clock::Clock;
 use sim_core::counter::Counters;
@@ -8,15 +8,16 @@ use sim_core::random::Random;
 use sim_core::snapshot::Snapshot;
 use sim_core::sync::atomic::{AtomicBool, AtomicU64};
 use sim_core::sync::{Arc, CachePadded, Mutex, Weak};
-use sim_core::time::Instant;
 
 use crate::config::TopicConfig;
 use crate::machine::archive::Archive;
 use crate::machine::dedup::Dedup;
-use crate::message::{Published, Shared, SubscriptionId, Token, TopicInfo};
+use crate::machine::tokens::Tokens;
+use crate::message::{Published, Shared, SubscriptionId, TopicInfo};
 use crate::receiver::log::LogSide;
 use crate::topic::driver::Driver;
 use crate::topic::lane::{Departed, Sub};
+use crate::topic::publishing::Publishing;
 use crate::topic::table::{Evaluations, Scratches, Table};
 
 /// What the topic counts, as indices.
@@ -39,6 +40,8 @@ pub(crate) struct Hub<T> {
     /// The number of the next message.
     pub(crate) numbers: CachePadded<AtomicU64>,
     pub(crate) closed: AtomicBool,
+    /// Who publishes to subscriptions right now.
+    pub(crate) publishing: Publishing,
     pub(crate) counters: Counters<{ counts::KINDS }>,
     /// What publishers go through.
     pub(crate) table: Snapshot<Table<T>>,
@@ -63,6 +66,9 @@ pub(crate) struct Fifo<T> {
     pub(crate) sequence: u64,
 }
 
+/// How many subscriptions that are over are looked through at the soonest for those that nobody holds.
+const SWEEP: usize = 32;
+
 /// All subscriptions, whether they get messages or not.
 pub(crate) struct Registry<T> {
     pub(crate) next_id: u64,
@@ -72,29 +78,37 @@ pub(crate) struct Registry<T> {
     pub(crate) receivers: usize,
     /// How many subscriptions have a filter policy.
     pub(crate) policies: usize,
-    /// Bound: two for each subscription.
-    pub(crate) tokens: BTreeMap<Token, SubscriptionId>,
-    /// In the order in which they end, all being valid equally long.
-    pub(crate) token_ends: VecDeque<(Instant, Token)>,
+    pub(crate) tokens: Tokens,
     pub(crate) token_serial: u64,
     pub(crate) deleted: u64,
     /// Subscriptions that are over and whose last holders have not let go yet.
     pub(crate) leaving: Vec<Weak<Sub<T>>>,
+    /// How many of these may stand here before those that let go are taken out.
+    sweep_at: usize,
 }
 
 impl<T> Registry<T> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next_id: 1,
             subs: BTreeMap::new(),
             receivers: 0,
             policies: 0,
-            tokens: BTreeMap::new(),
-            token_ends: VecDeque::new(),
+            tokens: Tokens::default(),
             token_serial: 0,
             deleted: 0,
             leaving: Vec::new(),
+            sweep_at: SWEEP,
         }
+    }
+
+    /// Goes on counting a subscription that is over until its last holder lets go. O(1), amortised.
+    pub(crate) fn leave(&mut self, sub: &Arc<Sub<T>>) {
+        if self.leaving.len() >= self.sweep_at {
+            self.leaving.retain(|weak| weak.strong_count() > 0);
+            self.sweep_at = SWEEP.max(2 * self.leaving.len());
+        }
+        self.leaving.push(Arc::downgrade(sub));
     }
 }
 

@@ -51,7 +51,16 @@ pub(crate) mod mode {
 
 /// Where the counts of a subscription go when its last holder lets go.
 #[derive(Debug, Default)]
-pub(crate) struct Departed(pub(crate) Mutex<SubscriptionStats>);
+pub(crate) struct Departed(pub(crate) Mutex<Gone>);
+
+/// What subscriptions that are gone have counted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Gone {
+    pub(crate) stats: SubscriptionStats,
+    /// By receivers with mailboxes.
+    pub(crate) received: u64,
+    pub(crate) lagged: u64,
+}
 
 /// One subscription.
 pub(crate) struct Sub<T> {
@@ -97,6 +106,8 @@ impl<T> Clone for Rules<T> {
 /// What is pending, and what decides when it may go.
 pub(crate) struct Lane<T> {
     pub(crate) order: Order<Item<T>>,
+    /// What is no message: it goes first, past the throttle, and also while the subscription is paused.
+    pub(crate) notices: Order<Item<T>>,
     pub(crate) bucket: Option<TokenBucket>,
     /// Until when the throttle lets nothing through.
     pub(crate) throttled_until: Instant,
@@ -107,8 +118,16 @@ pub(crate) struct Lane<T> {
     pub(crate) max_in_flight: usize,
     /// The one entry in the driver's agenda.
     pub(crate) timer: Option<(Instant, TimerKey)>,
-    /// How many of the items are no messages.
-    pub(crate) controls: usize,
+}
+
+/// How many notices of one endpoint wait at most.
+pub(crate) const NOTICES: usize = 4;
+
+/// Names what was taken out of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Message(Ticket),
+    Notice(Ticket),
 }
 
 /// One thing to deliver.
@@ -165,14 +184,14 @@ pub(crate) enum Next<T> {
     Idle,
     /// Try to deliver.
     Deliver {
-        ticket: Ticket,
+        place: Place,
         /// How often it was tried before.
         failed: u32,
         delivery: Delivery<T>,
     },
     /// Offer to the dead-letter sink again.
     Redrive {
-        ticket: Ticket,
+        place: Place,
         notification: Notification<T>,
         verdict: Box<Verdict>,
     },
@@ -181,11 +200,17 @@ pub(crate) enum Next<T> {
 impl<T> Lane<T> {
     /// Takes the next thing to do. `throttled` counts what the throttle put off.
     pub(crate) fn next(&mut self, now: Instant, tally: &Tally) -> Next<T> {
-        if self.over
-            || self.paused
-            || self.order.in_flight_len() >= self.max_in_flight
-            || self.throttled_until > now
-        {
+        if self.over || self.is_busy() {
+            return Next::Idle;
+        }
+        if let Some(taken) = self.notices.take(now) {
+            return Next::Deliver {
+                place: Place::Notice(taken.ticket),
+                failed: taken.failed,
+                delivery: taken.item.what.to_delivery(),
+            };
+        }
+        if self.paused || self.throttled_until > now {
             return Next::Idle;
         }
         let Some(taken) = self.order.take(now) else {
@@ -196,7 +221,7 @@ impl<T> Lane<T> {
             (taken.item.verdict(), &taken.item.what)
         {
             return Next::Redrive {
-                ticket,
+                place: Place::Message(ticket),
                 notification: notification.clone(),
                 verdict,
             };
@@ -215,29 +240,73 @@ impl<T> Lane<T> {
             tally.add(Count::Retried, 1);
         }
         Next::Deliver {
-            ticket,
+            place: Place::Message(ticket),
             failed,
             delivery,
         }
     }
 
+    /// Whether as much is at work as may be.
+    const fn is_busy(&self) -> bool {
+        self.order.in_flight_len() + self.notices.in_flight_len() >= self.max_in_flight
+    }
+
     /// When there is something to do again, if nothing else happens.
     pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.over || self.paused || self.order.in_flight_len() >= self.max_in_flight {
+        if self.over || self.is_busy() {
             return None;
         }
-        let at = if self.order.has_ready(now) {
-            now
-        } else {
-            self.order.next_deadline()?
-        };
-        Some(at.max(self.throttled_until))
+        let notice = deadline_of(&mut self.notices, now);
+        if self.paused {
+            return notice;
+        }
+        let message = deadline_of(&mut self.order, now).map(|at| at.max(self.throttled_until));
+        match (notice, message) {
+            (Some(notice), Some(message)) => Some(notice.min(message)),
+            (notice, message) => notice.or(message),
+        }
     }
 
     /// Messages pending.
-    pub(crate) fn pending(&self) -> u64 {
-        (self.order.len() - self.controls) as u64
+    pub(crate) const fn pending(&self) -> u64 {
+        self.order.len() as u64
     }
+
+    /// Whether nothing is pending at all.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.order.len() == 0 && self.notices.len() == 0
+    }
+
+    /// What stands at a place, unless it was resolved.
+    pub(crate) fn get(&self, place: Place) -> Option<&Item<T>> {
+        match place {
+            Place::Message(ticket) => self.order.get(ticket),
+            Place::Notice(ticket) => self.notices.get(ticket),
+        }
+    }
+
+    /// Takes out for good what stands at a place.
+    pub(crate) fn done(&mut self, place: Place) -> Option<Item<T>> {
+        match place {
+            Place::Message(ticket) => self.order.done(ticket),
+            Place::Notice(ticket) => self.notices.done(ticket),
+        }
+    }
+
+    /// Has what stands at a place tried again at `at`.
+    pub(crate) fn retry(&mut self, place: Place, at: Instant) {
+        match place {
+            Place::Message(ticket) => self.order.retry(ticket, at),
+            Place::Notice(ticket) => self.notices.retry(ticket, at),
+        };
+    }
+}
+
+fn deadline_of<T>(order: &mut Order<Item<T>>, now: Instant) -> Option<Instant> {
+    if order.has_ready(now) {
+        return Some(now);
+    }
+    order.next_deadline()
 }
 
 /// Why one try failed, before it is known whether anybody wants to read it.
@@ -323,6 +392,11 @@ impl<T: Send + Sync + 'static> Sub<T> {
             self.target,
             Target::Sink(_) | Target::Raw(_) | Target::Mailbox(_)
         )
+    }
+
+    /// Whether it belongs to a receiver, which ends it when it is dropped.
+    pub(crate) const fn is_receiver(&self) -> bool {
+        matches!(self.target, Target::Mailbox(_))
     }
 
     #[inline]
@@ -426,6 +500,12 @@ impl<T> Drop for Sub<T> {
         let mut stats = self.tally.stats();
         // What was still pending goes with the topic.
         stats.dropped.unsubscribed += self.lane.lock().pending();
-        self.departed.0.lock().absorb(&stats);
+        let mut gone = self.departed.0.lock();
+        gone.stats.absorb(&stats);
+        if let Target::Mailbox(mailbox) = &self.target {
+            let (received, lagged) = mailbox.counts();
+            gone.received += received;
+            gone.lagged += lagged;
+        }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # Ordering
 //! Numbers are counted `Relaxed`: each is given once, and orders nothing by itself. `closed` is set `SeqCst` before the
-//! log is closed and the FIFO lock is taken, and read `Acquire`; publishers that race with closing come before it or
-//! are refused.
+//! log is closed and the FIFO lock is taken, and read `SeqCst`; publishers that race with closing come before it or
+//! are refused: see `publishing.rs`.
 
 use sha2::{Digest, Sha256};
 use sim_core::log::AppendError;
@@ -24,7 +24,7 @@ use crate::topic::table::Table;
 
 impl<T: Send + Sync + 'static> Hub<T> {
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Publishes, or gives the message back at once.
@@ -40,10 +40,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// As [`publish`](Self::publish), without counting a refusal.
     #[inline]
     fn publish_once(&self, message: Message<T>) -> Result<Published, PublishError<T>> {
+        // Before `closed` is looked at; where nobody is subscribed, the log says what comes before its end.
+        let is_heard = self.is_fifo() || self.has_subs.load(Ordering::Acquire);
+        let _in_flight = is_heard.then(|| self.enter());
         match self.check(&message) {
             Err(reason) => Err(PublishError::new(message, reason)),
             Ok(bytes) if self.is_fifo() => self.publish_in_order(message, bytes),
-            Ok(bytes) => self.publish_now(message, bytes),
+            Ok(bytes) => self.publish_now(message, bytes, is_heard),
         }
     }
 
@@ -127,7 +130,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
     // ---- standard --------------------------------------------------------------------------------------
 
     #[inline]
-    fn publish_now(&self, message: Message<T>, bytes: usize) -> Result<Published, PublishError<T>> {
+    fn publish_now(
+        &self,
+        message: Message<T>,
+        bytes: usize,
+        is_heard: bool,
+    ) -> Result<Published, PublishError<T>> {
         let is_read = self.log.is_read();
         if is_read && !self.log.has_room(1) {
             return Err(PublishError::new(message, Refusal::Full));
@@ -146,7 +154,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         if self.knows_size() {
             self.counters.add(counts::BYTES, bytes as u64);
         }
-        if !self.has_subs.load(Ordering::Acquire) {
+        if !is_heard {
             if is_read {
                 self.append(Logged::Inline(content))?;
             }

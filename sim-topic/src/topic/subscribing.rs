@@ -17,7 +17,7 @@ use crate::settings::{Filter, SubscriptionConfig};
 use crate::stats::Stats;
 use crate::subscriber::Target;
 use crate::topic::hub::{Hub, Registry, counts};
-use crate::topic::lane::{Lane, Rules, Sub, What, mode};
+use crate::topic::lane::{Lane, NOTICES, Rules, Sub, What, mode};
 use crate::topic::tally::Count;
 
 impl<T: Send + Sync + 'static> Hub<T> {
@@ -49,6 +49,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let is_policy = matches!(filter, Filter::Policy(_));
         let lane = Lane {
             order: Order::new(backlog, random.fork("order").next_u64()),
+            notices: Order::new(NOTICES, 0),
             bucket: throttle.map(crate::machine::retry::Throttle::bucket),
             throttled_until: Instant::ORIGIN,
             paused: false,
@@ -56,7 +57,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
             random,
             max_in_flight,
             timer: None,
-            controls: 0,
         };
         let first_mode = match must_confirm {
             true => mode::UNCONFIRMED,
@@ -150,7 +150,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             if registry.subs.remove(&sub.id).is_none() {
                 return;
             }
-            registry.tokens.retain(|_, id| *id != sub.id);
+            registry.tokens.end(sub.id);
             if matches!(&*sub.filter.load(), Filter::Policy(_)) {
                 registry.policies -= 1;
             }
@@ -158,8 +158,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             if sub.mode() <= mode::QUEUED || !sub.was_confirmed.load(Ordering::Relaxed) {
                 registry.deleted += 1;
             }
-            registry.leaving.retain(|weak| weak.strong_count() > 0);
-            registry.leaving.push(Arc::downgrade(sub));
+            registry.leave(sub);
         }
         self.retire(vec![Arc::clone(sub)]);
     }
@@ -173,23 +172,28 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 sub.settle_mode(&lane, self.is_fifo());
             }
             self.retable(&sub);
+            if let Target::Mailbox(mailbox) = &sub.target {
+                mailbox.end();
+            }
             self.empty(&sub);
         }
     }
 
-    /// Drops and counts what is pending.
+    /// Drops and counts what is pending, and drops what is at work on it.
     pub(crate) fn empty(&self, sub: &Arc<Sub<T>>) {
-        let items = {
+        let (items, notices) = {
             let mut lane = sub.lane.lock();
-            lane.controls = 0;
-            lane.order.drain()
+            (lane.order.drain(), lane.notices.drain())
         };
+        drop(notices);
+        self.driver.give_up(sub);
         let mut messages = 0;
         for item in items {
             messages += u64::from(matches!(item.what, What::Message(_)));
         }
         sub.tally.add(Count::DroppedUnsubscribed, messages);
         sub.stop_replay();
+        self.emptied();
     }
 
     pub(crate) fn set_paused(&self, sub: &Arc<Sub<T>>, paused: bool) -> Result<(), SetError> {
@@ -209,7 +213,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
     pub(crate) fn set_filter(&self, sub: &Arc<Sub<T>>, filter: Filter<T>) -> Result<(), SetError> {
         self.check_filter(&filter)?;
-        {
+        let former = {
             let mut registry = self.registry.lock();
             if !registry.subs.contains_key(&sub.id) {
                 return Err(SetError::Over);
@@ -221,8 +225,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 return Err(SetError::TooManyFilterPolicies { limit });
             }
             registry.policies = registry.policies - usize::from(had) + usize::from(has);
-        }
-        sub.filter.store(Arc::new(filter));
+            // Under the lock, so that what is counted is what is there; the former one is dropped without it.
+            let former = sub.filter.load_arc();
+            sub.filter.store(Arc::new(filter));
+            former
+        };
+        drop(former);
         self.retable(sub);
         Ok(())
     }
@@ -241,12 +249,18 @@ impl<T: Send + Sync + 'static> Hub<T> {
             )
         };
         let leaving: Vec<_> = leaving.iter().filter_map(|weak| weak.upgrade()).collect();
-        let mut sum = *self.departed.0.lock();
+        let gone = *self.departed.0.lock();
+        let mut sum = gone.stats;
         let mut stats = Stats::default();
         let (received, lagged) = self.log.counts();
-        (stats.received, stats.lagged) = (received, lagged);
+        (stats.received, stats.lagged) = (received + gone.received, lagged + gone.lagged);
         for sub in subs.iter().chain(&leaving) {
             sum.absorb(&sub.stats());
+            if let Target::Mailbox(mailbox) = &sub.target {
+                let (received, lagged) = mailbox.counts();
+                stats.received += received;
+                stats.lagged += lagged;
+            }
         }
         for sub in &subs {
             match sub.mode() {
@@ -255,11 +269,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 }
                 mode::UNCONFIRMED | mode::OVER => {}
                 _ => stats.subscriptions_confirmed += 1,
-            }
-            if let Target::Mailbox(mailbox) = &sub.target {
-                let (received, lagged) = mailbox.counts();
-                stats.received += received;
-                stats.lagged += lagged;
             }
         }
         if let Some(fifo) = &self.fifo

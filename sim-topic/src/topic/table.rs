@@ -1,15 +1,12 @@
 //! Who gets what: the subscriptions as publishers go through them.
 //!
 //! # Algorithm
-//! A table is a snapshot, replaced whole: each change of a subscription copies what stands in it by itself, one reference
-//! for each subscription without a filter, with a closure, or with a policy that the index has not taken in yet. So to
-//! subscribe n of the first two kinds one after the other copies O(n^2) references in all: a cost of subscribing, never
-//! of publishing.
-//!
-//! Filter policies stand in two tiers, as in a log-structured tree: a few recent ones
-//! that are asked one by one, and an index over all the others, which is shared from one table to the next and rebuilt
-//! when the recent ones, or those in it that are gone, come to a quarter of it. So subscribing one brings
-//! O(1) policies into an index, amortised, besides those copies, and publishing costs about what the index costs.
+//! A table is a snapshot, replaced whole; what one has in common with the next is shared. Without a filter or with a
+//! closure, subscriptions stand in lists that cost O(√n) a change: see `table/tier.rs`. Filter policies stand in two
+//! tiers, as in a log-structured tree: a few recent ones that are asked one by one, and an index over all the others,
+//! which is rebuilt when the recent ones, or those in it that are gone, come to a quarter of it. A change so
+//! brings O(1) policies into an index, amortised, but copies the references of the recent ones: up to a quarter of
+//! all. Publishing costs about what the index costs.
 //!
 //! FIFO topics use no index, since they may find after asking that a message is a duplicate, which no filter counts:
 //! they ask policies one by one, and each policy over bodies reads the body anew.
@@ -20,12 +17,15 @@
 //! # Ordering
 //! All counts are `Relaxed`; see `tally.rs`.
 
+mod tier;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sim_core::counter::Counters;
 use sim_core::sync::{Arc, Mutex};
 
+use self::tier::Tier;
 use crate::filter::{FilterIndex, FilterPolicy, Reason, Scope, Scratch};
 use crate::message::{Message, SubscriptionId};
 use crate::settings::{Filter, Predicate};
@@ -42,8 +42,8 @@ const SCRATCH_BYTES: usize = 64 << 10;
 
 /// A snapshot of all subscriptions, by the kind of their filters.
 pub(crate) struct Table<T> {
-    plain: Vec<Arc<Sub<T>>>,
-    closures: Vec<(Arc<Sub<T>>, Predicate<T>)>,
+    plain: Tier<Arc<Sub<T>>>,
+    closures: Tier<(Arc<Sub<T>>, Predicate<T>)>,
     recent: Vec<(Arc<Sub<T>>, FilterPolicy)>,
     indexed: Arc<Indexed<T>>,
     /// Those of the index that are gone, or have another filter by now.
@@ -79,8 +79,8 @@ pub(crate) struct Since {
 impl<T> Table<T> {
     pub(crate) fn new(counts: Arc<Evaluations>) -> Self {
         Self {
-            plain: Vec::new(),
-            closures: Vec::new(),
+            plain: Tier::new(),
+            closures: Tier::new(),
             recent: Vec::new(),
             indexed: Arc::new(Indexed {
                 attributes: FilterIndex::new(Scope::MessageAttributes),
@@ -125,9 +125,10 @@ impl<T: Send + Sync + 'static> Table<T> {
     pub(crate) fn with(&self, sub: &Arc<Sub<T>>) -> Self {
         let mut table = self.without(sub);
         match &*sub.filter.load() {
-            Filter::All => table.plain.push(Arc::clone(sub)),
+            Filter::All => table.plain.insert(sub.id, Arc::clone(sub)),
             Filter::Closure(closure) => {
-                table.closures.push((Arc::clone(sub), Arc::clone(closure)));
+                let entry = (Arc::clone(sub), Arc::clone(closure));
+                table.closures.insert(sub.id, entry);
             }
             Filter::Policy(policy) => {
                 table.recent.push((Arc::clone(sub), policy.clone()));
@@ -143,13 +144,15 @@ impl<T: Send + Sync + 'static> Table<T> {
     pub(crate) fn without(&self, sub: &Arc<Sub<T>>) -> Self {
         let id = sub.id;
         let mut table = Self {
-            plain: except(&self.plain, |sub| sub.id != id),
-            closures: except(&self.closures, |(sub, _)| sub.id != id),
+            plain: self.plain.clone(),
+            closures: self.closures.clone(),
             recent: except(&self.recent, |(sub, _)| sub.id != id),
             indexed: Arc::clone(&self.indexed),
             hidden: self.hidden.clone(),
             counts: Arc::clone(&self.counts),
         };
+        table.plain.remove(id);
+        table.closures.remove(id);
         if let Some(place) = self.indexed.places.get(&id)
             && table.hidden.insert(*place)
         {
@@ -214,17 +217,15 @@ impl<T: Send + Sync + 'static> Table<T> {
         scratches: &Scratches,
         mut each: impl FnMut(&Arc<Sub<T>>),
     ) {
-        for sub in &self.plain {
-            each(sub);
-        }
-        for (sub, closure) in &self.closures {
+        self.plain.for_each(&mut each);
+        self.closures.for_each(|(sub, closure)| {
             if is_listening(sub) {
                 match passes(message, closure) {
                     true => each(sub),
                     false => sub.tally.filtered(Reason::MessageAttributes),
                 }
             }
-        }
+        });
         for (sub, policy) in &self.recent {
             if is_listening(sub) {
                 match verdict(message, policy, body) {
@@ -283,15 +284,13 @@ impl<T: Send + Sync + 'static> Table<T> {
         body: Option<fn(&T) -> &[u8]>,
         mut each: impl FnMut(&Arc<Sub<T>>, Option<Reason>),
     ) {
-        for sub in &self.plain {
-            each(sub, None);
-        }
-        for (sub, closure) in &self.closures {
+        self.plain.for_each(|sub| each(sub, None));
+        self.closures.for_each(|(sub, closure)| {
             if is_listening(sub) {
                 let passes = passes(message, closure);
                 each(sub, (!passes).then_some(Reason::MessageAttributes));
             }
-        }
+        });
         for (sub, policy) in &self.recent {
             if is_listening(sub) {
                 each(sub, verdict(message, policy, body));

@@ -8,6 +8,7 @@ mod accounting;
 mod auto_traits;
 mod close;
 mod endpoints;
+mod ends;
 mod errors;
 mod fifo;
 mod filter;
