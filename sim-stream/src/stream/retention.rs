@@ -45,15 +45,6 @@ impl<T: Send + Sync + 'static> Shared<T> {
         self.serve_due(now);
     }
 
-    /// Looks after a shard from a read.
-    #[inline]
-    pub(crate) fn serve_reader(&self, shard: &Shard<T>, now: Instant) {
-        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
-            self.expire(shard, now, usize::MAX);
-        }
-        self.serve_due(now);
-    }
-
     /// Looks after a shard from a read that must not take long, and returns the position before which the time of all
     /// records is over: some of them may not be trimmed yet.
     #[inline]
