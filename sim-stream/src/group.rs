@@ -7,8 +7,8 @@
 //! # Guarantees
 //!
 //! - **At least once.** No record behind the last checkpoint is skipped, whoever crashes; the only exception is
-//!   retention, and then the worker says how many were lost ([`NextError::Trimmed`]). Records between the last
-//!   checkpoint and a crash are given again.
+//!   retention, and then a worker says how many were lost ([`NextError::Trimmed`], or [`NextError::Expired`] where a
+//!   whole shard has left the stream). Records between the last checkpoint and a crash are given again.
 //! - **In order.** The records of a shard are given in order, one batch at a time: the next when the one before was
 //!   dropped. A shard's children come when all their parents are processed to their end. So records of one key are
 //!   processed in the order in which they were put, seen from the first time that each is processed.
@@ -37,6 +37,7 @@
 mod batch;
 mod config;
 mod error;
+mod lost;
 mod run;
 mod worker;
 
@@ -47,9 +48,9 @@ use sim_core::seam::{Depth, Gauge};
 use sim_core::sync::{Arc, Mutex};
 use sim_core::time::Instant;
 
-use crate::error::IteratorError;
+use self::lost::{Known, Lost};
 use crate::machine::leases::{Leases, Listed};
-use crate::message::{Checkpoint, SequenceNumber, ShardId};
+use crate::message::{Checkpoint, SequenceNumber, ShardId, StartingPosition};
 use crate::stream::Stream;
 use crate::stream::shared::Table;
 
@@ -88,6 +89,8 @@ struct Shared<T: Send + Sync + 'static> {
     stream: Stream<T>,
     config: GroupConfig,
     state: Mutex<State>,
+    /// Locked under `state`.
+    known: Mutex<Known<T>>,
 }
 
 struct State {
@@ -96,6 +99,7 @@ struct State {
     holdings: BTreeMap<ShardId, Holding>,
     /// The version of the stream's table that `leases` follows.
     table: Option<u64>,
+    lost: Lost,
     batches: u64,
     records: u64,
 }
@@ -151,9 +155,11 @@ impl<T: Send + Sync + 'static> ConsumerGroup<T> {
                 leases: Leases::new(config.rules()),
                 holdings: BTreeMap::new(),
                 table: None,
+                lost: Lost::default(),
                 batches: 0,
                 records: 0,
             }),
+            known: Mutex::new(Known::new()),
             config,
         };
         shared.follow(&mut shared.state.lock(), now);
@@ -241,6 +247,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for ConsumerGroup<T> {
 impl<T: Send + Sync + 'static> Gauge for ConsumerGroup<T> {
     fn depth(&self) -> Depth {
         let now = self.shared.now();
+        self.shared.stream.shared().serve_readers(now);
         let mut state = self.shared.state.lock();
         self.shared.follow(&mut state, now);
         let mut depth = Depth::default();
@@ -248,11 +255,9 @@ impl<T: Send + Sync + 'static> Gauge for ConsumerGroup<T> {
             let Some(shard) = self.shared.stream.shared().shard(lease.shard_id) else {
                 continue;
             };
-            let Ok((from, _)) = self.shared.begin(&shard, lease) else {
-                continue;
-            };
             let end = shard.log.end();
-            let from = from.max(shard.log.start()).min(end);
+            let horizon = self.shared.stream.shared().look_horizon(&shard, now);
+            let from = lost::begin(&shard, lease).max(horizon).min(end);
             let given = state.holdings.get(&lease.shard_id);
             let given = given
                 .filter(|holding| holding.generation == lease.generation)
@@ -281,23 +286,57 @@ impl<T: Send + Sync + 'static> Shared<T> {
 
     /// Makes the leases follow the stream's shards, if those have changed.
     fn follow(&self, state: &mut State, now: Instant) {
-        let table = self.stream.shared().table();
-        if state.table.is_some_and(|known| known >= table.version) {
+        let stream = self.stream.shared();
+        if state
+            .table
+            .is_some_and(|known| known >= stream.table().version)
+        {
             return;
         }
+        // Whoever adds shards holds this until the new table stands.
+        let control = stream.control.lock();
+        let next = control.shards.next_number();
+        let table = stream.table.load_arc();
+        drop(control);
         let is_first = state.table.is_none();
         state.table = Some(table.version);
-        state.leases.follow(self.listed(&table, is_first), now);
+        let mut known = self.known.lock();
+        let unseen = known.follow(&table, next);
+        if !is_first {
+            state.lost.unseen += unseen;
+        }
         let State {
-            leases, holdings, ..
+            leases,
+            holdings,
+            lost,
+            ..
         } = state;
+        for lease in leases.follow(self.listed(&table, is_first), now) {
+            known.lose(&lease, lost);
+        }
+        known.retain(|shard| leases.get(shard).is_some());
         holdings.retain(|shard, _| leases.get(*shard).is_some());
+    }
+
+    /// Removes a lease whose shard has left the stream, as its owner found.
+    fn forget(&self, worker: WorkerId, lease: &Lease) {
+        let mut state = self.state.lock();
+        let State {
+            leases,
+            holdings,
+            lost,
+            ..
+        } = &mut *state;
+        if let Some(lease) = leases.forget(worker, lease.shard_id, lease.generation) {
+            self.known.lock().lose(&lease, lost);
+        }
+        holdings.remove(&lease.shard_id);
     }
 
     /// The shards of a table, and from where each is read if it has no lease yet.
     ///
-    /// At "latest", what is open when the group is made is read from its end, and what is closed not at all. All that
-    /// comes later descends from those and is read from its beginning.
+    /// What is there when the group is made is read from where the configuration says, as it is now; at "latest", what
+    /// is closed not at all. All that comes later descends from those and is read from its beginning.
     fn listed<'a>(
         &'a self,
         table: &'a Table<T>,
@@ -308,49 +347,32 @@ impl<T: Send + Sync + 'static> Shared<T> {
                 shard: shard.id,
                 parents: shard.parents.clone(),
                 from: Checkpoint::TrimHorizon,
-                start: None,
+                start: Some(shard.sequence_number(0)),
             };
-            match self.config.start {
-                InitialPosition::Latest if is_first && shard.log.is_closed() => {
-                    listed.from = Checkpoint::ShardEnd;
-                }
+            let start = match self.config.start {
                 InitialPosition::Latest if is_first => {
-                    listed.from = Checkpoint::Latest;
-                    listed.start = Some(shard.sequence_number(shard.log.end()));
+                    listed.from = if shard.log.is_closed() {
+                        Checkpoint::ShardEnd
+                    } else {
+                        Checkpoint::Latest
+                    };
+                    StartingPosition::Latest
                 }
                 InitialPosition::AtTimestamp(timestamp) => {
                     listed.from = Checkpoint::AtTimestamp(timestamp);
+                    StartingPosition::AtTimestamp(timestamp)
                 }
-                InitialPosition::TrimHorizon | InitialPosition::Latest => {}
+                InitialPosition::TrimHorizon | InitialPosition::Latest => {
+                    StartingPosition::TrimHorizon
+                }
+            };
+            if is_first {
+                let stream = self.stream.shared();
+                // The time was looked at when the group was made: it does not lie in the future.
+                let position = stream.position_of(shard, start).map_or(0, |(at, _)| at);
+                listed.start = Some(shard.sequence_number(position));
             }
             listed
         })
-    }
-
-    /// Where the owner of a lease begins to read, and whether that floats with the oldest record.
-    fn begin(
-        &self,
-        shard: &crate::stream::shared::Shard<T>,
-        lease: &Lease,
-    ) -> Result<(u64, bool), IteratorError> {
-        match (lease.checkpoint, lease.start) {
-            (
-                Checkpoint::At {
-                    sequence_number, ..
-                },
-                _,
-            ) => {
-                let behind = u64::from(!lease.is_partial);
-                Ok((sequence_number.position() + behind, false))
-            }
-            (Checkpoint::Latest, Some(start)) => Ok((start.position(), false)),
-            (Checkpoint::ShardEnd, _) => Ok((shard.log.end(), false)),
-            (start, _) => {
-                let start = start
-                    .resume()
-                    .unwrap_or(crate::message::StartingPosition::TrimHorizon);
-                self.stream.shared().position_of(shard, start)
-            }
-        }
     }
 }

@@ -48,8 +48,8 @@
 //!
 //! # Memory
 //! Data are slices of the record that was given, and keep it alive; nothing of them is copied. Besides them, unpacking
-//! allocates at most 24 bytes for each byte of keys and tables and 48 bytes a user record, of which none is shorter than
-//! six bytes on the wire.
+//! allocates at most 24 bytes for each byte of keys, tables and tags, and 80 bytes a user record, of which none is
+//! shorter than six bytes on the wire. A user record has at most [`MAX_TAGS`] tags.
 
 mod aggregate;
 mod deaggregate;
@@ -72,6 +72,8 @@ pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 pub const DIGEST_BYTES: usize = 16;
 /// The largest record that is unpacked or packed: 10 MiB, the largest record of Kinesis (2025).
 pub const MAX_BYTES: usize = 10 * 1024 * 1024;
+/// The most tags of a user record: 50, the most that a resource of AWS has; the KPL sets none.
+pub const MAX_TAGS: usize = 50;
 
 /// A name with a value that travels with a user record. The KPL reserves them and sets none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +93,7 @@ pub struct UserPut {
     pub explicit_hash_key: Option<HashKey>,
     /// The data.
     pub data: Bytes,
-    /// Tags, mostly none.
+    /// Tags, mostly none; at most [`MAX_TAGS`].
     pub tags: Vec<Tag>,
 }
 

@@ -38,7 +38,7 @@
 //! that it read last.
 //!
 //! # Waiting
-//! A put wakes one of a queue's waiting consumers, who wakes the next if there is more. The ends of leases are served by
+//! A put wakes one of a queue's waiting consumers, who wakes the next when it has got something. The ends of leases are served by
 //! whoever calls in; a waiting consumer keeps the time.
 
 mod config;
@@ -420,13 +420,11 @@ impl<T: Send + Sync + 'static> StreamQueue<T> {
             Err(TryReceiveError::Empty) => Attempt::Pending {
                 wake_at: self.core.next_deadline().unwrap_or(Instant::NEVER),
             },
-            Ok(records) => Attempt::Done {
-                more: records.len() == ask.max,
-                value: Ok(records),
-            },
-            // Whatever holds for this waiter holds for the next one too, except for what it asked for itself.
-            Err(error) => Attempt::Done {
-                value: Err(error.into()),
+            // One call may have told of many records, and fewer than were asked for may be all that the limit on records in
+            // flight leaves room for. Whatever error this waiter gets the next one gets too, except for what it asked
+            // for itself.
+            result => Attempt::Done {
+                value: result.map_err(Into::into),
                 more: true,
             },
         }

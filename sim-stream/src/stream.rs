@@ -1,6 +1,7 @@
 //! The handle: puts, cursors, shards, statistics.
 
 mod batch;
+mod due;
 pub(crate) mod put;
 pub(crate) mod reshard;
 pub(crate) mod retention;

@@ -181,7 +181,7 @@ pub struct ReceiverConfig<T> {
     pub filter: Filter<T>,
     /// How many messages the mailbox holds; beyond it the oldest are lost, counted, and told. Unused without a
     /// filter, where [`LogConfig`](crate::LogConfig) says how far a receiver may be behind. Its memory is taken at
-    /// once. Default: 65,536; at most [`MAX_MAILBOX`](crate::MAX_MAILBOX).
+    /// once. Default: 65,536; at most [`MAX_MAILBOX`].
     pub mailbox: usize,
 }
 

@@ -373,14 +373,21 @@ impl<T: Send + Sync + 'static> Place<T> {
     /// Reads past the limits of shared readers, which do not count this.
     fn read(&mut self, stream: &Stream<T>, now: Instant) -> Result<Records<T>, SubscriptionError> {
         let shared = stream.shared();
-        shared.serve_reader(&self.shard, now);
+        let horizon = shared.horizon(&self.shard, now);
         let max_bytes = match &shared.config.limits.throughput {
             Some(limits) => usize::try_from(limits.fan_out_bytes / SHARE).unwrap_or(MAX_BYTES),
             None => MAX_BYTES,
         };
         for _ in 0..FOLLOWS {
             let before = self.log.position();
-            let batch = match self.log.batch(MAX_RECORDS, max_bytes.clamp(1, MAX_BYTES)) {
+            let found = if before < horizon {
+                // As if it were trimmed already.
+                self.log.seek(horizon);
+                LogRead::Trimmed { resume_at: horizon }
+            } else {
+                self.log.batch(MAX_RECORDS, max_bytes.clamp(1, MAX_BYTES))
+            };
+            let batch = match found {
                 LogRead::Record(batch) => Some(batch),
                 LogRead::Pending | LogRead::End => None,
                 LogRead::Trimmed { resume_at } => {

@@ -53,6 +53,19 @@ pub enum NextError {
         /// The number at which it goes on.
         resume_at: SequenceNumber,
     },
+    /// Whole shards left the stream, their retention over, before the group had processed them. Said once, to one
+    /// worker, of all that have left by then.
+    #[error(
+        "{records} records of {shards} shards, and {unseen} shards unseen, expired before they were processed"
+    )]
+    Expired {
+        /// Shards that the group had a lease of, with records behind its checkpoint.
+        shards: u64,
+        /// Those records. Some may have been given, or told of as [trimmed](Self::Trimmed), and not checkpointed.
+        records: u64,
+        /// Shards that came and left while nobody called the group; nobody knows whether they had records.
+        unseen: u64,
+    },
     /// The stream was closed, and every shard is processed to its end.
     #[error("the stream is closed and processed to its end")]
     Closed,
@@ -82,6 +95,19 @@ pub enum RunError<E> {
         lost: u64,
         /// The number at which it goes on.
         resume_at: SequenceNumber,
+    },
+    /// Whole shards left the stream, their retention over, before the group had processed them; running again goes on
+    /// with the others.
+    #[error(
+        "{records} records of {shards} shards, and {unseen} shards unseen, expired before they were processed"
+    )]
+    Expired {
+        /// Shards that the group had a lease of, with records behind its checkpoint.
+        shards: u64,
+        /// Those records.
+        records: u64,
+        /// Shards that came and left while nobody called the group.
+        unseen: u64,
     },
     /// A checkpoint was refused for another reason than a lost lease.
     #[error(transparent)]

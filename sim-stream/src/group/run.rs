@@ -121,6 +121,17 @@ impl<'h, T: Send + Sync + 'static, E> Running<'h, T, E> {
                         resume_at,
                     }));
                 }
+                Poll::Ready(Err(NextError::Expired {
+                    shards,
+                    records,
+                    unseen,
+                })) => {
+                    return Poll::Ready(Err(RunError::Expired {
+                        shards,
+                        records,
+                        unseen,
+                    }));
+                }
                 Poll::Ready(Err(NextError::Closed)) => self.is_over = true,
                 // There is no deadline, and it waits rather than to find nothing.
                 Poll::Ready(Err(NextError::Empty | NextError::Elapsed)) => {}

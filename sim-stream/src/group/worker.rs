@@ -15,6 +15,7 @@ use sim_core::wait::{Attempt, Elapsed, Waiter, until_blocking};
 
 use super::batch::{Batch, BatchKind, Checkpointer, is_covered};
 use super::error::NextError;
+use super::lost::begin;
 use super::{Generation, Holding, Lease, Shared, State, WorkerId};
 use crate::cursor::Cursor;
 use crate::error::ReadError;
@@ -228,8 +229,8 @@ impl<T: Send + Sync + 'static> Worker<T> {
     pub(super) fn attempt(&mut self) -> Step<T> {
         let now = self.group.now();
         loop {
-            if let Some(batch) = self.call_in(now) {
-                return Step::Done(Ok(batch));
+            if let Some(outcome) = self.call_in(now) {
+                return Step::Done(outcome);
             }
             let mut wake_at = self.wake_at;
             let mut again = mem::take(&mut self.look_again);
@@ -275,8 +276,8 @@ impl<T: Send + Sync + 'static> Worker<T> {
 
     /// Learns what the stream and the group have become, if they have changed or it is time to: renews, gives back what
     /// others want, takes its share, and lists in `idle` the shards that may give something, the one after the last
-    /// first. `Some` is the last occasion to checkpoint a shard that is wanted.
-    fn call_in(&mut self, now: Instant) -> Option<Batch<T>> {
+    /// first. `Some` is the last occasion to checkpoint a shard that is wanted, or what was lost by whole shards.
+    fn call_in(&mut self, now: Instant) -> Option<Result<Batch<T>, NextError>> {
         let group = Arc::clone(&self.group);
         let mut state = group.state.lock();
         group.follow(&mut state, now);
@@ -294,12 +295,19 @@ impl<T: Send + Sync + 'static> Worker<T> {
         }
         let has_changed = state.leases.version() != before;
         self.list_idle(&mut state, &mut fresh);
+        let lost = match farewell {
+            None => mem::take(&mut state.lost).told(),
+            Some(_) => None,
+        };
         drop(state);
         if has_changed {
             group.notify();
         }
         for lease in fresh {
             self.open(&lease);
+        }
+        if let Some(lost) = lost {
+            return Some(Err(lost));
         }
         let (shard, holding) = farewell?;
         let open = self.open.get(&shard)?;
@@ -310,7 +318,8 @@ impl<T: Send + Sync + 'static> Worker<T> {
             behind: std::time::Duration::ZERO,
             end: None,
         };
-        Some(self.batch(shard, holding.generation, BatchKind::HandOff, records, None))
+        let batch = self.batch(shard, holding.generation, BatchKind::HandOff, records, None);
+        Some(Ok(batch))
     }
 
     /// Gives back the leases that others want. The first of which something is not checkpointed is marked busy and
@@ -395,21 +404,15 @@ impl<T: Send + Sync + 'static> Worker<T> {
     /// Begins to read a shard where its lease says.
     fn open(&mut self, lease: &Lease) {
         let stream = &self.group.stream;
-        let shard = stream.shared().shard(lease.shard_id);
-        let cursor = shard.and_then(|shard| {
-            let (position, floats) = self.group.begin(&shard, lease).ok()?;
-            Some(stream.cursor_at(shard, position, floats))
-        });
-        let Some(cursor) = cursor else {
+        let Some(shard) = stream.shared().shard(lease.shard_id) else {
             // Its retention is over.
             self.look_again = true;
             self.open.remove(&lease.shard_id);
-            let mut state = self.group.state.lock();
-            let leases = &mut state.leases;
-            leases.forget(self.id, lease.shard_id, lease.generation);
-            state.holdings.remove(&lease.shard_id);
+            self.group.forget(self.id, lease);
             return;
         };
+        let position = begin(&shard, lease);
+        let cursor = stream.cursor_at(shard, position, false);
         let partial = match lease.progress() {
             Some(Mark::Part(record, part)) => Some((record.position(), part)),
             _ => None,

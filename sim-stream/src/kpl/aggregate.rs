@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::kpl::wire::{AggregatedRecord, Record, WireTag, digest, entry_len};
-use crate::kpl::{DIGEST_BYTES, MAGIC, MAX_BYTES, UserPut, is_aggregated};
+use crate::kpl::{DIGEST_BYTES, MAGIC, MAX_BYTES, MAX_TAGS, UserPut, is_aggregated};
 use crate::message::{HashKey, HashRange, PartitionKey};
 
 /// What an [`Aggregator`] is told once.
@@ -102,6 +102,14 @@ pub enum AddReason {
         /// Bytes allowed.
         limit: usize,
     },
+    /// It has too many tags.
+    #[error("tags: {tags} are more than {limit}")]
+    Tags {
+        /// Tags given.
+        tags: usize,
+        /// Tags allowed.
+        limit: usize,
+    },
     /// It belongs to another shard.
     #[error("hash key: {hash_key} lies outside of {range}")]
     Outside {
@@ -150,6 +158,11 @@ impl Aggregator {
         let range = self.config.range;
         if !range.contains(hash_key) {
             return Err(refuse(record, AddReason::Outside { hash_key, range }));
+        }
+        let tags = record.tags.len();
+        if tags > MAX_TAGS {
+            let limit = MAX_TAGS;
+            return Err(refuse(record, AddReason::Tags { tags, limit }));
         }
         let limit = self.config.max_bytes;
         if !self.is_empty()

@@ -8,9 +8,9 @@ use prost::Message;
 
 use crate::error::{KeyError, ParseHashKeyError};
 use crate::kpl::wire::{
-    EXPLICIT_HASH_KEY_TABLE, Fields, PARTITION_KEY_TABLE, RECORDS, Record, digest,
+    EXPLICIT_HASH_KEY_TABLE, Fields, PARTITION_KEY_TABLE, RECORDS, Record, TAGS, digest,
 };
-use crate::kpl::{DIGEST_BYTES, MAGIC, MAX_BYTES, Tag};
+use crate::kpl::{DIGEST_BYTES, MAGIC, MAX_BYTES, MAX_TAGS, Tag};
 use crate::message::{HashKey, HashRange, PartitionKey};
 
 /// A record as its producer put it: one of an aggregated record, or a plain one as a whole.
@@ -71,6 +71,16 @@ pub enum DeaggregateError {
         record: usize,
         /// The field.
         field: &'static str,
+    },
+    /// A record has too many tags.
+    #[error("records[{record}].tags: {tags} are more than {limit}")]
+    Tags {
+        /// Which record.
+        record: usize,
+        /// Tags given.
+        tags: usize,
+        /// Tags allowed.
+        limit: usize,
     },
     /// A record points beyond the end of a table.
     #[error("records[{record}].{field}: {index} is beyond the table's {length} entries")]
@@ -170,7 +180,8 @@ pub fn deaggregate(
     };
     let mut partition_keys = Vec::new();
     let mut hash_keys = Vec::new();
-    let mut places = Vec::new();
+    // Once, in one piece: it is the most of what is allocated.
+    let mut places = Vec::with_capacity(Fields::count(message.clone(), RECORDS));
     let mut fields = Fields::new(message);
     let protobuf = |reason| DeaggregateError::Protobuf { reason };
     while let Some((number, content)) = fields.next().map_err(protobuf)? {
@@ -208,11 +219,7 @@ pub fn deaggregate(
     Ok(UserRecords(Inner::Aggregated {
         partition_keys,
         hash_keys,
-        places: places
-            .into_iter()
-            .enumerate()
-            .collect::<Vec<_>>()
-            .into_iter(),
+        places: places.into_iter(),
     }))
 }
 
@@ -246,6 +253,8 @@ fn check_index(
 /// A user record before its keys are looked up.
 #[derive(Debug, Clone)]
 struct Place {
+    /// Its sub-sequence number: below the bytes of a record.
+    number: u32,
     partition_key: u64,
     hash_key: Option<u64>,
     data: Bytes,
@@ -255,6 +264,16 @@ struct Place {
 
 impl Place {
     fn parse(record: usize, content: Bytes) -> Result<Self, DeaggregateError> {
+        // Before they are unpacked.
+        let tags = Fields::count(content.clone(), TAGS);
+        if tags > MAX_TAGS {
+            let limit = MAX_TAGS;
+            return Err(DeaggregateError::Tags {
+                record,
+                tags,
+                limit,
+            });
+        }
         let missing = |field| DeaggregateError::Missing { record, field };
         let parsed = Record::decode(content).map_err(|error| DeaggregateError::Record {
             record,
@@ -268,6 +287,7 @@ impl Place {
             });
         }
         Ok(Self {
+            number: u32::try_from(record).unwrap_or(u32::MAX),
             partition_key: parsed
                 .partition_key_index
                 .ok_or(missing("partition_key_index"))?,
@@ -288,8 +308,8 @@ enum Inner {
     Aggregated {
         partition_keys: Vec<PartitionKey>,
         hash_keys: Vec<HashKey>,
-        /// With their sub-sequence numbers. Invariant: the indices lie within the tables.
-        places: vec::IntoIter<(usize, Place)>,
+        /// Invariant: the indices lie within the tables.
+        places: vec::IntoIter<Place>,
     },
 }
 
@@ -315,7 +335,7 @@ impl UserRecords {
         };
         // Once for each key, and not for each record.
         let hashes: Vec<HashKey> = partition_keys.iter().map(PartitionKey::hash_key).collect();
-        let is_within = |(_, place): &(usize, Place)| {
+        let is_within = |place: &Place| {
             let hash = match place.hash_key {
                 Some(index) => hash_keys.get(index as usize),
                 None => hashes.get(place.partition_key as usize),
@@ -347,9 +367,9 @@ impl Iterator for UserRecords {
                 hash_keys,
                 places,
             } => {
-                let (sub_sequence, place) = places.next()?;
+                let place = places.next()?;
                 Some(UserRecord {
-                    sub_sequence: sub_sequence as u64,
+                    sub_sequence: u64::from(place.number),
                     partition_key: partition_keys.get(place.partition_key as usize).cloned(),
                     explicit_hash_key: place
                         .hash_key
@@ -372,3 +392,25 @@ impl Iterator for UserRecords {
 
 impl ExactSizeIterator for UserRecords {}
 impl FusedIterator for UserRecords {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_takes_no_more_than_80_bytes_a_user_record() {
+        assert!(size_of::<Place>() <= 80, "{}", size_of::<Place>());
+        let mut packed =
+            crate::kpl::Aggregator::new(crate::kpl::AggregatorConfig::default()).unwrap();
+        for _ in 0..1_000 {
+            let record = crate::kpl::UserPut::new(PartitionKey::new("k").unwrap(), &b""[..]);
+            assert!(packed.add(record).unwrap().is_none());
+        }
+        let data = packed.finish().unwrap().data;
+        let Inner::Aggregated { places, .. } = deaggregate(None, data).unwrap().0 else {
+            panic!("it is aggregated");
+        };
+        // What is collected from the iterator is the allocation itself.
+        assert_eq!(places.collect::<Vec<_>>().capacity(), 1_000);
+    }
+}

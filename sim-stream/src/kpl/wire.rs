@@ -11,6 +11,8 @@ use crate::kpl::DIGEST_BYTES;
 pub(super) const PARTITION_KEY_TABLE: u32 = 1;
 pub(super) const EXPLICIT_HASH_KEY_TABLE: u32 = 2;
 pub(super) const RECORDS: u32 = 3;
+/// The field of a `Record`.
+pub(super) const TAGS: u32 = 4;
 
 /// For writing; read by [`Fields`], entry for entry.
 #[derive(Clone, PartialEq, Message)]
@@ -65,6 +67,14 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// How many fields of a number there are, up to the end or to what is malformed.
+    pub(super) fn count(message: Bytes, number: u32) -> usize {
+        let mut fields = Self::new(message);
+        std::iter::from_fn(|| fields.next().ok().flatten())
+            .filter(|(found, _)| *found == number)
+            .count()
+    }
+
     pub(super) const fn new(message: Bytes) -> Self {
         Self { rest: message }
     }

@@ -100,8 +100,9 @@ pub struct Lease {
     pub checkpoint: Checkpoint,
     /// Whether the record of the checkpoint was processed only in part: up to its sub-sequence number.
     pub is_partial: bool,
-    /// The first record to read while the checkpoint is [`Checkpoint::Latest`]: what "latest" was when the lease was
-    /// made, so that a crash before the first checkpoint skips nothing.
+    /// The first record to read while nothing was checkpointed: what "latest", or the oldest record, was when the group
+    /// was made, or a later shard's first record. So a crash before the first checkpoint skips nothing, and what
+    /// expires meanwhile is missed.
     pub start: Option<SequenceNumber>,
     /// Who holds it.
     pub owner: Option<WorkerId>,
@@ -455,14 +456,19 @@ impl Leases {
         true
     }
 
-    /// Removes a lease whose shard its owner found to be no longer in the stream.
-    pub(crate) fn forget(&mut self, worker: WorkerId, shard: ShardId, generation: Generation) {
-        if held(&mut self.leases, worker, shard, generation).is_ok() {
-            self.leases.remove(&shard);
-            self.stats.abandoned += 1;
-            self.forget_left(worker);
-            self.version += 1;
-        }
+    /// Removes a lease whose shard its owner found to be no longer in the stream. `None` when it was lost already.
+    pub(crate) fn forget(
+        &mut self,
+        worker: WorkerId,
+        shard: ShardId,
+        generation: Generation,
+    ) -> Option<Lease> {
+        held(&mut self.leases, worker, shard, generation).ok()?;
+        let lease = self.leases.remove(&shard);
+        self.stats.abandoned += 1;
+        self.forget_left(worker);
+        self.version += 1;
+        lease
     }
 
     /// Whether the worker still holds the lease under this generation.

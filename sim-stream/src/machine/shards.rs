@@ -295,6 +295,12 @@ impl Shards {
         Ok(())
     }
 
+    /// The number that the next shard gets: all shards that there have been have lower ones.
+    #[must_use]
+    pub const fn next_number(&self) -> u32 {
+        self.next
+    }
+
     /// Adds an open shard with the next id.
     fn add(&mut self, now: Instant, range: HashRange, parents: [Option<ShardId>; 2]) -> ShardId {
         let id = ShardId::new(self.next);

@@ -147,6 +147,7 @@ impl<T: Send + Sync + 'static> Core<T> {
         self.check(ask)?;
         let shared = self.stream.shared();
         let now = self.now();
+        shared.serve_readers(now);
         let leased = self.change(|state| match which {
             _ if state.is_closed => Err(TryReceiveError::Closed),
             Which::Ordinary => state.receive(shared, now, ask),
@@ -185,6 +186,7 @@ impl<T: Send + Sync + 'static> Core<T> {
     /// Ends what is over at `now`, and drops the dead letters whose retention is.
     pub(super) fn advance(&self, now: Instant) {
         let shared = self.stream.shared();
+        shared.serve_readers(now);
         self.change(|state| {
             state.machine.serve(now);
             state.sweep(shared, now);
@@ -234,6 +236,7 @@ impl<T: Send + Sync + 'static> Core<T> {
     pub(super) fn restore_all(&self) -> u64 {
         let shared = self.stream.shared();
         let now = self.now();
+        shared.serve_readers(now);
         self.change(|state| {
             state.machine.serve(now);
             state.sweep(shared, now);
@@ -299,6 +302,7 @@ impl<T: Send + Sync + 'static> Core<T> {
     pub(super) fn stats(&self) -> QueueStats {
         let shared = self.stream.shared();
         let now = self.now();
+        shared.serve_readers(now);
         self.change(|state| {
             state.machine.serve(now);
             state.sweep(shared, now);
@@ -439,10 +443,7 @@ impl<T: Send + Sync + 'static> State<T> {
     fn sweep(&mut self, shared: &Shared<T>, now: Instant) {
         let table = shared.table();
         self.machine.sweep(&mut |shard| match table.shard(shard) {
-            Some(shard) => {
-                shared.serve_reader(shard, now);
-                shard.log.start()
-            }
+            Some(shard) => shared.look_horizon(shard, now),
             None => u64::MAX,
         });
     }
@@ -458,9 +459,8 @@ impl<T: Send + Sync + 'static> State<T> {
             let Some(source) = self.sources.get(&shard) else {
                 continue;
             };
-            shared.serve_reader(&source.shard, now);
             let log = &source.shard.log;
-            let from = position.max(log.start());
+            let from = position.max(shared.look_horizon(&source.shard, now));
             unread += log.end().saturating_sub(from);
             if let Some(entry) = log.get(from) {
                 let arrived = entry.value().arrived;
@@ -502,11 +502,13 @@ fn next<T: Send + Sync + 'static>(
     now: Instant,
     position: u64,
 ) -> Look<StreamRecord<T>> {
-    shared.serve_reader(&source.shard, now);
     if source.cursor.position() != position {
         source.cursor.seek(position);
     }
     match source.cursor.next() {
+        Read::Record(entry) if shared.is_expired(entry.value(), now) => Look::Trimmed {
+            resume_at: shared.look_horizon(&source.shard, now).max(position + 1),
+        },
         Read::Record(entry) => Look::Record(StreamRecord {
             shard: Arc::clone(&source.shard),
             entry,
@@ -525,11 +527,8 @@ fn again<T: Send + Sync + 'static>(
     shard: ShardId,
     position: u64,
 ) -> Look<StreamRecord<T>> {
-    let found = table.shard(shard).and_then(|shard| {
-        shared.serve_reader(shard, now);
-        shard.record(position)
-    });
-    match found {
+    let found = table.shard(shard).and_then(|shard| shard.record(position));
+    match found.filter(|record| !shared.is_expired(record.entry.value(), now)) {
         Some(record) => Look::Record(record),
         // It was committed once.
         None => Look::Trimmed {

@@ -8,8 +8,9 @@
 //! A put that waits for room looks at the sums (`SeqCst`) after it has registered with `space`; who trims changes them by
 //! a `SeqCst` read-modify-write, and then notifies. Who changes the retention stores it, and then `trim_at`; who trims stores
 //! `trim_at`, and then looks at the retention again, all `SeqCst`: so no shard is left with the time of a former retention,
-//! and nobody waits for who trims, which may be foreign code that drops values. Everything else is `Relaxed`: it says when to look, and what is looked at
-//! is the log.
+//! and nobody waits for who trims, which may be foreign code that drops values. A reader loads `trim_at` (`Acquire`) before
+//! `over_at`, which is stored before it: so it does not hold a new time for the next trim against an old `over_at`.
+//! Everything else is `Relaxed`: it says when to look, and what is looked at is the log.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -40,15 +41,6 @@ impl<T: Send + Sync + 'static> Shared<T> {
         }
         if self.config.when_full == WhenFull::TrimOldest && self.is_over() {
             self.evict(STEPS_OF_A_CALL);
-        }
-        self.serve_due(now);
-    }
-
-    /// Looks after a shard from a read.
-    #[inline]
-    pub(crate) fn serve_reader(&self, shard: &Shard<T>, now: Instant) {
-        if now.as_nanos() >= shard.trim_at.load(Ordering::Relaxed) {
-            self.expire(shard, now, usize::MAX);
         }
         self.serve_due(now);
     }

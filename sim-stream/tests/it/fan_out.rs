@@ -1,6 +1,7 @@
 //! Enhanced fan-out: who is registered, what is pushed, when a subscription ends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -339,6 +340,43 @@ fn records_lost_to_retention_are_told_once() {
     assert!(lost > 0 && resume_at.position() == lost + 1 && !error.is_final());
     let left: Vec<_> = (lost as u32 + 1..=200).collect();
     assert_eq!(drain(&mut subscription), left);
+}
+
+#[test]
+fn one_push_trims_a_few_chunks_at_most_and_skips_all_that_is_over() {
+    let (stream, hand) = stream_of(small(1));
+    stream.register_consumer("app").unwrap();
+    let value = Arc::new(());
+    let put = || {
+        let record = Record::new(key("k"), Arc::clone(&value));
+        stream.try_put(record).unwrap();
+    };
+    let mut floating = stream
+        .subscribe("app", FIRST, StartingPosition::TrimHorizon)
+        .unwrap();
+    (0..5_000).for_each(|_| put());
+    hand.advance(hours(24));
+    let error = floating.try_next().unwrap_err();
+    assert_eq!(error, SubscriptionError::Empty);
+    let left = Arc::strong_count(&value);
+    assert!((4_000..5_001).contains(&left), "{left} are left");
+    put();
+    assert_eq!(floating.try_next().unwrap().records().len(), 1);
+}
+
+#[test]
+fn no_record_is_pushed_from_the_instant_on_at_which_its_time_is_over() {
+    let (stream, hand) = consumer(1);
+    put(&stream, 0);
+    hand.advance(Duration::from_micros(500));
+    put(&stream, 1);
+    let mut subscription = subscribe(&stream, StartingPosition::TrimHorizon);
+    hand.advance(hours(24) - Duration::from_micros(500));
+    // The shard is looked through, and not again within a millisecond.
+    assert_eq!(stream.stats().records, 1);
+    hand.advance(Duration::from_micros(600));
+    let error = subscription.try_next().unwrap_err();
+    assert_eq!(error, SubscriptionError::Empty);
 }
 
 const MIB: u64 = 1 << 20;

@@ -640,9 +640,155 @@ fn a_shard_whose_retention_is_over_leaves_the_group_and_frees_its_children() {
     put(&stream, 1);
     assert!(stream.shards().iter().all(|shard| shard.id != FIRST));
     let mut worker = group.join().unwrap();
+    assert_eq!(worker.try_next().unwrap_err(), expired(1, 1, 0));
     assert_eq!(drain(&mut worker), [1]);
     assert_eq!(group.leases().len(), 2);
     assert_eq!(group.stats().leases.abandoned, 1);
+}
+
+const fn expired(shards: u64, records: u64, unseen: u64) -> NextError {
+    NextError::Expired {
+        shards,
+        records,
+        unseen,
+    }
+}
+
+#[test]
+fn what_expires_between_a_crash_and_the_next_owner_is_told() {
+    for start in [
+        InitialPosition::TrimHorizon,
+        InitialPosition::AtTimestamp(START),
+    ] {
+        let (stream, hand, group) = group_of(1, GroupConfig { start, ..config() });
+        fill(&stream, 0..3);
+        let mut worker = group.join().unwrap();
+        assert_eq!(values(&worker.try_next().unwrap()), [0, 1, 2]);
+        drop(worker);
+        hand.advance(hours(25));
+        let newest = put(&stream, 3).sequence_number;
+        let mut other = group.join().unwrap();
+        let trimmed = NextError::Trimmed {
+            shard_id: FIRST,
+            lost: 3,
+            resume_at: newest,
+        };
+        assert_eq!(other.try_next().unwrap_err(), trimmed);
+        assert_eq!(drain(&mut other), [3]);
+    }
+}
+
+#[test]
+fn what_had_expired_when_a_group_was_made_is_not_told() {
+    let (stream, hand) = stream(small(1));
+    fill(&stream, 0..5_000);
+    hand.advance(hours(25));
+    put(&stream, 5_000);
+    let group = ConsumerGroup::new(&stream, config()).unwrap();
+    assert_eq!(drain(&mut group.join().unwrap()), [5_000]);
+}
+
+#[test]
+fn what_expires_in_a_child_while_its_parent_is_processed_is_told() {
+    let (stream, hand, group) = group_of(1, at_most(1));
+    put(&stream, 0);
+    let mut worker = group.join().unwrap();
+    let batch = worker.try_next().unwrap();
+    stream.split_evenly(FIRST).unwrap();
+    fill(&stream, 1..4);
+    is_empty(&mut worker);
+    hand.advance(hours(25));
+    put(&stream, 4);
+    batch.checkpoint().unwrap();
+    drop(batch);
+    let error = worker.try_next().unwrap_err();
+    assert!(
+        matches!(error, NextError::Trimmed { lost: 3, .. }),
+        "{error}"
+    );
+    assert_eq!(drain(&mut worker), [4]);
+}
+
+#[test]
+fn a_shard_that_leaves_after_its_owner_crashed_is_told_with_what_was_not_checkpointed() {
+    let (stream, hand, group) = group_of(1, at_most(2));
+    fill(&stream, 0..5);
+    let mut worker = group.join().unwrap();
+    worker.try_next().unwrap().checkpoint().unwrap();
+    assert_eq!(values(&worker.try_next().unwrap()), [2, 3]);
+    drop(worker);
+    stream.split_evenly(FIRST).unwrap();
+    hand.advance(hours(25));
+    stream.advance();
+    let mut other = group.join().unwrap();
+    assert_eq!(other.try_next().unwrap_err(), expired(1, 3, 0));
+    is_empty(&mut other);
+    assert_eq!(group.stats().leases.abandoned, 1);
+}
+
+#[test]
+fn a_shard_that_leaves_with_everything_checkpointed_is_not_told() {
+    let (stream, hand, group) = group(1);
+    put(&stream, 0);
+    let mut worker = group.join().unwrap();
+    worker.try_next().unwrap().checkpoint().unwrap();
+    drop(worker);
+    stream.split_evenly(FIRST).unwrap();
+    hand.advance(hours(25));
+    stream.advance();
+    is_empty(&mut group.join().unwrap());
+    assert_eq!(group.stats().leases.abandoned, 1);
+}
+
+#[test]
+fn shards_that_come_and_go_while_nobody_calls_are_told_once() {
+    let (stream, hand, group) = group(1);
+    put(&stream, 0);
+    let [lower, upper] = stream.split_evenly(FIRST).unwrap();
+    put(&stream, 1);
+    let whole = stream.merge(lower, upper).unwrap();
+    hand.advance(hours(25));
+    stream.advance();
+    put(&stream, 2);
+    assert_eq!(stream.shards().len(), 1);
+    let mut worker = group.join().unwrap();
+    assert_eq!(worker.try_next().unwrap_err(), expired(1, 1, 2));
+    assert_eq!(drain(&mut worker), [2]);
+    assert_eq!(worker.held(), [whole]);
+    is_empty(&mut worker);
+}
+
+#[test]
+fn a_group_that_is_made_late_has_not_missed_the_shards_before_it() {
+    let (stream, hand) = stream(small(1));
+    put(&stream, 0);
+    stream.split_evenly(FIRST).unwrap();
+    hand.advance(hours(25));
+    stream.advance();
+    let group = ConsumerGroup::new(&stream, config()).unwrap();
+    is_empty(&mut group.join().unwrap());
+}
+
+#[test]
+fn a_run_ends_with_what_was_lost_by_whole_shards() {
+    let (stream, hand, group) = group(1);
+    put(&stream, 0);
+    stream.split_evenly(FIRST).unwrap();
+    hand.advance(hours(25));
+    stream.advance();
+    stream.close();
+    let mut worker = group.join().unwrap();
+    let handler = |_: Batch<u32>| async { Ok::<(), String>(()) };
+    let lost = block_on(worker.run(&handler)).unwrap_err();
+    assert!(matches!(
+        lost,
+        RunError::Expired {
+            shards: 1,
+            records: 1,
+            unseen: 0
+        }
+    ));
+    block_on(worker.run(&handler)).unwrap();
 }
 
 #[test]
@@ -655,19 +801,19 @@ fn a_shard_that_expires_while_it_is_held_is_ended() {
     hand.advance(hours(25));
     stream.advance();
     put(&stream, 3);
-    let mut all = Vec::new();
+    let (mut all, mut lost) = (Vec::new(), Vec::new());
     loop {
         match worker.try_next() {
             Ok(batch) => {
                 all.extend(values(&batch));
                 batch.checkpoint().unwrap();
             }
-            Err(NextError::Trimmed { lost: 2, .. }) => {}
             Err(NextError::Empty) => break,
-            Err(error) => panic!("{error}"),
+            Err(error) => lost.push(error),
         }
     }
     assert_eq!(all, [3]);
+    assert_eq!(lost, [expired(1, 2, 0)]);
     assert_eq!(worker.held().len(), 2);
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use sim_stream::kpl::{
     AddReason, Aggregated, Aggregator, AggregatorConfig, DeaggregateError, KeyFault, MAGIC,
-    MAX_BYTES, Outside, Tag, UserPut, UserRecord, deaggregate, is_aggregated,
+    MAX_BYTES, MAX_TAGS, Outside, Tag, UserPut, UserRecord, deaggregate, is_aggregated,
 };
 use sim_stream::{HashKey, HashRange, PartitionKey};
 
@@ -130,6 +130,57 @@ fn unpacked_data_are_slices_of_the_packed_record() {
         let part = record.data.as_ptr_range();
         assert!(whole.start < part.start && part.end < whole.end);
     }
+}
+
+#[test]
+fn a_user_record_has_no_more_tags_than_it_may_have() {
+    let tagged = |tags| {
+        let mut record = put("k", &b""[..]);
+        record.tags = vec![
+            Tag {
+                key: String::new(),
+                value: None,
+            };
+            tags
+        ];
+        record
+    };
+    let mut aggregator = Aggregator::new(AggregatorConfig::default()).unwrap();
+    let reason = AddReason::Tags {
+        tags: MAX_TAGS + 1,
+        limit: MAX_TAGS,
+    };
+    let error = aggregator.add(tagged(MAX_TAGS + 1)).unwrap_err();
+    assert_eq!(error.reason, reason);
+    assert!(aggregator.is_empty());
+    aggregator.add(tagged(MAX_TAGS)).unwrap();
+    let packed = aggregator.finish().unwrap().data;
+    assert_eq!(unpack(&packed).next().unwrap().tags.len(), MAX_TAGS);
+
+    // A record by hand: index 0, no data, and tags with an empty key.
+    let mut record = vec![0x08, 0x00, 0x1A, 0x00];
+    record.extend([0x22, 0x02, 0x0A, 0x00].repeat(MAX_TAGS + 1));
+    let mut message = vec![0x0A, 0x01, b'k', 0x1A];
+    message.extend([
+        (record.len() as u8 & 0x7F) | 0x80,
+        (record.len() >> 7) as u8,
+    ]);
+    message.extend(&record);
+    let mut data = MAGIC.to_vec();
+    data.extend(&message);
+    data.extend(Md5::digest(&message));
+    assert_eq!(
+        deaggregate(None, data.into()).unwrap_err(),
+        DeaggregateError::Tags {
+            record: 0,
+            tags: MAX_TAGS + 1,
+            limit: MAX_TAGS
+        }
+    );
+}
+
+fn unpack(packed: &Bytes) -> impl Iterator<Item = UserRecord> {
+    deaggregate(None, packed.clone()).unwrap()
 }
 
 #[test]

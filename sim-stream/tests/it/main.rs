@@ -27,3 +27,4 @@ mod stream_queue_model;
 mod threads;
 mod tokens;
 mod waiting;
+mod wakers;

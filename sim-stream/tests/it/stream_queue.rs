@@ -1,6 +1,7 @@
 //! Queues on a stream: each rule once, through the handle, on a virtual clock.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sim_core::clock::VirtualClock;
@@ -594,6 +595,56 @@ fn a_dead_letter_that_was_trimmed_is_lost_also_when_it_is_restored() {
 }
 
 #[test]
+fn no_record_is_delivered_from_the_instant_on_at_which_its_time_is_over() {
+    let (stream, unread, hand) = short();
+    let returned = stream.queue(config()).unwrap();
+    put(&stream, 0);
+    hand.advance(Duration::from_micros(500));
+    put(&stream, 1);
+    hand.advance(secs(99));
+    let ask = Receive {
+        max: 10,
+        visibility_timeout: Some(Duration::from_millis(1)),
+    };
+    assert_eq!(returned.try_receive(ask).unwrap().len(), 2);
+    hand.advance(secs(1) - Duration::from_micros(500));
+    // The shard is looked through, and not again within a millisecond.
+    assert_eq!(unread.stats().visible, 1);
+    hand.advance(Duration::from_micros(600));
+    assert_eq!(unread.stats().visible, 0);
+    assert!(take(&unread, 10).is_empty());
+    assert!(take(&returned, 10).is_empty());
+    let lost = unread.stats().lost;
+    assert_eq!((lost.unread, lost.total()), (2, 2));
+    let lost = returned.stats().lost;
+    assert_eq!((lost.returned, lost.total()), (2, 2));
+}
+
+#[test]
+fn one_call_of_a_queue_trims_a_few_chunks_at_most() {
+    for call in [
+        |queue: &StreamQueue<Arc<()>>| assert!(queue.try_receive(Receive::default()).is_err()),
+        |queue: &StreamQueue<Arc<()>>| assert_eq!(queue.stats().visible, 0),
+        |queue: &StreamQueue<Arc<()>>| assert_eq!(queue.restore_all_dead_letters(), 0),
+    ] {
+        let (stream, hand) = stream_of(small(1));
+        let queue = stream.queue(config()).unwrap();
+        let value = Arc::new(());
+        for _ in 0..5_000 {
+            let record = Record::new(key("k"), Arc::clone(&value));
+            stream.try_put(record).unwrap();
+        }
+        hand.advance(secs(24 * 3_600));
+        call(&queue);
+        let left = Arc::strong_count(&value);
+        assert!((4_000..5_001).contains(&left), "{left} are left");
+        let error = queue.try_receive(asked()).unwrap_err();
+        assert_eq!(error, TryReceiveError::Empty);
+        assert_eq!(queue.stats().lost.unread, 5_000);
+    }
+}
+
+#[test]
 fn records_that_are_held_do_not_keep_the_log() {
     let mut small = small(1);
     small.max_records = Some(200);
@@ -772,6 +823,56 @@ fn more_than_one_consumer_can_take_wakes_the_next() {
     for (value, consumer) in consumers.iter_mut().enumerate() {
         assert_eq!(values(&consumer.run().unwrap().unwrap()), [value as u32]);
     }
+}
+
+#[test]
+fn a_batch_that_the_limit_in_flight_cuts_short_leaves_nobody_asleep() {
+    let (stream, hand) = stream(StreamConfig::new("s"));
+    let queue = stream
+        .queue(QueueConfig {
+            max_in_flight: 10,
+            ..config()
+        })
+        .unwrap();
+    put(&stream, 0);
+    let leased = take(&queue, 1);
+    let twenty = Receive::up_to(20);
+    let mut consumers: Vec<_> = (0..3)
+        .map(|_| Task::waiting(queue.receive(twenty)))
+        .collect();
+    stream.try_put_batch((1..21).map(|n| of("k", n))).unwrap();
+    let got = consumers[0].run().unwrap().unwrap();
+    assert_eq!(values(&got), (1..10).collect::<Vec<_>>());
+    // The others are told at once, as one that comes now is, and not when a lease ends.
+    for consumer in &mut consumers[1..] {
+        let error = consumer.run().unwrap().unwrap_err();
+        assert_eq!(error, ReceiveError::OverLimit { limit: 10 });
+    }
+    assert_eq!(hand.sleeping(), 0);
+    queue.acknowledge(&leased[0]).unwrap();
+    assert_eq!(values(&take(&queue, 20)), [10]);
+}
+
+#[test]
+fn one_wake_up_for_many_records_is_passed_on_by_who_gets_fewer_than_it_asked_for() {
+    let (stream, queue, _hand) = bed();
+    let limited = stream
+        .queue(QueueConfig {
+            max_in_flight: 2,
+            ..config()
+        })
+        .unwrap();
+    let mut first = Task::waiting(limited.receive(Receive::up_to(20)));
+    let mut second = Task::waiting(limited.receive(Receive::up_to(20)));
+    stream.try_put_batch((0..4).map(|n| of("k", n))).unwrap();
+    let got = first.run().unwrap().unwrap();
+    assert_eq!(values(&got), [0, 1]);
+    for record in &got {
+        limited.acknowledge(record).unwrap();
+    }
+    // There is room again before the second one looks.
+    assert_eq!(values(&second.run().unwrap().unwrap()), [2, 3]);
+    assert_eq!(take(&queue, 20).len(), 4);
 }
 
 #[test]

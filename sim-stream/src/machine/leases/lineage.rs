@@ -12,7 +12,7 @@ pub(crate) struct Listed {
     pub(crate) parents: Vec<ShardId>,
     /// From where it is read if it is new to the table.
     pub(crate) from: Checkpoint,
-    /// What [`Checkpoint::Latest`] is now.
+    /// Where `from` is now.
     pub(crate) start: Option<SequenceNumber>,
 }
 
@@ -20,8 +20,14 @@ impl Leases {
     /// Makes the table follow the stream's list of shards.
     ///
     /// A shard that is new to it gets a lease. One that is no longer listed has outlived its retention: its lease is
-    /// removed unless somebody holds it, finished or not, since there is nothing left to read.
-    pub(crate) fn follow(&mut self, listed: impl IntoIterator<Item = Listed>, now: Instant) {
+    /// removed unless somebody holds it, finished or not, since there is nothing left to read. Returns those removed
+    /// that were not finished.
+    pub(crate) fn follow(
+        &mut self,
+        listed: impl IntoIterator<Item = Listed>,
+        now: Instant,
+    ) -> Vec<Lease> {
+        let mut abandoned = Vec::new();
         let mut present = std::collections::BTreeSet::new();
         for shard in listed {
             present.insert(shard.shard);
@@ -55,10 +61,12 @@ impl Leases {
             }
             if !lease.is_finished() {
                 stats.abandoned += 1;
+                abandoned.push(lease.clone());
             }
             *version += 1;
             false
         });
+        abandoned
     }
 
     /// Whether all parents that are in the table have been processed to their end.
