@@ -280,7 +280,7 @@ enum Task {
     Crash(usize),
     /// The desk opens again.
     Open(usize),
-    /// The lease of a publisher that crashed is over: another may take it.
+    /// The lease of a publisher that crashed may be over: others look whether they can take it.
     Recover,
     /// The stream is split, or merged again.
     Reshard,
@@ -525,7 +525,10 @@ impl<'a> World<'a> {
             }
         });
         if self.pipeline.crashed > crashed {
-            self.plan(now + LEASE, Task::Recover);
+            // The lease ends, and one that was asked for on the way is given after as long again.
+            for times in 1..=4 {
+                self.plan(now + LEASE * times, Task::Recover);
+            }
         }
         for (row, publisher) in again {
             self.log.add(
