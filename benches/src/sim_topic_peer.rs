@@ -86,7 +86,7 @@ fn topic<T: Payload>(count: u64) -> Topic<T> {
         log: LogConfig {
             capacity: room.max(1_024) * 2,
             max_bytes: 1 << 30,
-            when_behind: WhenBehind::Refuse,
+            when_behind: WhenBehind::Lag,
         },
         ..TopicConfig::new("bench")
     };
