@@ -88,9 +88,8 @@
 //!
 //! A log has no bound of its own: it grows until its owner trims it, by [`Log::bytes`] and [`Log::oldest_chunk_end`],
 //! by position or by what stands in the records. Chunks that a trim frees go to the pool, up to its bound, and beyond
-//! that to the system, which costs who trims some 50 us each: who trims much at once does it in steps, or lets the
-//! pool keep what comes back. A fresh chunk costs its page faults (0.1 ms on an idle machine, and several where the
-//! system has to find the memory first); [`Pool::reserve`] pays for them ahead.
+//! that to the system, which costs who trims some time each: who trims much at once does it in steps, or lets the
+//! pool keep what comes back. A fresh chunk costs its page faults; [`Pool::reserve`] pays for them ahead.
 
 mod chunk;
 mod cursor;

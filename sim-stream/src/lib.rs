@@ -34,8 +34,8 @@
 //!   [`max_records`](StreamConfig::max_records), else by the retention. Tokens and cursors cost the stream nothing; a
 //!   reader that holds records pins the chunks in which they stand.
 //! - **Progress**: puts and reads are lock-free, but for the put that brings a new chunk, and for one put in 64, which looks
-//!   after what is due: it passes by where another is at it. A put that meets a reshard waits for its end, which
-//!   is a few microseconds. Throughput limits, where they are set, take a short mutex.
+//!   after what is due: it passes by where another is at it. A put that meets a reshard waits for its end.
+//!   Throughput limits, where they are set, take a short mutex.
 //! - **Time is an input**: nothing spawns a thread or a task. With a [virtual clock](sim_core::clock::VirtualClock) a year of
 //!   retention passes at once.
 //! - **Cancel safety**: a reader moves in the poll that returns the records, a record is put in the poll that completes.
@@ -47,8 +47,8 @@
 //! far it came, or has a consumer group do it; queues on a stream acknowledge each record.
 //!
 //! # Trade-offs
-//! - Kinesis's MD5 costs several times what the put around it costs. [`KeyHash::Fast`] is an order of magnitude cheaper,
-//!   and places keys elsewhere than Kinesis would. With one shard, or an explicit hash key, nothing is hashed.
+//! - Kinesis's MD5 costs more than the put around it. [`KeyHash::Fast`] is cheaper, and places keys elsewhere than Kinesis
+//!   would. With one shard, or an explicit hash key, nothing is hashed.
 //! - Bounds are kept to within a few records (1/64 of a small [`max_records`](StreamConfig::max_records), at most 64 a shard)
 //!   and to within a chunk of each shard. A stream that [refuses](WhenFull::Refuse) looks at each put, and concurrent
 //!   puts may each pass the bound by one record.

@@ -7,7 +7,7 @@ use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until_blocking};
 
 /// How often a thread lets others run before it goes to sleep. To put a thread to sleep and to wake it costs both sides
-/// some microseconds, and where publishers and receivers take turns, what one waits for is there as soon as the other
+/// a call of the system, and where publishers and receivers take turns, what one waits for is there as soon as the other
 /// has run.
 const YIELDS: u32 = 8;
 
