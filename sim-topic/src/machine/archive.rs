@@ -368,16 +368,6 @@ impl<T> Archive<T> {
         self.entries.front().map(|first| first.at)
     }
 
-    /// When the oldest message's retention ends.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for an engine that saves its replays")
-    )]
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
-        let first = self.entries.front()?;
-        Some(first.at + self.config.retention)
-    }
-
     /// The position of the next message.
     pub(crate) fn end(&self) -> u64 {
         self.base + self.entries.len() as u64
@@ -498,14 +488,6 @@ impl Replay {
         }
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for an engine that saves its replays")
-    )]
-    pub(crate) const fn policy(&self) -> ReplayPolicy {
-        self.policy
-    }
-
     pub(crate) const fn status(&self) -> ReplayStatus {
         self.status
     }
@@ -513,22 +495,6 @@ impl Replay {
     /// How many messages the archive gave up before this replay came to them.
     pub(crate) const fn lost(&self) -> u64 {
         self.lost
-    }
-
-    /// Takes the last step back: the message could not be handed on and comes again.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for an engine that saves its replays")
-    )]
-    pub(crate) fn step_back(&mut self, position: u64) {
-        if let Some(way) = &mut self.way
-            && position < way.next
-        {
-            way.next = position;
-            if self.status == ReplayStatus::Completed {
-                self.status = ReplayStatus::InProgress;
-            }
-        }
     }
 
     /// Ends it for want of an archive.
