@@ -1,0 +1,1 @@
+//! Inert data: targets, keys, outcomes.

@@ -1,0 +1,1 @@
+//! Inert data: instances, decisions, activities.
