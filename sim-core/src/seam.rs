@@ -1,6 +1,7 @@
-//! The seams at which crates of the family meet: [`Sink`], [`Source`], [`Handler`], [`Gauge`], [`Timed`].
+//! The seams at which crates of the family meet: [`Sink`], [`Source`], [`Handler`], [`Gauge`], [`Roster`],
+//! [`Timed`].
 //!
-//! Each trait has one or two methods, can be a trait object and names no domain. What delivers knows a
+//! Each trait has one to three methods, can be a trait object and names no domain. What delivers knows a
 //! `dyn Sink` and not whether a queue, a log or a socket stands behind it; what scales reads a `dyn Gauge`.
 //! All but [`Handler`], which functions implement, are implemented for `Arc<S>` too, so that a shared part can be
 //! handed to two neighbours.
@@ -28,6 +29,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::id::Id;
 use crate::sync::Arc;
 use crate::time::Instant;
 
@@ -73,6 +75,47 @@ pub trait Handler<I, O>: Send + Sync {
 pub trait Gauge: Send + Sync {
     /// Reads the present depth; cheap enough to be called each second.
     fn depth(&self) -> Depth;
+
+    /// How many items it has finished since its start, where it counts them. Two readings make a rate.
+    fn finished(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Spreads work over members that come and go.
+///
+/// What launches members does not know what spreads the work over them, nor the other way round: a member is added, told
+/// to leave, and is gone when its [`standing`](Self::standing) is [`Standing::Absent`].
+pub trait Roster<T>: Send + Sync {
+    /// Adds a member under an id of the caller's, or gives it back at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] with the member: [`Reason::Full`], [`Reason::Closed`], or [`Reason::Rejected`] for an id that is
+    /// there already.
+    fn try_join(&self, id: Id, member: T) -> Result<(), Refused<T>>;
+
+    /// Asks a member to leave: it gets nothing new and finishes what it has. Once is enough; an unknown id is fine.
+    fn leave(&self, id: Id);
+
+    /// Where a member stands.
+    fn standing(&self, id: Id) -> Standing;
+}
+
+/// Where a member of a [`Roster`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It is not there: never joined, or left and finished.
+    Absent,
+    /// It has joined and is not yet known to be fit for work.
+    Joining,
+    /// It gets its share of the work.
+    Serving,
+    /// It was found unfit; it may recover.
+    Failing,
+    /// It was asked to leave and still has work to finish.
+    Leaving,
 }
 
 /// Has deadlines, and is served by whoever calls in.
@@ -214,6 +257,24 @@ where
 impl<S: Gauge + ?Sized> Gauge for Arc<S> {
     fn depth(&self) -> Depth {
         (**self).depth()
+    }
+
+    fn finished(&self) -> Option<u64> {
+        (**self).finished()
+    }
+}
+
+impl<T, S: Roster<T> + ?Sized> Roster<T> for Arc<S> {
+    fn try_join(&self, id: Id, member: T) -> Result<(), Refused<T>> {
+        (**self).try_join(id, member)
+    }
+
+    fn leave(&self, id: Id) {
+        (**self).leave(id);
+    }
+
+    fn standing(&self, id: Id) -> Standing {
+        (**self).standing(id)
     }
 }
 

@@ -311,3 +311,29 @@ proptest! {
         prop_assert_eq!(time.sleeping(), 0);
     }
 }
+
+#[test]
+fn the_fine_reading_never_goes_back_and_keeps_pace_with_the_clock() {
+    let clock = Clock::system();
+    let (start, fine) = (clock.now(), clock.fine());
+    let mut last = fine;
+    for _ in 0..100_000 {
+        let next = clock.fine();
+        assert!(next >= last);
+        last = next;
+    }
+    let (by_clock, by_counter) = (
+        clock.now().saturating_duration_since(start),
+        clock.fine().saturating_duration_since(fine),
+    );
+    // The second pair was read after the first, so that the counter's span may be the shorter by the time between them.
+    assert!(by_counter > Duration::ZERO && by_clock > Duration::ZERO);
+    assert!(by_counter < by_clock.saturating_mul(2) + Duration::from_secs(1));
+}
+
+#[test]
+fn the_fine_reading_of_a_virtual_clock_is_its_time() {
+    let (clock, time) = virtual_clock();
+    time.advance(Duration::from_secs(3));
+    assert_eq!(clock.fine(), clock.now());
+}

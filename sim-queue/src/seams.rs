@@ -67,6 +67,11 @@ impl<T: Send + Sync + 'static> Gauge for Queue<T> {
             oldest_age: stats.oldest_age,
         }
     }
+
+    /// What was received and deleted.
+    fn finished(&self) -> Option<u64> {
+        Some(self.stats().deleted)
+    }
 }
 
 impl<T: Send + Sync + 'static> Timed for Queue<T> {

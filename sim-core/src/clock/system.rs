@@ -9,6 +9,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use quanta::Clock as Counter;
+
 use crate::time::{Instant, Timestamp};
 
 /// The axis that all system clocks of the process share.
@@ -16,6 +18,14 @@ pub(super) struct SystemAxis {
     base: source::Point,
     origin: Timestamp,
     lag: Duration,
+    fine: OnceLock<Fine>,
+}
+
+/// The processor's counter, laid onto the axis when it is first asked for.
+struct Fine {
+    counter: Counter,
+    raw: u64,
+    nanos: u64,
 }
 
 impl SystemAxis {
@@ -26,6 +36,7 @@ impl SystemAxis {
             base: source::now(),
             origin: wall_time(),
             lag: source::lag(),
+            fine: OnceLock::new(),
         })
     }
 
@@ -37,6 +48,20 @@ impl SystemAxis {
     #[inline]
     pub(super) fn recent(&self) -> Instant {
         source::since(self.base, source::recent())
+    }
+
+    #[inline]
+    pub(super) fn fine(&self) -> Instant {
+        let fine = self.fine.get_or_init(|| {
+            let counter = Counter::new();
+            Fine {
+                raw: counter.raw(),
+                nanos: self.now().as_nanos(),
+                counter,
+            }
+        });
+        let since = fine.counter.delta_as_nanos(fine.raw, fine.counter.raw());
+        Instant::from_nanos(fine.nanos.saturating_add(since))
     }
 
     pub(super) fn lag(&self) -> Duration {
