@@ -50,12 +50,14 @@ pub use group::{
     IpAddressType, OutlierConfig, PoolConfig, ProtocolVersion, RetryConfig, RetryOn,
     StickinessConfig, StickinessKind, TargetConfig, TargetGroupConfig, TargetTls, TargetType,
 };
+pub use plan::{CheckError, GroupPlan, ListenerPlan, Plan};
 pub use listener::{
     AlpnPolicy, CertificateConfig, ListenerAttributes, ListenerConfig, MutualAuthentication,
     MutualMode, PrefixMode, Protocol, ProxyProtocolIn, RequestHeaderNames, ResponseHeaders,
     SECURITY_POLICY, Scheme,
 };
 
+pub(crate) use check::{is_token, split_address};
 pub(crate) use problem::At;
 pub use problem::{Problem, ProxyConfigError};
 pub use quota::{Profile, Quotas};
@@ -349,6 +351,15 @@ impl ProxyConfig {
 }
 
 impl ListenerConfig {
+    /// The name, or protocol and port where none is given.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.name.as_str() {
+            "" => format!("{}:{}", self.protocol, self.port),
+            name => name.to_owned(),
+        }
+    }
+
     /// The address that the listener binds: its own, or the loopback for [`Scheme::Internal`] and any for
     /// [`Scheme::InternetFacing`].
     #[must_use]
