@@ -16,7 +16,7 @@ use sim_core::time::Instant;
 
 use self::alias::RandomTable;
 use self::least::{LeastTable, Score};
-use self::load::{Decay, Load};
+use self::load::Decay;
 use self::memory::Memory;
 use self::turns::TurnTable;
 use crate::error::ConfigError;
@@ -355,6 +355,7 @@ pub(crate) fn least_loaded<L: Loads + ?Sized>(
 
 #[cfg(all(test, not(loom)))]
 pub(crate) mod tests {
+    use super::load::Load;
     use super::*;
 
     /// Candidates with these weights, numbered from zero.
@@ -378,10 +379,7 @@ pub(crate) mod tests {
 
     /// A request without a key.
     pub(crate) fn ask(now: Instant) -> Ask {
-        Ask {
-            key: None,
-            now,
-        }
+        Ask { key: None, now }
     }
 
     #[test]

@@ -39,7 +39,7 @@ use self::control::Control;
 use self::lease::Lease;
 use self::seat::{Ending, Seat, TargetRef};
 use self::table::{Table, Tier};
-use crate::algorithm::load::{After, Barred, Entry, Load};
+use crate::algorithm::load::{Barred, Entry, Load};
 use crate::algorithm::memory::Memory;
 use crate::algorithm::{Ask, MOST_OUTSTANDING, Timing};
 use crate::config::{BalancerConfig, is_limit};
@@ -409,9 +409,10 @@ impl<T> Balancer<T> {
     /// [`UnknownTarget`] when it is gone; then the result does not matter any more.
     pub fn report(&self, id: &TargetId, result: ProbeResult) -> Result<(), UnknownTarget> {
         self.shared.enter(|control, now| {
-            let slot = control.machine.slot(id).ok_or_else(|| UnknownTarget {
-                id: id.clone(),
-            })?;
+            let slot = control
+                .machine
+                .slot(id)
+                .ok_or_else(|| UnknownTarget { id: id.clone() })?;
             control.machine.probe(now, slot, result);
             Ok(())
         })

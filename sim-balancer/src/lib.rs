@@ -18,8 +18,8 @@ pub mod proxy;
 pub mod service;
 
 pub use algorithm::{
-    Algorithm, Choices, DECAY, LeastOutstanding, LeastTime, MOST_OUTSTANDING, MOST_SAMPLES, PENALTY,
-    PeakEwma, RETRY_AFTER_CAP,
+    Algorithm, Choices, DECAY, LeastOutstanding, LeastTime, MOST_OUTSTANDING, MOST_SAMPLES,
+    PENALTY, PeakEwma, RETRY_AFTER_CAP,
 };
 pub use balancer::Balancer;
 pub use balancer::lease::Lease;
@@ -28,8 +28,6 @@ pub use config::BalancerConfig;
 pub use error::{
     ConfigError, PickError, RegisterError, RegisterReason, UnknownTarget, UnknownZone, WeightError,
 };
-pub use machine::{
-    ProbeResult, Reason, Rules, State, TargetHealth, TargetId, Zone, ZoneId,
-};
+pub use machine::{ProbeResult, Reason, Rules, State, TargetHealth, TargetId, Zone, ZoneId};
 pub use message::{Feedback, Outcome, Request, Target, key_of};
 pub use stats::{BalancerStats, TargetStats};

@@ -115,7 +115,6 @@ impl AliasTable {
     /// The target at a point of the interval that the 64 bits span.
     #[inline]
     pub(crate) fn at(&self, bits: u64) -> Option<usize> {
-        let columns = self.columns.len();
         // The column by the whole part of the product, the place in it by its fraction.
         let product = u128::from(bits) * self.columns.len() as u128;
         let index = (product >> 64) as usize;
@@ -171,8 +170,14 @@ mod tests {
     #[test]
     fn the_only_target_is_chosen_and_of_none_nobody() {
         let memory = Memory::new(3);
-        assert_eq!(AliasTable::build(&candidates(&[9])).at(memory.draw()), Some(0));
+        assert_eq!(
+            AliasTable::build(&candidates(&[9])).at(memory.draw()),
+            Some(0)
+        );
         assert_eq!(AliasTable::build(&candidates(&[])).at(memory.draw()), None);
-        assert_eq!(RandomTable::weighted(&candidates(&[])).choose(&memory), None);
+        assert_eq!(
+            RandomTable::weighted(&candidates(&[])).choose(&memory),
+            None
+        );
     }
 }

@@ -243,8 +243,7 @@ mod tests {
         let loads = loads(2);
         busy(&loads, &[2, 1]);
         // 3 / 400 is less than 2 / 100.
-        let chosen =
-            table(Choices::All, &[400, 100]).choose(&loads, &ask(NOW), &Memory::new(1));
+        let chosen = table(Choices::All, &[400, 100]).choose(&loads, &ask(NOW), &Memory::new(1));
         assert_eq!(chosen, Some(0));
     }
 
@@ -257,7 +256,10 @@ mod tests {
         for _ in 0..4_000 {
             counts[table.choose(&loads, &ask(NOW), &memory).expect("one")] += 1;
         }
-        assert!(counts.iter().all(|&c| (850..1_150).contains(&c)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&c| (850..1_150).contains(&c)),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -277,11 +279,7 @@ mod tests {
     #[test]
     fn a_slow_target_gets_less_until_its_peak_has_worn_out() {
         let decay = Decay::peak(Duration::from_secs(10));
-        let table = LeastTable::build(
-            Score::Latency(decay),
-            Choices::All,
-            &candidates(&[1, 1]),
-        );
+        let table = LeastTable::build(Score::Latency(decay), Choices::All, &candidates(&[1, 1]));
         let loads = loads(2);
         assert!(loads[0].record(9e6, NOW, &decay));
         assert!(loads[1].record(1e6, NOW, &decay));
@@ -295,11 +293,7 @@ mod tests {
     #[test]
     fn a_new_target_counts_as_typical_and_is_not_flooded() {
         let decay = Decay::peak(Duration::from_secs(10));
-        let table = LeastTable::build(
-            Score::Latency(decay),
-            Choices::All,
-            &candidates(&[1, 1]),
-        );
+        let table = LeastTable::build(Score::Latency(decay), Choices::All, &candidates(&[1, 1]));
         let loads = loads(2);
         let memory = Memory::new(1);
         assert!(loads[0].record(1e6, NOW, &decay));

@@ -207,11 +207,16 @@ impl Load {
 
     /// Takes a lease.
     ///
-    /// Who is barred has been in the count for a moment: what its leaving means comes back with the reason.
+    /// Who is barred from a target that leaves has been in the count for a moment: what its leaving means comes back
+    /// with the reason. Nobody is in the count who is only found to be one too many: waiters that look for room would
+    /// see each other, and wake each other for nothing.
     #[inline]
     pub(crate) fn enter(&self, entry: Entry) -> Result<(), (Barred, After)> {
+        if self.limit != MOST_OUTSTANDING {
+            return self.enter_limited(entry);
+        }
         let former = self.word.fetch_add(ONE, Ordering::SeqCst);
-        if former & (LEAVING | DRAINED) == 0 && ((former & OUTSTANDING) as u32) < self.limit {
+        if former & (LEAVING | DRAINED) == 0 && (former & OUTSTANDING) < u64::from(self.limit) {
             return Ok(());
         }
         self.enter_slow(former, entry)
@@ -219,15 +224,43 @@ impl Load {
 
     #[cold]
     fn enter_slow(&self, former: u64, entry: Entry) -> Result<(), (Barred, After)> {
-        let saturated = (former & OUTSTANDING) as u32 >= self.limit;
-        let barred = if former & DRAINED != 0 || (former & LEAVING != 0 && entry == Entry::New) {
-            Barred::Leaving
-        } else if saturated {
-            Barred::Saturated
-        } else {
-            return Ok(());
-        };
-        Err((barred, self.exit(Exit::Unfinished)))
+        match self.bar(former, entry) {
+            None => Ok(()),
+            Some(Barred::Leaving) => Err((Barred::Leaving, self.exit(Exit::Unfinished))),
+            Some(Barred::Saturated) => {
+                let _ = self.exit(Exit::Unfinished);
+                Err((Barred::Saturated, After::Nothing))
+            }
+        }
+    }
+
+    /// With a limit that is likely to be met.
+    #[inline]
+    fn enter_limited(&self, entry: Entry) -> Result<(), (Barred, After)> {
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            if let Some(barred) = self.bar(word, entry) {
+                return Err((barred, After::Nothing));
+            }
+            match self.word.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// What stands against another lease.
+    #[inline]
+    fn bar(&self, word: u64, entry: Entry) -> Option<Barred> {
+        if word & DRAINED != 0 || (word & LEAVING != 0 && entry == Entry::New) {
+            return Some(Barred::Leaving);
+        }
+        ((word & OUTSTANDING) as u32 >= self.limit).then_some(Barred::Saturated)
     }
 
     /// Gives a lease back.
@@ -458,7 +491,7 @@ mod tests {
         assert_eq!(load.outstanding(), 2);
         assert_eq!(
             load.enter(Entry::New),
-            Err((Barred::Saturated, After::Room))
+            Err((Barred::Saturated, After::Nothing))
         );
         assert_eq!(load.outstanding(), 2);
         assert_eq!(load.exit(Exit::Finished), After::Room);
@@ -469,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_target_that_leaves_is_drained_once_and_by_the_last() {
-        let load = Load::new(9);
+        let load = Load::new(MOST_OUTSTANDING);
         assert_eq!(load.enter(Entry::New), Ok(()));
         load.begin_leaving();
         assert!(!load.try_drain(), "one lease is out");

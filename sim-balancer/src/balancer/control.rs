@@ -235,7 +235,7 @@ impl<T> Shared<T> {
     pub(crate) fn after(&self, seat: &Arc<Seat<T>>, after: After) {
         match after {
             After::Nothing => {}
-            After::Room => self.openings.notify_one(),
+            After::Room => self.notify(),
             After::Settle => {
                 let mut garbage = Vec::new();
                 self.enter(|control, now| {
@@ -244,8 +244,17 @@ impl<T> Shared<T> {
                 });
                 drop(garbage);
                 // It may have been the last room that there was, for one who sticks to the target.
-                self.openings.notify_one();
+                self.notify();
             }
+        }
+    }
+
+    /// Tells waiters that there is room: one of them when all wait for the same, otherwise all.
+    fn notify(&self) {
+        if self.table.load().plain.is_some() {
+            self.openings.notify_one();
+        } else {
+            self.openings.notify_all();
         }
     }
 
