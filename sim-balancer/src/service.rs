@@ -70,16 +70,18 @@ use tower_service::Service;
 
 pub use self::again::{Again, Repeatable, directed};
 pub use self::body::{LeasedBody, ThroughBody, ThroughBodyFuture};
-pub use self::breaker::{Breaker, BreakerConfig, BreakerConfigError, BreakerError, BreakerFuture, BreakerState};
+pub use self::breaker::{
+    Breaker, BreakerConfig, BreakerConfigError, BreakerError, BreakerFuture, BreakerState,
+};
 pub use self::errors::{ErrorsAsResponses, ErrorsAsResponsesFuture};
 pub use self::judge::{ByResult, ByStatus, Judge};
 pub use self::layer::{BalanceLayer, OrElse, OrElseFuture};
-pub use self::route::{Anywhere, ByKey, Directed, Directions, Route, Tried};
-pub use tower::service_fn as function;
+pub use self::route::{Anywhere, ByDirections, ByKey, Directed, Directions, Route, Tried};
 use crate::balancer::Balancer;
-use crate::balancer::Lease;
+use crate::balancer::lease::Lease;
 use crate::error::PickError;
 use crate::message::{Outcome, Request};
+pub use tower::service_fn as function;
 
 /// A service that gives each request to one of many services of the same kind.
 ///
@@ -202,17 +204,14 @@ impl<S: Send + Sync + 'static, R, J> Balance<S, R, J> {
     }
 
     /// Starts the call, or gives the request back when no target takes it.
-    fn try_start<Req>(
-        &self,
-        request: Req,
-    ) -> Result<BalanceFuture<S, R, J, Req>, (Req, PickError)>
+    fn try_start<Req>(&self, request: Req) -> Result<BalanceFuture<S, R, J, Req>, (Req, PickError)>
     where
         S: Service<R::Request> + Clone,
         R: Route<Req> + Clone,
         J: Clone,
     {
         let stage = match self.pick(&request) {
-            Ok(lease) => Stage::calling(lease, self.route.clone().into_request(request)),
+            Ok(lease) => Stage::calling(lease, self.route.clone().unwrap_request(request)),
             Err(PickError::Saturated) if self.when_saturated == WhenSaturated::Wait => {
                 Stage::Waiting {
                     waiting: self.wait(&request),
@@ -286,11 +285,11 @@ pub enum BalanceError<E> {
     #[error("no target was picked: {0}")]
     Pick(#[source] PickError),
     /// The target's own error.
-    #[error(transparent)]
+    #[error("the target failed: {0}")]
     Service(E),
 }
 
-type Waiting<S> = Pin<Box<dyn Future<Output = Result<Lease<S>, PickError>> + Send>>;
+type Waiting<S> = Pin<Box<dyn Future<Output = Lease<S>> + Send>>;
 
 pin_project! {
     /// What a [`Balance`] is doing for a request.
@@ -358,7 +357,10 @@ where
     R: Route<Req>,
     J: Judge<S::Response, S::Error>,
 {
-    #[expect(clippy::type_complexity, reason = "a poll of a result, its parts named")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "a poll of a result, its parts named"
+    )]
     fn poll_answer(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -374,14 +376,12 @@ where
                     waiting,
                     request,
                     route,
-                } => match ready!(waiting.as_mut().poll(cx)) {
-                    Ok(lease) => {
-                        let request = request.take().expect("polled after it completed");
-                        route.sent(&request, lease.id());
-                        Stage::calling(lease, route.into_request(request))
-                    }
-                    Err(error) => Stage::Refused { error: Some(error) },
-                },
+                } => {
+                    let lease = ready!(waiting.as_mut().poll(cx));
+                    let request = request.take().expect("polled after it completed");
+                    route.sent(&request, lease.id());
+                    Stage::calling(lease, route.unwrap_request(request))
+                }
                 StageProjection::Calling { lease, call } => {
                     let result = ready!(call.poll(cx));
                     let lease = lease.take().expect("polled after it completed");

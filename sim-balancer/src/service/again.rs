@@ -30,7 +30,12 @@ impl<B: Clone> Repeatable for http::Request<B> {
     fn repeat(&self) -> Option<Self> {
         let is_idempotent = matches!(
             *self.method(),
-            Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+            Method::GET
+                | Method::HEAD
+                | Method::PUT
+                | Method::DELETE
+                | Method::OPTIONS
+                | Method::TRACE
         );
         (is_idempotent || self.headers().contains_key("idempotency-key")).then(|| self.clone())
     }
@@ -71,7 +76,8 @@ impl Again {
 }
 
 impl<J> Again<J> {
-    /// Lets `judge` say what counts as failed: what it calls [`Outcome::Failure`] or [`Outcome::Overloaded`].
+    /// Lets `judge` say what counts as failed: what it calls [`Outcome::Failure`], [`Outcome::Unreachable`] or
+    /// [`Outcome::Overloaded`].
     #[must_use]
     pub fn judge<J2>(self, judge: J2) -> Again<J2> {
         Again {
@@ -99,7 +105,7 @@ where
 
     fn retry(&mut self, _: &mut Req, result: &mut Result<Res, E>) -> Option<Self::Future> {
         match self.judge.outcome(result) {
-            Outcome::Failure | Outcome::Overloaded { .. } => {
+            Outcome::Failure | Outcome::Unreachable | Outcome::Overloaded { .. } => {
                 if self.left == 0 || !self.budget.withdraw() {
                     return None;
                 }

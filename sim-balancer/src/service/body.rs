@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Balance, BalanceError, BalanceFuture, Judge, Route};
-use crate::balancer::Lease;
+use crate::balancer::lease::Lease;
 use crate::message::Outcome;
 
 /// A [`Balance`] of HTTP services that holds the lease until the body of the response has ended; made by

@@ -131,7 +131,11 @@ impl<S> Breaker<S> {
     /// # Errors
     ///
     /// [`BreakerConfigError`] names the field that makes no sense.
-    pub fn new(service: S, config: BreakerConfig, clock: Clock) -> Result<Self, BreakerConfigError> {
+    pub fn new(
+        service: S,
+        config: BreakerConfig,
+        clock: Clock,
+    ) -> Result<Self, BreakerConfigError> {
         config.check()?;
         let circuit = Circuit::new(config, clock.now());
         Ok(Self {
@@ -229,7 +233,7 @@ pub enum BreakerError<E> {
         retry_after: Duration,
     },
     /// The service's own error.
-    #[error(transparent)]
+    #[error("the service failed: {0}")]
     Service(E),
 }
 
@@ -407,7 +411,7 @@ impl Circuit {
         }
         let failed = match outcome {
             Outcome::Success => Some(false),
-            Outcome::Failure | Outcome::Overloaded { .. } => Some(true),
+            Outcome::Failure | Outcome::Unreachable | Outcome::Overloaded { .. } => Some(true),
             _ => None,
         };
         let slice_length = self.config.window / SLICES as u32;
@@ -420,7 +424,8 @@ impl Circuit {
                 },
                 Some(failed),
             ) => {
-                let passed = now.saturating_duration_since(*since).as_nanos() / slice_length.as_nanos();
+                let passed =
+                    now.saturating_duration_since(*since).as_nanos() / slice_length.as_nanos();
                 for _ in 0..passed.min(SLICES as u128) {
                     *current = (*current + 1) % SLICES;
                     slices[*current] = Slice::default();
@@ -538,13 +543,18 @@ mod tests {
         let mut circuit = opened();
         assert!(call(&mut circuit, 5_000, &Outcome::Success));
         assert!(call(&mut circuit, 5_000, &Outcome::Failure));
-        assert_eq!(circuit.state(at(5_000)), BreakerState::Open { until: at(10_000) });
+        assert_eq!(
+            circuit.state(at(5_000)),
+            BreakerState::Open { until: at(10_000) }
+        );
     }
 
     #[test]
     fn half_open_it_lets_only_a_few_calls_through_and_makes_up_for_cancelled_ones() {
         let mut circuit = opened();
-        let tickets: Vec<_> = (0..3).map(|_| circuit.admit(at(5_000)).expect("a call")).collect();
+        let tickets: Vec<_> = (0..3)
+            .map(|_| circuit.admit(at(5_000)).expect("a call"))
+            .collect();
         assert_eq!(circuit.admit(at(5_000)), Err(at(5_000)));
         circuit.end(tickets[0], &Outcome::Cancelled, at(5_001));
         assert!(circuit.admit(at(5_001)).is_ok());

@@ -77,7 +77,13 @@ impl<B, Err> Judge<http::Response<B>, Err> for ByStatus {
 
 /// The header's value where it is a number of seconds; a date would need a wall clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -114,7 +120,11 @@ mod tests {
         assert_eq!(judged(429, Some(("retry-after", " 120 "))), after(120));
         for value in ["", "-1", "soon", "99999999999999999999999"] {
             let nothing = Outcome::Overloaded { retry_after: None };
-            assert_eq!(judged(503, Some(("retry-after", value))), nothing, "{value:?}");
+            assert_eq!(
+                judged(503, Some(("retry-after", value))),
+                nothing,
+                "{value:?}"
+            );
         }
     }
 }

@@ -80,15 +80,29 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.balance.try_start(request) {
-            Ok(future) => OrElseFuture::Balanced { future },
-            Err((request, _)) => OrElseFuture::Inner {
+        let holder = match self.balance.try_start(request) {
+            Ok(future) => Holder::Target { future },
+            Err((request, _)) => Holder::Inner {
                 future: Oneshot::new(
                     self.inner.clone(),
-                    self.balance.route.into_request(request),
+                    self.balance.route.unwrap_request(request),
                 ),
             },
-        }
+        };
+        OrElseFuture { holder }
+    }
+}
+
+pin_project! {
+    #[project = HolderProjection]
+    enum Holder<S, R, J, I, Req>
+    where
+        S: Service<R::Request>,
+        R: Route<Req>,
+        I: Service<R::Request>,
+    {
+        Target { #[pin] future: BalanceFuture<S, R, J, Req> },
+        Inner { #[pin] future: Oneshot<I, R::Request> },
     }
 }
 
@@ -98,25 +112,14 @@ pin_project! {
     /// # Cancel safety
     ///
     /// As that of the service which has the request.
-    #[project = OrElseProjection]
-    pub enum OrElseFuture<S, R, J, I, Req>
+    pub struct OrElseFuture<S, R, J, I, Req>
     where
         S: Service<R::Request>,
         R: Route<Req>,
         I: Service<R::Request>,
     {
-        /// A target has it.
-        Balanced {
-            /// Its future.
-            #[pin]
-            future: BalanceFuture<S, R, J, Req>,
-        },
-        /// The layered service has it.
-        Inner {
-            /// Its future.
-            #[pin]
-            future: Oneshot<I, R::Request>,
-        },
+        #[pin]
+        holder: Holder<S, R, J, I, Req>,
     }
 }
 
@@ -131,11 +134,11 @@ where
     type Output = Result<S::Response, I::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            OrElseProjection::Balanced { future } => {
+        match self.project().holder.project() {
+            HolderProjection::Target { future } => {
                 Poll::Ready(ready!(future.poll(cx)).map_err(Into::into))
             }
-            OrElseProjection::Inner { future } => future.poll(cx),
+            HolderProjection::Inner { future } => future.poll(cx),
         }
     }
 }
@@ -147,9 +150,6 @@ where
     I: Service<R::Request>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Balanced { .. } => "OrElseFuture::Balanced",
-            Self::Inner { .. } => "OrElseFuture::Inner",
-        })
+        f.debug_struct("OrElseFuture").finish_non_exhaustive()
     }
 }

@@ -20,7 +20,7 @@ pub trait Route<Req> {
     }
 
     /// Takes the request apart.
-    fn into_request(&self, request: Req) -> Self::Request;
+    fn unwrap_request(&self, request: Req) -> Self::Request;
 }
 
 /// Any target will do.
@@ -34,7 +34,7 @@ impl<Req> Route<Req> for Anywhere {
         pick(&Request::default())
     }
 
-    fn into_request(&self, request: Req) -> Req {
+    fn unwrap_request(&self, request: Req) -> Req {
         request
     }
 }
@@ -53,7 +53,7 @@ impl<Req, F: Fn(&Req) -> Option<u64>> Route<Req> for ByKey<F> {
         })
     }
 
-    fn into_request(&self, request: Req) -> Req {
+    fn unwrap_request(&self, request: Req) -> Req {
         request
     }
 }
@@ -165,7 +165,7 @@ impl<Req> Route<Directed<Req>> for ByDirections {
         request.directions.tried.note(target);
     }
 
-    fn into_request(&self, request: Directed<Req>) -> Req {
+    fn unwrap_request(&self, request: Directed<Req>) -> Req {
         request.request
     }
 }
@@ -186,7 +186,7 @@ impl<B> Route<http::Request<B>> for ByDirections {
         }
     }
 
-    fn into_request(&self, request: http::Request<B>) -> http::Request<B> {
+    fn unwrap_request(&self, request: http::Request<B>) -> http::Request<B> {
         request
     }
 }
