@@ -153,7 +153,7 @@ impl fmt::Display for Reason {
 
 /// A share of the requests, exact to one in 2^32.
 #[derive(Debug, Clone, Copy)]
-struct Share(u64);
+pub(crate) struct Share(u64);
 
 impl Share {
     fn of_percent(percent: f64) -> Self {

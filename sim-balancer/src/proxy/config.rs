@@ -57,7 +57,7 @@ pub use listener::{
     SECURITY_POLICY, Scheme,
 };
 
-pub(crate) use check::{is_token, split_address};
+pub(crate) use check::is_token;
 pub(crate) use problem::At;
 pub use problem::{Problem, ProxyConfigError};
 pub use quota::{Profile, Quotas};

@@ -21,7 +21,7 @@ use http::HeaderMap;
 
 pub use keys::{Keys, KeysError};
 pub use sticky::Sticky;
-pub(crate) use sticky::GroupSticky;
+pub(crate) use sticky::{GroupSticky, line, unwrap, wrap};
 
 /// The longest name or value that is looked at, in bytes: four times what browsers keep.
 const LONGEST: usize = 16_384;

@@ -182,6 +182,12 @@ impl TargetConfig {
         }
     }
 
+    /// The host and the port of its address; `None` if it is no address.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        super::check::split_address(&self.address)
+    }
+
     /// Its name: the id, or else the address.
     #[must_use]
     pub fn id(&self) -> &str {
