@@ -38,14 +38,14 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, poll_fn, select};
+use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use sim_core::seam::Handler;
 use sim_core::sync::Arc;

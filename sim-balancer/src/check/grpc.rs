@@ -1,13 +1,13 @@
 //! A check by gRPC: one unary call by HTTP/2 with prior knowledge.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
-use futures_util::future::poll_fn;
+
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -220,13 +220,30 @@ mod tests {
     fn only_serving_is_serving() {
         assert!(is_serving(framed(&[8, 1])));
         assert!(is_serving(framed(&[8, 2, 8, 1])), "the last one counts");
-        assert!(is_serving(framed(&[18, 2, 7, 7, 8, 1])), "unknown fields are skipped");
+        assert!(
+            is_serving(framed(&[18, 2, 7, 7, 8, 1])),
+            "unknown fields are skipped"
+        );
         assert!(is_serving(framed(&[13, 0, 0, 0, 0, 8, 1])));
-        for message in [&[][..], &[8], &[8, 0], &[8, 2], &[8, 0x80], &[18, 9, 1], &[15, 1]] {
+        for message in [
+            &[][..],
+            &[8],
+            &[8, 0],
+            &[8, 2],
+            &[8, 0x80],
+            &[18, 9, 1],
+            &[15, 1],
+        ] {
             assert!(!is_serving(framed(message)), "{message:?}");
         }
-        assert!(!is_serving(Bytes::from_static(&[0, 0, 0, 0, 9, 8, 1])), "cut off");
-        assert!(!is_serving(Bytes::from_static(&[1, 0, 0, 0, 2, 8, 1])), "compressed");
+        assert!(
+            !is_serving(Bytes::from_static(&[0, 0, 0, 0, 9, 8, 1])),
+            "cut off"
+        );
+        assert!(
+            !is_serving(Bytes::from_static(&[1, 0, 0, 0, 2, 8, 1])),
+            "compressed"
+        );
         assert!(!is_serving(Bytes::new()));
     }
 }

@@ -1,11 +1,11 @@
 //! A check by HTTP/1.1: one `GET`, of whose answer only the status counts.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 
 use bytes::Bytes;
-use futures_util::future::poll_fn;
+
 use http::{Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;

@@ -62,12 +62,14 @@ impl Prober {
                     .map(|code| self.judge(code)),
                 None => None,
             },
-            Protocol::Grpc(judge) => grpc::call(stream, address, &self.path, *judge)
-                .await
-                .map(|answer| match answer {
-                    grpc::Answer::Status(code) => self.judge(code),
-                    grpc::Answer::NotServing => ProbeResult::Failed,
-                }),
+            Protocol::Grpc(judge) => {
+                grpc::call(stream, address, &self.path, *judge)
+                    .await
+                    .map(|answer| match answer {
+                        grpc::Answer::Status(code) => self.judge(code),
+                        grpc::Answer::NotServing => ProbeResult::Failed,
+                    })
+            }
         };
         found.unwrap_or(ProbeResult::Failed)
     }
