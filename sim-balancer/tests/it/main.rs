@@ -5,3 +5,6 @@
 mod leases;
 mod picking;
 mod rig;
+
+#[cfg(feature = "tower")]
+mod service;
