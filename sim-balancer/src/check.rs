@@ -73,10 +73,13 @@ pub struct Checker<T> {
     observer: Option<Observer>,
 }
 
+/// Where a target is asked, if it can be.
+type Address<T> = Box<dyn Fn(&T) -> Option<SocketAddr> + Send + Sync>;
+
 type Observer = Box<dyn Fn(&Checked) + Send + Sync>;
 
 enum How<T> {
-    Probe(Prober, Box<dyn Fn(&T) -> Option<SocketAddr> + Send + Sync>),
+    Probe(Prober, Address<T>),
     Custom(Arc<dyn Handler<TargetRef<T>, ProbeResult>>),
 }
 

@@ -247,6 +247,7 @@ async fn certificates_are_not_verified() {
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Answer = fn() -> ::http::Response<Body>;
 
 /// A server of HTTP/2 whose answer is made anew for each request.
 async fn h2(
@@ -301,7 +302,7 @@ fn head_only(status: u16, code: Option<&'static str>) -> ::http::Response<Body> 
 
 #[tokio::test]
 async fn a_call_is_judged_by_its_status() {
-    let answers: [(fn() -> ::http::Response<Body>, u16); 6] = [
+    let answers: [(Answer, u16); 6] = [
         (|| head_only(200, Some("12")), 12),
         (|| with_message(&[0, 0, 0, 0, 0], "0"), 0),
         (|| with_message(&[], "7"), 7),
@@ -325,7 +326,7 @@ async fn a_call_is_judged_by_its_status() {
 
 #[tokio::test]
 async fn the_health_service_must_say_serving() {
-    let answers: [(fn() -> ::http::Response<Body>, ProbeResult); 4] = [
+    let answers: [(Answer, ProbeResult); 4] = [
         (
             || with_message(&[0, 0, 0, 0, 2, 8, 1], "0"),
             ProbeResult::Good,
