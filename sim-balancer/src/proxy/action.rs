@@ -190,7 +190,9 @@ impl Step {
         at: At<'_>,
     ) -> Result<Self, ProxyConfigError> {
         Ok(match config {
-            ActionConfig::Forward(config) => Self::Forward(ForwardPlan::compile(config, scope, at)?),
+            ActionConfig::Forward(config) => {
+                Self::Forward(ForwardPlan::compile(config, scope, at)?)
+            }
             ActionConfig::Redirect(config) => Self::Redirect(Redirect::compile(config, scope, at)?),
             ActionConfig::FixedResponse(config) => {
                 Self::Fixed(Fixed::compile(config, &scope.config.quotas, at)?)
@@ -206,7 +208,9 @@ impl Step {
             }
             ActionConfig::Headers(config) => Self::Headers(Edits::compile(config, at)?),
             ActionConfig::Cors(config) => Self::Cors(Box::new(Cors::compile(config, at)?)),
-            ActionConfig::RateLimit(config) => Self::Limit(Box::new(RateLimit::compile(config, at)?)),
+            ActionConfig::RateLimit(config) => {
+                Self::Limit(Box::new(RateLimit::compile(config, at)?))
+            }
             ActionConfig::Fault(config) => fault(config, at)?,
             ActionConfig::Mirror(config) => {
                 at.field("percent").percent(config.percent)?;
@@ -230,10 +234,14 @@ fn fault(config: &FaultConfig, at: At<'_>) -> Result<Step, ProxyConfigError> {
     at.field("delay_percent").percent(config.delay_percent)?;
     at.field("abort_percent").percent(config.abort_percent)?;
     let hour = Duration::from_secs(3_600);
-    at.field("delay").span(config.delay, (Duration::ZERO, hour))?;
-    at.field("abort_status").within(u64::from(config.abort_status), (400, 599))?;
-    let status = StatusCode::from_u16(config.abort_status)
-        .or_else(|_| at.field("abort_status").invalid(&config.abort_status.to_string(), "is no status"))?;
+    at.field("delay")
+        .span(config.delay, (Duration::ZERO, hour))?;
+    at.field("abort_status")
+        .within(u64::from(config.abort_status), (400, 599))?;
+    let status = StatusCode::from_u16(config.abort_status).or_else(|_| {
+        at.field("abort_status")
+            .invalid(&config.abort_status.to_string(), "is no status")
+    })?;
     Ok(Step::Fault {
         delay: (Share::of_percent(config.delay_percent), config.delay),
         abort: (Share::of_percent(config.abort_percent), status),
@@ -278,7 +286,9 @@ impl<'r> Progress<'r> {
                         Some(response) => self.respond(response, None),
                         None => {
                             let response = plain(StatusCode::BAD_REQUEST);
-                            return self.respond(response, Some(Reason::new("RedirectUnusable"))).into();
+                            return self
+                                .respond(response, Some(Reason::new("RedirectUnusable")))
+                                .into();
                         }
                     };
                     respond.is_redirect = true;
@@ -289,7 +299,10 @@ impl<'r> Progress<'r> {
                     return self.respond(fixed.response(), None).into();
                 }
                 Step::Login(_) | Step::Jwt(_) => {
-                    return Decision::Pending(Pending { progress: self, is_callback: false });
+                    return Decision::Pending(Pending {
+                        progress: self,
+                        is_callback: false,
+                    });
                 }
                 Step::Headers(edits) => {
                     self.taken.add(2);
@@ -304,7 +317,9 @@ impl<'r> Progress<'r> {
                 Step::Limit(limit) => {
                     self.taken.add(4);
                     if let Some(response) = limit.refuse(view) {
-                        return self.respond(response, Some(Reason::new("RateLimited"))).into();
+                        return self
+                            .respond(response, Some(Reason::new("RateLimited")))
+                            .into();
                     }
                 }
                 Step::Fault { delay, abort } => {
@@ -313,7 +328,9 @@ impl<'r> Progress<'r> {
                         self.delay = Some(self.delay.unwrap_or_default().saturating_add(delay.1));
                     }
                     if abort.0.draws(view.draw_for(draw + 1_000)) {
-                        return self.respond(plain(abort.1), Some(Reason::new("FaultInjected"))).into();
+                        return self
+                            .respond(plain(abort.1), Some(Reason::new("FaultInjected")))
+                            .into();
                     }
                 }
                 Step::Mirror(mirror) => {
@@ -325,8 +342,11 @@ impl<'r> Progress<'r> {
             self.next += 1;
         }
         // Rules are compiled with a routing action at their end.
-        self.respond(plain(StatusCode::INTERNAL_SERVER_ERROR), Some(Reason::new("NoRoutingAction")))
-            .into()
+        self.respond(
+            plain(StatusCode::INTERNAL_SERVER_ERROR),
+            Some(Reason::new("NoRoutingAction")),
+        )
+        .into()
     }
 
     #[inline]
@@ -335,11 +355,15 @@ impl<'r> Progress<'r> {
         let draw = view.draw_for(self.next);
         let Some(group) = forward.choose(view, draw, &mut self.edits) else {
             let reason = Some(Reason::new("NoTargetGroup"));
-            return self.respond(plain(StatusCode::SERVICE_UNAVAILABLE), reason).into();
+            return self
+                .respond(plain(StatusCode::SERVICE_UNAVAILABLE), reason)
+                .into();
         };
         if !self.rule.rewrites.is_empty() && self.rewrite(view).is_err() {
             let reason = Some(Reason::new("TransformUnusable"));
-            return self.respond(plain(StatusCode::INTERNAL_SERVER_ERROR), reason).into();
+            return self
+                .respond(plain(StatusCode::INTERNAL_SERVER_ERROR), reason)
+                .into();
         }
         Decision::Forward(Forward {
             rule: self.rule,
@@ -438,7 +462,11 @@ impl<'r> Pending<'r> {
 
 /// An answer of the proxy's own: the status, as a page.
 pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
-    let title = format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default());
+    let title = format!(
+        "{} {}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default()
+    );
     let title = title.trim_end();
     let body = format!(
         "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n</body>\r\n</html>\r\n"
@@ -455,7 +483,9 @@ pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
 impl Edits {
     /// Adds cookies to the response.
     pub(crate) fn set_cookies(&mut self, lines: impl IntoIterator<Item = http::HeaderValue>) {
-        let edits = lines.into_iter().map(|line| HeaderEdit::Append(SET_COOKIE, line));
+        let edits = lines
+            .into_iter()
+            .map(|line| HeaderEdit::Append(SET_COOKIE, line));
         self.response.extend(edits);
     }
 }

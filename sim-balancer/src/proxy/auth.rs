@@ -87,7 +87,9 @@ impl Keeper {
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeper").field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Keeper")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,3 +101,6 @@ pub(crate) enum Checked {
     /// It is answered.
     Answer(Response<Bytes>, Option<Reason>),
 }
+
+#[cfg(test)]
+mod tests;

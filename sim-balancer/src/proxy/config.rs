@@ -29,6 +29,7 @@
 //! assert!(config.check().is_ok());
 //! ```
 
+mod balancing;
 mod check;
 mod group;
 mod listener;
@@ -50,12 +51,12 @@ pub use group::{
     IpAddressType, OutlierConfig, PoolConfig, ProtocolVersion, RetryConfig, RetryOn,
     StickinessConfig, StickinessKind, TargetConfig, TargetGroupConfig, TargetTls, TargetType,
 };
-pub use plan::{CheckError, GroupPlan, ListenerPlan, Plan};
 pub use listener::{
     AlpnPolicy, CertificateConfig, ListenerAttributes, ListenerConfig, MutualAuthentication,
     MutualMode, PrefixMode, Protocol, ProxyProtocolIn, RequestHeaderNames, ResponseHeaders,
     SECURITY_POLICY, Scheme,
 };
+pub use plan::{GroupPlan, ListenerPlan, Plan};
 
 pub(crate) use check::is_token;
 pub(crate) use problem::At;

@@ -16,8 +16,8 @@
 mod keys;
 mod sticky;
 
-use http::header::COOKIE;
 use http::HeaderMap;
+use http::header::COOKIE;
 
 pub use keys::{Keys, KeysError};
 pub use sticky::Sticky;
@@ -32,18 +32,20 @@ const LONGEST: usize = 16_384;
 #[must_use]
 pub fn find<'h>(request: &'h HeaderMap, name: &str) -> Option<&'h str> {
     request.get_all(COOKIE).iter().find_map(|line| {
-        line.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
-            let pair = pair.trim_ascii();
-            let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            let value = value
-                .strip_prefix(b"\"")
-                .and_then(|inner| inner.strip_suffix(b"\""))
-                .unwrap_or(value);
-            if value.len() > LONGEST {
-                return None;
-            }
-            std::str::from_utf8(value).ok()
-        })
+        line.as_bytes()
+            .split(|byte| *byte == b';')
+            .find_map(|pair| {
+                let pair = pair.trim_ascii();
+                let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+                let value = value
+                    .strip_prefix(b"\"")
+                    .and_then(|inner| inner.strip_suffix(b"\""))
+                    .unwrap_or(value);
+                if value.len() > LONGEST {
+                    return None;
+                }
+                std::str::from_utf8(value).ok()
+            })
     })
 }
 
@@ -63,7 +65,10 @@ mod tests {
     fn request(lines: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(COOKIE, HeaderValue::from_bytes(line).expect("a header's value"));
+            headers.append(
+                COOKIE,
+                HeaderValue::from_bytes(line).expect("a header's value"),
+            );
         }
         headers
     }

@@ -71,13 +71,19 @@ impl<'a> View<'a> {
     /// `http` or `https`.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {
-        if self.protocol.is_secure() { "https" } else { "http" }
+        if self.protocol.is_secure() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
     /// The random bits of one use: different uses must not depend on each other.
     pub(crate) const fn draw_for(&self, step: usize) -> u64 {
         // SplitMix64's output function (G. Steele et al., 2014).
-        let z = self.draw.wrapping_add((step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = self
+            .draw
+            .wrapping_add((step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -128,7 +134,9 @@ impl Rule {
 
     #[inline]
     fn holds(&self, view: &View<'_>) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(view))
+        self.conditions
+            .iter()
+            .all(|condition| condition.holds(view))
     }
 }
 
@@ -144,7 +152,9 @@ impl Routes {
         keys: &Arc<Keys>,
     ) -> Result<Self, ProxyConfigError> {
         let Some(listener_config) = config.listeners.get(listener) else {
-            return At::ROOT.part("listeners", listener).fail(Problem::Missing("a listener"));
+            return At::ROOT
+                .part("listeners", listener)
+                .fail(Problem::Missing("a listener"));
         };
         let at = At::ROOT.part("listeners", listener);
         let scope = Scope {
@@ -299,11 +309,17 @@ impl Scope<'_> {
         at: At<'_>,
     ) -> Result<Box<[Step]>, ProxyConfigError> {
         if actions.is_empty() {
-            return at.field(field).fail(Problem::Missing("an action that forwards or answers"));
+            return at
+                .field(field)
+                .fail(Problem::Missing("an action that forwards or answers"));
         }
-        at.field(field).at_most("actions", actions.len(), self.config.quotas.actions())?;
+        at.field(field)
+            .at_most("actions", actions.len(), self.config.quotas.actions())?;
         let mut ordered: Vec<_> = actions.iter().enumerate().collect();
-        let given = actions.iter().filter(|action| action.order().is_some()).count();
+        let given = actions
+            .iter()
+            .filter(|action| action.order().is_some())
+            .count();
         if given > 0 && given < actions.len() {
             return at.field(field).fail(Problem::Conflict(
                 "either all actions have an order or none".to_owned(),
@@ -312,8 +328,11 @@ impl Scope<'_> {
         for (index, action) in &ordered {
             if let Some(order) = action.order() {
                 let at = at.part(field, *index);
-                at.field("order").within(u64::from(order), (1, u64::from(MAX_PRIORITY)))?;
-                let first = actions[..*index].iter().position(|other| other.order() == Some(order));
+                at.field("order")
+                    .within(u64::from(order), (1, u64::from(MAX_PRIORITY)))?;
+                let first = actions[..*index]
+                    .iter()
+                    .position(|other| other.order() == Some(order));
                 if let Some(first) = first {
                     return at.field("order").fail(Problem::Duplicate {
                         value: order.to_string(),
@@ -345,3 +364,6 @@ impl Scope<'_> {
         steps.collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

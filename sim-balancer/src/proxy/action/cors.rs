@@ -27,9 +27,12 @@ pub(crate) struct Cors {
 impl Cors {
     pub(super) fn compile(config: &CorsConfig, at: At<'_>) -> Result<Self, ProxyConfigError> {
         if config.allow_origins.is_empty() {
-            return at.field("allow_origins").fail(Problem::Missing("an origin"));
+            return at
+                .field("allow_origins")
+                .fail(Problem::Missing("an origin"));
         }
-        at.field("allow_origins").at_most("origins", config.allow_origins.len(), 64)?;
+        at.field("allow_origins")
+            .at_most("origins", config.allow_origins.len(), 64)?;
         let is_any = config.allow_origins.iter().any(|origin| origin == "*");
         if is_any && config.allow_credentials {
             return at.field("allow_credentials").fail(Problem::Conflict(
@@ -38,7 +41,9 @@ impl Cors {
         }
         let origins = config.allow_origins.iter();
         Ok(Self {
-            origins: origins.map(|origin| Wildcard::new(origin, Case::Insensitive)).collect(),
+            origins: origins
+                .map(|origin| Wildcard::new(origin, Case::Insensitive))
+                .collect(),
             is_any,
             methods: list(&config.allow_methods, at.field("allow_methods"))?
                 .unwrap_or(HeaderValue::from_static("")),
@@ -53,19 +58,31 @@ impl Cors {
     pub(super) fn apply(&self, view: &View<'_>, edits: &mut Edits) -> Option<Response<Bytes>> {
         let origin = view.headers.get(ORIGIN);
         if !self.is_any {
-            edits.response.push(HeaderEdit::Append(VARY, HeaderValue::from_static("Origin")));
+            edits
+                .response
+                .push(HeaderEdit::Append(VARY, HeaderValue::from_static("Origin")));
         }
-        let is_preflight =
-            *view.method == Method::OPTIONS && view.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        let origin = origin.filter(|origin| self.origins.iter().any(|known| known.matches(origin.as_bytes())));
+        let is_preflight = *view.method == Method::OPTIONS
+            && view.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        let origin = origin.filter(|origin| {
+            self.origins
+                .iter()
+                .any(|known| known.matches(origin.as_bytes()))
+        });
         if let Some(origin) = origin {
             let mut set = |name: HeaderName, value: &HeaderValue| {
                 edits.response.push(HeaderEdit::Set(name, value.clone()));
             };
             let any = HeaderValue::from_static("*");
-            set(ACCESS_CONTROL_ALLOW_ORIGIN, if self.is_any { &any } else { origin });
+            set(
+                ACCESS_CONTROL_ALLOW_ORIGIN,
+                if self.is_any { &any } else { origin },
+            );
             if self.credentials {
-                set(ACCESS_CONTROL_ALLOW_CREDENTIALS, &HeaderValue::from_static("true"));
+                set(
+                    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                    &HeaderValue::from_static("true"),
+                );
             }
             if is_preflight {
                 set(ACCESS_CONTROL_ALLOW_METHODS, &self.methods);

@@ -44,8 +44,16 @@ impl HeaderEdit {
 impl Edits {
     pub(super) fn compile(config: &HeadersConfig, at: At<'_>) -> Result<Self, ProxyConfigError> {
         Ok(Self {
-            request: edits(("request_remove", &config.request_remove), ("request_set", &config.request_set), at)?,
-            response: edits(("response_remove", &config.response_remove), ("response_set", &config.response_set), at)?,
+            request: edits(
+                ("request_remove", &config.request_remove),
+                ("request_set", &config.request_set),
+                at,
+            )?,
+            response: edits(
+                ("response_remove", &config.response_remove),
+                ("response_set", &config.response_set),
+                at,
+            )?,
             ..Self::default()
         })
     }
@@ -80,17 +88,23 @@ fn edits(
     (set_field, set): (&str, &[HeaderEditConfig]),
     at: At<'_>,
 ) -> Result<Vec<HeaderEdit>, ProxyConfigError> {
-    at.field(remove_field).at_most("headers", remove.len(), 64)?;
+    at.field(remove_field)
+        .at_most("headers", remove.len(), 64)?;
     at.field(set_field).at_most("headers", set.len(), 64)?;
     let mut edits = Vec::with_capacity(remove.len() + set.len());
     for (index, name) in remove.iter().enumerate() {
-        edits.push(HeaderEdit::Remove(header_name(name, at.part(remove_field, index))?));
+        edits.push(HeaderEdit::Remove(header_name(
+            name,
+            at.part(remove_field, index),
+        )?));
     }
     for (index, config) in set.iter().enumerate() {
         let at = at.part(set_field, index);
         let name = header_name(&config.name, at.field("name"))?;
-        let value = HeaderValue::from_str(&config.value)
-            .or_else(|_| at.field("value").invalid(&config.value, "is not a header's value"))?;
+        let value = HeaderValue::from_str(&config.value).or_else(|_| {
+            at.field("value")
+                .invalid(&config.value, "is not a header's value")
+        })?;
         edits.push(match config.append {
             true => HeaderEdit::Append(name, value),
             false => HeaderEdit::Set(name, value),

@@ -36,12 +36,16 @@ impl Fixed {
                 .invalid(&config.status_code.to_string(), "is not 2xx, 4xx or 5xx");
         };
         let Some(content_type) = TYPES.iter().find(|known| **known == config.content_type) else {
-            return at
-                .field("content_type")
-                .invalid(&config.content_type, format!("is not one of {}", TYPES.join(", ")));
+            return at.field("content_type").invalid(
+                &config.content_type,
+                format!("is not one of {}", TYPES.join(", ")),
+            );
         };
-        at.field("message_body")
-            .at_most("bytes", config.message_body.len(), quotas.fixed_body_bytes())?;
+        at.field("message_body").at_most(
+            "bytes",
+            config.message_body.len(),
+            quotas.fixed_body_bytes(),
+        )?;
         Ok(Self {
             status,
             content_type: HeaderValue::from_static(content_type),
@@ -52,7 +56,9 @@ impl Fixed {
     pub(super) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.body.clone());
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, self.content_type.clone());
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, self.content_type.clone());
         response
     }
 }

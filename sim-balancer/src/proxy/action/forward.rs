@@ -26,7 +26,11 @@ impl ForwardPlan {
             return field.fail(Problem::Missing("a target group"));
         }
         let quotas = &scope.config.quotas;
-        field.at_most("groups", config.target_groups.len(), quotas.forward_groups())?;
+        field.at_most(
+            "groups",
+            config.target_groups.len(),
+            quotas.forward_groups(),
+        )?;
         let mut sum = 0;
         let mut groups: Vec<(usize, u64)> = Vec::with_capacity(config.target_groups.len());
         for (index, group) in config.target_groups.iter().enumerate() {
@@ -50,7 +54,8 @@ impl ForwardPlan {
                     group.name, scope.listener.protocol
                 )));
             }
-            at.field("weight").within(u64::from(group.weight), (0, MAX_WEIGHT))?;
+            at.field("weight")
+                .within(u64::from(group.weight), (0, MAX_WEIGHT))?;
             sum += u64::from(group.weight);
             groups.push((place, sum));
         }
@@ -59,8 +64,14 @@ impl ForwardPlan {
                 let at = at.field("stickiness");
                 at.field("duration")
                     .span(stickiness.duration, quotas.profile.span(1, 604_800))?;
-                let names = config.target_groups.iter().map(|group| group.name.as_str().into());
-                Some((GroupSticky::new(scope.keys, stickiness.duration), names.collect()))
+                let names = config
+                    .target_groups
+                    .iter()
+                    .map(|group| group.name.as_str().into());
+                Some((
+                    GroupSticky::new(scope.keys, stickiness.duration),
+                    names.collect(),
+                ))
             }
             None => None,
         };
@@ -98,6 +109,9 @@ impl ForwardPlan {
         }
         let sum = self.groups.last()?.1;
         let at = (u128::from(bits) * u128::from(sum) >> 64) as u64;
-        self.groups.iter().find(|(_, until)| at < *until).map(|(group, _)| *group)
+        self.groups
+            .iter()
+            .find(|(_, until)| at < *until)
+            .map(|(group, _)| *group)
     }
 }

@@ -55,7 +55,8 @@ impl RateLimit {
     pub(super) fn compile(config: &RateLimitConfig, at: At<'_>) -> Result<Self, ProxyConfigError> {
         at.field("rate").within(config.rate, (1, 1_000_000_000))?;
         at.field("burst").within(config.burst, (1, 1_000_000_000))?;
-        at.field("max_keys").within(config.max_keys as u64, (1, 1 << 24))?;
+        at.field("max_keys")
+            .within(config.max_keys as u64, (1, 1 << 24))?;
         let key = match &config.key {
             RateKey::All => Key::All,
             RateKey::SourceIp => Key::Source,
@@ -88,7 +89,9 @@ impl RateLimit {
         let wait = until.saturating_duration_since(view.now);
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let mut response = plain(StatusCode::TOO_MANY_REQUESTS);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         Some(response)
     }
 
@@ -103,7 +106,9 @@ impl RateLimit {
         if state.apart.len() >= self.max_keys && now >= state.next_sweep {
             state.next_sweep = now + SWEEP;
             let burst = self.burst;
-            state.apart.retain(|_, bucket| bucket.available(now) < burst);
+            state
+                .apart
+                .retain(|_, bucket| bucket.available(now) < burst);
         }
         if state.apart.len() >= self.max_keys {
             return state.common.take(now, 1);

@@ -48,7 +48,11 @@ impl Redirect {
         let status = match config.status_code.as_str() {
             "HTTP_301" => StatusCode::MOVED_PERMANENTLY,
             "HTTP_302" => StatusCode::FOUND,
-            other => return at.field("status_code").invalid(other, "is neither HTTP_301 nor HTTP_302"),
+            other => {
+                return at
+                    .field("status_code")
+                    .invalid(other, "is neither HTTP_301 nor HTTP_302");
+            }
         };
         let own = scope.listener.protocol;
         let protocol = match config.protocol.as_str() {
@@ -61,34 +65,54 @@ impl Redirect {
             "HTTP" => Some(Protocol::Http),
             "HTTPS" => Some(Protocol::Https),
             other => {
-                return at.field("protocol").invalid(other, "is neither HTTP, HTTPS nor #{protocol}");
+                return at
+                    .field("protocol")
+                    .invalid(other, "is neither HTTP, HTTPS nor #{protocol}");
             }
         };
         let port = match config.port.as_str() {
             "#{port}" => None,
             text => match text.parse::<u16>() {
                 Ok(port) if port != 0 => Some(port),
-                _ => return at.field("port").invalid(text, "is neither 1 to 65535 nor #{port}"),
+                _ => {
+                    return at
+                        .field("port")
+                        .invalid(text, "is neither 1 to 65535 nor #{port}");
+                }
             },
         };
-        for (field, text) in [("host", &config.host), ("path", &config.path), ("query", &config.query)] {
-            at.field(field).at_most("characters", text.chars().count(), LONGEST)?;
+        for (field, text) in [
+            ("host", &config.host),
+            ("path", &config.path),
+            ("query", &config.query),
+        ] {
+            at.field(field)
+                .at_most("characters", text.chars().count(), LONGEST)?;
         }
         let host = Text::compile(&config.host, &["host"], at.field("host"), |c| {
             c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')
         })?;
         if config.host.is_empty() {
-            return at.field("host").fail(Problem::Missing("a host, or #{host}"));
+            return at
+                .field("host")
+                .fail(Problem::Missing("a host, or #{host}"));
         }
         if !config.path.starts_with('/') {
-            return at.field("path").invalid(&config.path, "does not begin with a slash");
+            return at
+                .field("path")
+                .invalid(&config.path, "does not begin with a slash");
         }
         let is_url = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{}|#".contains(c);
-        let path = Text::compile(&config.path, &["host", "path", "port"], at.field("path"), |c| {
-            is_url(c) && c != '?'
-        })?;
+        let path = Text::compile(
+            &config.path,
+            &["host", "path", "port"],
+            at.field("path"),
+            |c| is_url(c) && c != '?',
+        )?;
         if config.query.starts_with('?') {
-            return at.field("query").invalid(&config.query, "begins with a question mark, which is added");
+            return at
+                .field("query")
+                .invalid(&config.query, "begins with a question mark, which is added");
         }
         let all = ["protocol", "host", "port", "path", "query"];
         let query = Text::compile(&config.query, &all, at.field("query"), is_url)?;
@@ -96,7 +120,8 @@ impl Redirect {
         let keeps_port = port.is_none_or(|port| port == scope.listener.port);
         if keeps_protocol && keeps_port && config.host == "#{host}" && config.path == "/#{path}" {
             return at.fail(Problem::Conflict(
-                "protocol, host, port and path stay the same: the client would come back for ever".to_owned(),
+                "protocol, host, port and path stay the same: the client would come back for ever"
+                    .to_owned(),
             ));
         }
         Ok(Self {
@@ -112,7 +137,11 @@ impl Redirect {
     /// The answer; `None` for requests that no address can be made of.
     pub(super) fn respond(&self, view: &View<'_>) -> Option<Response<Bytes>> {
         let protocol = self.protocol.unwrap_or(view.protocol);
-        let scheme = if protocol.is_secure() { "https" } else { "http" };
+        let scheme = if protocol.is_secure() {
+            "https"
+        } else {
+            "http"
+        };
         let mut location = format!("{scheme}://");
         let host = location.len();
         self.host.write(view, &mut location);
@@ -166,7 +195,10 @@ impl Text {
             };
             if !known.contains(&name) {
                 let known = known.join("}, #{");
-                return at.invalid(text, format!("has #{{{name}}}, but only #{{{known}}} stand there"));
+                return at.invalid(
+                    text,
+                    format!("has #{{{name}}}, but only #{{{known}}} stand there"),
+                );
             }
             parts.push(match name {
                 "protocol" => Part::Protocol,

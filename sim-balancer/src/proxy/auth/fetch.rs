@@ -71,25 +71,46 @@ impl WebFetch {
 
     async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
         let (host, port, is_secure) = place(request.uri())?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(FetchError::failed)?;
+        let bare = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let stream = TcpStream::connect((bare.as_str(), port))
+            .await
+            .map_err(FetchError::failed)?;
         if !is_secure {
             return self.exchange(stream, request).await;
         }
-        let stream = self.tls.connect(stream, &bare).await.map_err(FetchError::failed)?;
+        let stream = self
+            .tls
+            .connect(stream, &bare)
+            .await
+            .map_err(FetchError::failed)?;
         self.exchange(stream, request).await
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError>
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, FetchError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut parts, body) = request.into_parts();
-        let host = parts.uri.authority().map_or("", http::uri::Authority::as_str);
+        let host = parts
+            .uri
+            .authority()
+            .map_or("", http::uri::Authority::as_str);
         let host = HeaderValue::from_str(host).map_err(FetchError::failed)?;
         parts.headers.insert(HOST, host);
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        let path = parts
+            .uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
         parts.uri = path.parse().map_err(FetchError::failed)?;
         let request = Request::from_parts(parts, Full::new(body));
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -98,7 +119,10 @@ impl WebFetch {
             .await
             .map_err(FetchError::failed)?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(FetchError::failed)?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(FetchError::failed)?;
             let (parts, mut body) = response.into_parts();
             let mut whole = BytesMut::new();
             while let Some(frame) = body.frame().await {
@@ -147,7 +171,11 @@ fn place(uri: &Uri) -> Result<(&str, u16, bool), FetchError> {
     let is_secure = match uri.scheme_str() {
         Some("https") => true,
         Some("http") => false,
-        _ => return Err(FetchError::Failed(format!("{uri} is not an address of the web"))),
+        _ => {
+            return Err(FetchError::Failed(format!(
+                "{uri} is not an address of the web"
+            )));
+        }
     };
     let Some(host) = uri.host() else {
         return Err(FetchError::Failed(format!("{uri} has no host")));

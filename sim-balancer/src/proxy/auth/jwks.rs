@@ -49,7 +49,11 @@ impl KeySet {
         let set: JwkSet = serde_json::from_slice(body).ok()?;
         let keys = set.keys.iter().take(KEYS).filter_map(|jwk| {
             let common = &jwk.common;
-            if common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+            if common
+                .public_key_use
+                .as_ref()
+                .is_some_and(|purpose| *purpose != PublicKeyUse::Signature)
+            {
                 return None;
             }
             Some(Key {
@@ -62,7 +66,11 @@ impl KeySet {
     }
 
     /// Keys that a token may be signed with.
-    pub(super) fn fitting(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
+    pub(super) fn fitting(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &DecodingKey> {
         let name = format!("{algorithm:?}");
         self.0.iter().filter_map(move |key| {
             let fits = id.is_none_or(|id| key.id.as_deref() == Some(id))
@@ -129,7 +137,9 @@ impl Source {
         let turn = wait::until(&self.fetched, clock, deadline, || {
             match self.state.lock().turn(id, clock.now()) {
                 Some(value) => Attempt::Done { value, more: false },
-                None => Attempt::Pending { wake_at: Instant::NEVER },
+                None => Attempt::Pending {
+                    wake_at: Instant::NEVER,
+                },
             }
         });
         match turn.await {
@@ -146,7 +156,9 @@ impl Source {
         if let Ok(uri) = self.endpoint.parse() {
             *request.uri_mut() = uri;
         }
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static("application/json"));
         let fetched = match fetch.handle(request).await {
             Ok(response) if response.status() == StatusCode::OK => {
                 KeySet::parse(response.body()).ok_or(Reason::new("JWKSResponseInvalid"))
@@ -165,9 +177,13 @@ impl Source {
 impl State {
     /// What a request does now; `None` if it waits for another's fetch.
     fn turn(&mut self, id: Option<&str>, now: Instant) -> Option<Turn> {
-        let held = self.set.as_ref().map(|(set, at)| (set, now.saturating_duration_since(*at)));
+        let held = self
+            .set
+            .as_ref()
+            .map(|(set, at)| (set, now.saturating_duration_since(*at)));
         let usable = held.filter(|(_, age)| *age < STALE);
-        let is_wanted = held.is_none_or(|(set, age)| age >= FRESH || !set.knows(id) && age >= UNKNOWN);
+        let is_wanted =
+            held.is_none_or(|(set, age)| age >= FRESH || !set.knows(id) && age >= UNKNOWN);
         let keep = |(set, _): (&Arc<KeySet>, Duration)| Turn::Use(Arc::clone(set));
         if !is_wanted {
             return usable.map(keep);
@@ -182,7 +198,11 @@ impl State {
         Some(Turn::Fetch)
     }
 
-    fn settle(&mut self, fetched: Result<KeySet, Reason>, now: Instant) -> Result<Arc<KeySet>, Reason> {
+    fn settle(
+        &mut self,
+        fetched: Result<KeySet, Reason>,
+        now: Instant,
+    ) -> Result<Arc<KeySet>, Reason> {
         match fetched {
             Ok(set) => {
                 let set = Arc::new(set);
@@ -192,12 +212,16 @@ impl State {
                 Ok(set)
             }
             Err(why) => {
-                let wait = BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
+                let wait = BACKOFF
+                    .saturating_mul(1 << self.failures.min(10))
+                    .min(LONGEST_BACKOFF);
                 self.failures = self.failures.saturating_add(1);
                 self.retry_at = now + wait;
                 self.why = why;
                 match &self.set {
-                    Some((set, at)) if now.saturating_duration_since(*at) < STALE => Ok(Arc::clone(set)),
+                    Some((set, at)) if now.saturating_duration_since(*at) < STALE => {
+                        Ok(Arc::clone(set))
+                    }
                     _ => Err(why),
                 }
             }

@@ -50,38 +50,53 @@ impl JwtCheck {
     ) -> Result<Self, ProxyConfigError> {
         let quotas = &scope.config.quotas;
         check_listener(scope, at)?;
-        check_endpoint(&config.jwks_endpoint, quotas.profile, at.field("jwks_endpoint"))?;
+        check_endpoint(
+            &config.jwks_endpoint,
+            quotas.profile,
+            at.field("jwks_endpoint"),
+        )?;
         if config.issuer.is_empty() {
-            return at.field("issuer").fail(Problem::Missing("the issuer that tokens name"));
+            return at
+                .field("issuer")
+                .fail(Problem::Missing("the issuer that tokens name"));
         }
-        at.field("issuer").at_most("characters", config.issuer.len(), 256)?;
-        at.field("audiences").at_most("values", config.audiences.len(), quotas.claims())?;
+        at.field("issuer")
+            .at_most("characters", config.issuer.len(), 256)?;
+        at.field("audiences")
+            .at_most("values", config.audiences.len(), quotas.claims())?;
         let field = at.field("additional_claims");
         field.at_most("claims", config.additional_claims.len(), quotas.claims())?;
         for (index, claim) in config.additional_claims.iter().enumerate() {
             let at = at.part("additional_claims", index);
             if claim.name.is_empty() || OWN.contains(&claim.name.as_str()) {
-                return at.field("name").invalid(&claim.name, "is empty, or a claim that is checked anyway");
+                return at
+                    .field("name")
+                    .invalid(&claim.name, "is empty, or a claim that is checked anyway");
             }
             if claim.values.is_empty() {
                 return at.field("values").fail(Problem::Missing("a value"));
             }
-            at.field("values").at_most("values", claim.values.len(), quotas.claims())?;
+            at.field("values")
+                .at_most("values", claim.values.len(), quotas.claims())?;
         }
         if config.algorithms.is_empty() {
-            return at.field("algorithms").fail(Problem::Missing("a signature that is accepted"));
+            return at
+                .field("algorithms")
+                .fail(Problem::Missing("a signature that is accepted"));
         }
-        let algorithms = config.algorithms.iter().enumerate().map(|(index, name)| {
-            match ALGORITHMS.iter().find(|(known, _)| known == name) {
-                Some((_, algorithm)) => Ok(*algorithm),
-                None => {
-                    let known: Vec<_> = ALGORITHMS.iter().map(|(known, _)| *known).collect();
-                    let at = at.part("algorithms", index);
-                    at.invalid(name, format!("is not one of {}", known.join(", ")))
+        let algorithms =
+            config.algorithms.iter().enumerate().map(|(index, name)| {
+                match ALGORITHMS.iter().find(|(known, _)| known == name) {
+                    Some((_, algorithm)) => Ok(*algorithm),
+                    None => {
+                        let known: Vec<_> = ALGORITHMS.iter().map(|(known, _)| *known).collect();
+                        let at = at.part("algorithms", index);
+                        at.invalid(name, format!("is not one of {}", known.join(", ")))
+                    }
                 }
-            }
-        });
-        at.field("leeway").span(config.leeway, Profile::Open.span(0, 3_600))?;
+            });
+        at.field("leeway")
+            .span(config.leeway, Profile::Open.span(0, 3_600))?;
         Ok(Self {
             endpoint: config.jwks_endpoint.clone(),
             issuer: config.issuer.clone(),
@@ -105,7 +120,9 @@ impl JwtCheck {
             "JWTHeaderNotPresent" => "Bearer",
             _ => "Bearer error=\"invalid_token\"",
         };
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(ask));
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static(ask));
         Checked::Answer(response, Some(reason))
     }
 
@@ -126,8 +143,12 @@ impl JwtCheck {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         let mut fitting = keys.fitting(id, header.alg);
-        let verified = fitting.find_map(|key| jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation).ok());
-        let claims = verified.ok_or(Reason::new("JWTSignatureValidationFailed"))?.claims;
+        let verified = fitting.find_map(|key| {
+            jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation).ok()
+        });
+        let claims = verified
+            .ok_or(Reason::new("JWTSignatureValidationFailed"))?
+            .claims;
         self.check_claims(&claims, view.time.as_unix_millis() as f64 / 1_000.0)
     }
 
@@ -184,7 +205,10 @@ impl JwtCheck {
 
 /// Whether a claim is one of the values, or a list that holds one.
 pub(super) fn is_or_holds<S: AsRef<str>>(claim: &Value, values: &[S]) -> bool {
-    let is_one = |text: &Value| text.as_str().is_some_and(|text| values.iter().any(|value| value.as_ref() == text));
+    let is_one = |text: &Value| {
+        text.as_str()
+            .is_some_and(|text| values.iter().any(|value| value.as_ref() == text))
+    };
     match claim {
         Value::Array(list) => list.iter().any(is_one),
         other => is_one(other),
@@ -198,7 +222,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
     if lines.next().is_some() {
         return Err(malformed);
     }
-    let (scheme, token) = line.to_str().ok().and_then(|line| line.split_once(' ')).ok_or(malformed)?;
+    let (scheme, token) = line
+        .to_str()
+        .ok()
+        .and_then(|line| line.split_once(' '))
+        .ok_or(malformed)?;
     let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.len() > LONGEST {
         return Err(malformed);
@@ -217,7 +245,11 @@ pub(super) fn check_listener(scope: Scope<'_>, at: At<'_>) -> Result<(), ProxyCo
     Ok(())
 }
 
-pub(super) fn check_endpoint(text: &str, profile: Profile, at: At<'_>) -> Result<(), ProxyConfigError> {
+pub(super) fn check_endpoint(
+    text: &str,
+    profile: Profile,
+    at: At<'_>,
+) -> Result<(), ProxyConfigError> {
     at.at_most("characters", text.len(), 2_048)?;
     let uri: Option<Uri> = text.parse().ok();
     let is_fit = uri.is_some_and(|uri| {

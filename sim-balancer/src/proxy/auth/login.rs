@@ -38,7 +38,11 @@ const CLAIMS_TIME: i64 = 120;
 const EXTRA: usize = 10;
 
 /// What stands in a query as it is (RFC 3986, unreserved).
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 const TOKEN: HeaderName = HeaderName::from_static("x-amzn-oidc-accesstoken");
 const IDENTITY: HeaderName = HeaderName::from_static("x-amzn-oidc-identity");
@@ -103,25 +107,36 @@ impl Login {
             check_endpoint(text, profile, at.field(field))?;
         }
         if config.issuer.is_empty() {
-            return at.field("issuer").fail(Problem::Missing("the issuer that tokens name"));
+            return at
+                .field("issuer")
+                .fail(Problem::Missing("the issuer that tokens name"));
         }
         if config.client_id.is_empty() {
-            return at.field("client_id").fail(Problem::Missing("this proxy's id at the provider"));
+            return at
+                .field("client_id")
+                .fail(Problem::Missing("this proxy's id at the provider"));
         }
         let secret = match (&config.client_secret_file, config.client_secret.as_str()) {
             (Some(path), "") => {
                 let text = std::fs::read_to_string(path).or_else(|error| {
                     let at = at.field("client_secret_file");
-                    at.invalid(&path.display().to_string(), format!("cannot be read: {error}"))
+                    at.invalid(
+                        &path.display().to_string(),
+                        format!("cannot be read: {error}"),
+                    )
                 });
                 text?.trim().to_owned()
             }
-            (None, "") => return at.field("client_secret").fail(Problem::Missing("the client's secret")),
+            (None, "") => {
+                return at
+                    .field("client_secret")
+                    .fail(Problem::Missing("the client's secret"));
+            }
             (None, secret) => secret.to_owned(),
             (Some(_), _) => {
-                return at.field("client_secret_file").fail(Problem::Conflict(
-                    "client_secret is given too".to_owned(),
-                ));
+                return at
+                    .field("client_secret_file")
+                    .fail(Problem::Conflict("client_secret is given too".to_owned()));
             }
         };
         if !is_token(&config.session_cookie_name) {
@@ -129,24 +144,47 @@ impl Login {
                 .field("session_cookie_name")
                 .invalid(&config.session_cookie_name, "is not a cookie's name");
         }
-        at.field("session_cookie_name")
-            .at_most("characters", config.session_cookie_name.len(), 200)?;
+        at.field("session_cookie_name").at_most(
+            "characters",
+            config.session_cookie_name.len(),
+            200,
+        )?;
         at.field("session_timeout")
             .span(config.session_timeout, profile.span(1, 604_800))?;
         if !config.scope.split(' ').any(|word| word == "openid") {
-            return at.field("scope").invalid(&config.scope, "does not hold openid");
+            return at
+                .field("scope")
+                .invalid(&config.scope, "does not hold openid");
         }
-        at.field("extra_params").at_most("parameters", config.extra_params.len(), EXTRA)?;
-        let own = ["response_type", "client_id", "redirect_uri", "scope", "state", "nonce"];
-        if let Some(name) = config.extra_params.keys().find(|name| own.contains(&name.as_str())) {
-            return at.field("extra_params").invalid(name, "is set by the flow itself");
+        at.field("extra_params")
+            .at_most("parameters", config.extra_params.len(), EXTRA)?;
+        let own = [
+            "response_type",
+            "client_id",
+            "redirect_uri",
+            "scope",
+            "state",
+            "nonce",
+        ];
+        if let Some(name) = config
+            .extra_params
+            .keys()
+            .find(|name| own.contains(&name.as_str()))
+        {
+            return at
+                .field("extra_params")
+                .invalid(name, "is set by the flow itself");
         }
         let is_secure = scope.listener.protocol.is_secure();
         Ok(Self {
             context: format!("login {} {}", config.issuer, config.client_id),
             secret,
             oidc: config.clone(),
-            attributes: if is_secure { "; Secure; HttpOnly; SameSite=Lax" } else { "; HttpOnly; SameSite=Lax" },
+            attributes: if is_secure {
+                "; Secure; HttpOnly; SameSite=Lax"
+            } else {
+                "; HttpOnly; SameSite=Lax"
+            },
             keys: Arc::clone(scope.keys),
         })
     }
@@ -163,7 +201,10 @@ impl Login {
             let (region, _) = (parts.next()?, parts.next()?);
             let id = parts.next()?.strip_prefix("userpool/")?;
             let is_name = |text: &str| {
-                !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+                !text.is_empty()
+                    && text
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
             };
             (service == "cognito-idp" && is_name(region) && is_name(id)).then_some((region, id))
         });
@@ -176,7 +217,9 @@ impl Login {
         let domain = &config.user_pool_domain;
         let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
         if domain.is_empty() || !domain.chars().all(is_host) {
-            return at.field("user_pool_domain").invalid(domain, "is neither a prefix nor a host");
+            return at
+                .field("user_pool_domain")
+                .invalid(domain, "is neither a prefix nor a host");
         }
         let host = match domain.contains('.') {
             true => domain.clone(),
@@ -272,12 +315,19 @@ impl Login {
             return failed(unauthorized, "AuthMissingCodeParam");
         };
         let redirect = login.callback(view)?;
-        let form = [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", &redirect)];
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &redirect),
+        ];
         let tokens = login.exchange(&form, keeper).await?;
         let subject = login.check_identity(&tokens, &begun.nonce, view)?;
         let claims = login.user_info(&tokens.access_token, keeper).await?;
         if claims.get("sub").and_then(Value::as_str) != Some(&subject) {
-            return failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthInvalidUserinfoResponse");
+            return failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "AuthInvalidUserinfoResponse",
+            );
         }
         let now = view.time.as_unix_millis();
         let timeout = i64::try_from(login.oidc.session_timeout.as_millis()).unwrap_or(i64::MAX);
@@ -292,7 +342,13 @@ impl Login {
         let lines = login.lines(&session, view)?;
         let base = redirect.strip_suffix(CALLBACK).unwrap_or_default();
         let mut response = redirect_to(&format!("{base}{}", begun.back))?;
-        let gone = line(NONCE_COOKIE, "", view.time, Duration::ZERO, login.attributes);
+        let gone = line(
+            NONCE_COOKIE,
+            "",
+            view.time,
+            Duration::ZERO,
+            login.attributes,
+        );
         for line in lines.into_iter().chain(gone) {
             response.headers_mut().append(SET_COOKIE, line);
         }
@@ -309,7 +365,11 @@ impl Login {
             Some(query) => format!("{}?{query}", view.path),
             None => view.path.to_owned(),
         };
-        let back = if back.len() <= LONGEST_BACK && back.starts_with('/') { back } else { "/".to_owned() };
+        let back = if back.len() <= LONGEST_BACK && back.starts_with('/') {
+            back
+        } else {
+            "/".to_owned()
+        };
         let redirect = self.callback(view)?;
         let mut parameters = vec![
             ("response_type", "code"),
@@ -323,7 +383,8 @@ impl Login {
         parameters.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
         let endpoint = &self.oidc.authorization_endpoint;
         let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let mut response = redirect_to(&format!("{endpoint}{separator}{}", write_form(&parameters)))?;
+        let mut response =
+            redirect_to(&format!("{endpoint}{separator}{}", write_form(&parameters)))?;
         let begun = Begun {
             context: self.context.clone(),
             state,
@@ -331,8 +392,10 @@ impl Login {
             back,
         };
         let begun = serde_json::to_vec(&begun).ok();
-        let token = begun.and_then(|begun| wrap(&self.keys, "nonce", &begun, view.time, LOGIN_TIME));
-        let cookie = token.and_then(|token| line(NONCE_COOKIE, &token, view.time, LOGIN_TIME, self.attributes));
+        let token =
+            begun.and_then(|begun| wrap(&self.keys, "nonce", &begun, view.time, LOGIN_TIME));
+        let cookie = token
+            .and_then(|token| line(NONCE_COOKIE, &token, view.time, LOGIN_TIME, self.attributes));
         match cookie {
             Some(cookie) => _ = response.headers_mut().append(SET_COOKIE, cookie),
             None => return failed(server, "AuthUnhandledException"),
@@ -355,17 +418,27 @@ impl Login {
         keeper: &Keeper,
     ) -> Result<(Session, Vec<HeaderValue>), Failed> {
         let token = session.refresh_token.as_deref().unwrap_or_default();
-        let tokens = self.exchange(&[("grant_type", "refresh_token"), ("refresh_token", token)], keeper).await?;
+        let tokens = self
+            .exchange(
+                &[("grant_type", "refresh_token"), ("refresh_token", token)],
+                keeper,
+            )
+            .await?;
         let claims = self.user_info(&tokens.access_token, keeper).await?;
         if claims.get("sub").and_then(Value::as_str) != Some(&session.subject) {
-            return failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthInvalidUserinfoResponse");
+            return failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "AuthInvalidUserinfoResponse",
+            );
         }
         let session = Session {
             subject: session.subject.clone(),
             claims,
             access_until: self.expiry(&tokens, view),
             access_token: tokens.access_token,
-            refresh_token: tokens.refresh_token.or_else(|| session.refresh_token.clone()),
+            refresh_token: tokens
+                .refresh_token
+                .or_else(|| session.refresh_token.clone()),
             until: session.until,
         };
         let lines = self.lines(&session, view)?;
@@ -374,13 +447,28 @@ impl Login {
 
     fn lines(&self, session: &Session, view: &View<'_>) -> Result<Vec<HeaderValue>, Failed> {
         let name = &self.oidc.session_cookie_name;
-        session::lines(&self.keys, &self.context, name, session, view.time, self.attributes)
-            .or_else(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthUserinfoResponseSizeExceeded"))
+        session::lines(
+            &self.keys,
+            &self.context,
+            name,
+            session,
+            view.time,
+            self.attributes,
+        )
+        .or_else(|_| {
+            failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "AuthUserinfoResponseSizeExceeded",
+            )
+        })
     }
 
     fn expiry(&self, tokens: &Tokens, view: &View<'_>) -> i64 {
         match tokens.expires_in {
-            Some(seconds) => view.time.as_unix_millis().saturating_add((seconds * 1_000.0) as i64),
+            Some(seconds) => view
+                .time
+                .as_unix_millis()
+                .saturating_add((seconds * 1_000.0) as i64),
             None => i64::MAX,
         }
     }
@@ -390,12 +478,20 @@ impl Login {
         let mut request = Request::new(Bytes::new());
         let (id, secret) = (self.oidc.client_id.as_str(), self.secret.as_str());
         match self.oidc.client_authentication {
-            ClientAuthentication::Post => form.extend([("client_id", id), ("client_secret", secret)]),
+            ClientAuthentication::Post => {
+                form.extend([("client_id", id), ("client_secret", secret)])
+            }
             ClientAuthentication::Basic => {
                 // Both are written as in forms first (RFC 6749, section 2.3.1).
-                let pair = format!("{}:{}", utf8_percent_encode(id, QUERY), utf8_percent_encode(secret, QUERY));
+                let pair = format!(
+                    "{}:{}",
+                    utf8_percent_encode(id, QUERY),
+                    utf8_percent_encode(secret, QUERY)
+                );
                 let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)));
-                let value = value.or_else(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthUnhandledException"))?;
+                let value = value.or_else(|_| {
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthUnhandledException")
+                })?;
                 request.headers_mut().insert(AUTHORIZATION, value);
             }
         }
@@ -406,14 +502,21 @@ impl Login {
         let response = self.ask(&self.oidc.token_endpoint, request, keeper).await;
         let response = response.or_else(|error| match error {
             FetchError::Timeout => failed(StatusCode::GATEWAY_TIMEOUT, "AuthTokenEpRequestTimeout"),
-            _ => failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthTokenEpRequestFailed"),
+            _ => failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "AuthTokenEpRequestFailed",
+            ),
         })?;
         if response.status() != StatusCode::OK {
             let status = StatusCode::from_u16(561).unwrap_or(StatusCode::BAD_GATEWAY);
             return failed(status, "AuthInvalidGrantError");
         }
-        serde_json::from_slice(response.body())
-            .or_else(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "AuthInvalidTokenResponse"))
+        serde_json::from_slice(response.body()).or_else(|_| {
+            failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "AuthInvalidTokenResponse",
+            )
+        })
     }
 
     async fn user_info(&self, token: &str, keeper: &Keeper) -> Result<Map<String, Value>, Failed> {
@@ -423,16 +526,21 @@ impl Login {
         };
         let mut request = Request::new(Bytes::new());
         request.headers_mut().insert(AUTHORIZATION, value);
-        let response = self.ask(&self.oidc.user_info_endpoint, request, keeper).await;
+        let response = self
+            .ask(&self.oidc.user_info_endpoint, request, keeper)
+            .await;
         let response = response.or_else(|error| match error {
-            FetchError::Timeout => failed(StatusCode::GATEWAY_TIMEOUT, "AuthUserinfoEpRequestTimeout"),
+            FetchError::Timeout => {
+                failed(StatusCode::GATEWAY_TIMEOUT, "AuthUserinfoEpRequestTimeout")
+            }
             FetchError::TooLarge { .. } => failed(server, "AuthUserinfoResponseSizeExceeded"),
             FetchError::Failed(_) => failed(server, "AuthUserinfoEpRequestFailed"),
         })?;
         if response.status() != StatusCode::OK {
             return failed(server, "AuthUserinfoEpRequestFailed");
         }
-        serde_json::from_slice(response.body()).or_else(|_| failed(server, "AuthInvalidUserinfoResponse"))
+        serde_json::from_slice(response.body())
+            .or_else(|_| failed(server, "AuthInvalidUserinfoResponse"))
     }
 
     async fn ask(
@@ -444,12 +552,19 @@ impl Login {
         *request.uri_mut() = endpoint
             .parse()
             .map_err(|_| FetchError::Failed(format!("{endpoint} is not an address")))?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static("application/json"));
         keeper.fetch.handle(request).await
     }
 
     /// The subject of an identity token that is this log-in's.
-    fn check_identity(&self, tokens: &Tokens, nonce: &str, view: &View<'_>) -> Result<String, Failed> {
+    fn check_identity(
+        &self,
+        tokens: &Tokens,
+        nonce: &str,
+        view: &View<'_>,
+    ) -> Result<String, Failed> {
         let claims = tokens.id_token.as_deref().and_then(|token| {
             let mut parts = token.split('.');
             let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
@@ -462,7 +577,10 @@ impl Login {
         };
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let audience = claims.get("aud");
-        let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
+        let expires = claims
+            .get("exp")
+            .and_then(Value::as_f64)
+            .unwrap_or_default();
         let fits = text("iss") == Some(&self.oidc.issuer)
             && audience.is_some_and(|audience| is_or_holds(audience, &[&self.oidc.client_id]))
             && expires > view.time.as_unix_millis() as f64 / 1_000.0
@@ -520,7 +638,9 @@ impl Login {
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("oidc", &self.oidc).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("oidc", &self.oidc)
+            .finish_non_exhaustive()
     }
 }
 
@@ -538,13 +658,19 @@ fn redirect_to(location: &str) -> Result<Response<Bytes>, Failed> {
     };
     let mut response = plain(StatusCode::FOUND);
     response.headers_mut().insert(LOCATION, location);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
 fn write_form(pairs: &[(&str, &str)]) -> String {
     let pairs = pairs.iter().map(|(name, value)| {
-        format!("{}={}", utf8_percent_encode(name, QUERY), utf8_percent_encode(value, QUERY))
+        format!(
+            "{}={}",
+            utf8_percent_encode(name, QUERY),
+            utf8_percent_encode(value, QUERY)
+        )
     });
     pairs.collect::<Vec<_>>().join("&")
 }

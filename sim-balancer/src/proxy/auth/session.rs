@@ -41,9 +41,18 @@ pub(super) struct TooLarge;
 /// Reads a session.
 ///
 /// The first shard begins with their number, so that one that is left of an older session is not taken for a part.
-pub(super) fn read(keys: &Keys, context: &str, name: &str, request: &HeaderMap, time: Timestamp) -> Option<Session> {
+pub(super) fn read(
+    keys: &Keys,
+    context: &str,
+    name: &str,
+    request: &HeaderMap,
+    time: Timestamp,
+) -> Option<Session> {
     let (count, first) = find(request, &format!("{name}-0"))?.split_once('.')?;
-    let count: usize = count.parse().ok().filter(|count| (1..=SHARDS).contains(count))?;
+    let count: usize = count
+        .parse()
+        .ok()
+        .filter(|count| (1..=SHARDS).contains(count))?;
     let mut text = first.to_owned();
     for shard in 1..count {
         text.push_str(find(request, &format!("{name}-{shard}"))?);
@@ -70,7 +79,11 @@ pub(super) fn lines(
     }
     let shards = (0..count).map(|shard| {
         let part = &text[shard * SHARD..text.len().min((shard + 1) * SHARD)];
-        let value = if shard == 0 { format!("{count}.{part}") } else { part.to_owned() };
+        let value = if shard == 0 {
+            format!("{count}.{part}")
+        } else {
+            part.to_owned()
+        };
         line(&format!("{name}-{shard}"), &value, time, left, more).ok_or(TooLarge)
     });
     shards.collect()
@@ -99,7 +112,12 @@ mod tests {
     fn request(lines: &[HeaderValue]) -> HeaderMap {
         let mut request = HeaderMap::new();
         for line in lines {
-            let pair = line.to_str().expect("text").split(';').next().expect("a pair");
+            let pair = line
+                .to_str()
+                .expect("text")
+                .split(';')
+                .next()
+                .expect("a pair");
             request.append(COOKIE, HeaderValue::from_str(pair).expect("a value"));
         }
         request
@@ -117,7 +135,10 @@ mod tests {
             request.append(COOKIE, HeaderValue::from_static("S-4=left over"));
             assert_eq!(read(&keys, "a", "S", &request, NOW), Some(whole));
             assert_eq!(read(&keys, "b", "S", &request, NOW), None);
-            assert_eq!(read(&keys, "a", "S", &request, NOW + Duration::from_secs(60)), None);
+            assert_eq!(
+                read(&keys, "a", "S", &request, NOW + Duration::from_secs(60)),
+                None
+            );
         }
     }
 

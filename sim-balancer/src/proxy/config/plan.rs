@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use sim_core::sync::Arc;
 
-use super::group::{HashKey, TargetGroupConfig};
-use super::{ProxyConfig, ProxyConfigError};
+use super::group::HashKey;
+use super::{At, Problem, ProxyConfig, ProxyConfigError};
+use crate::config::BalancerConfig;
 use crate::message::key_of;
-use crate::proxy::cookie::{self, Keys, KeysError, Sticky};
+use crate::proxy::cookie::{self, Keys, Sticky};
 use crate::proxy::rule::{Routes, View};
 
 /// A configuration that was checked and compiled: what a proxy runs on.
@@ -36,17 +37,22 @@ pub struct ListenerPlan {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct GroupPlan {
+    /// The settings of its balancer.
+    pub balancer: BalancerConfig,
     /// The cookies that tie clients to its targets, if it has any.
     pub sticky: Option<Sticky>,
     hash_key: HashKey,
 }
 
 impl GroupPlan {
-    fn new(config: &TargetGroupConfig, keys: &Arc<Keys>) -> Self {
-        Self {
-            sticky: Sticky::of(config, keys),
-            hash_key: config.hash_key.clone(),
-        }
+    fn new(config: &ProxyConfig, index: usize, keys: &Arc<Keys>) -> Result<Self, ProxyConfigError> {
+        let group = &config.target_groups[index];
+        let at = At::ROOT.part("target_groups", index);
+        Ok(Self {
+            balancer: group.balancing(&config.attributes, config.quotas.profile, at)?,
+            sticky: Sticky::of(group, keys),
+            hash_key: group.hash_key.clone(),
+        })
     }
 
     /// What the hash-based algorithms go by; `None` for requests that have not got it.
@@ -86,32 +92,24 @@ impl ProxyConfig {
                 routes: Routes::compile(self, index, keys)?,
             })
         });
+        let groups = (0..self.target_groups.len()).map(|index| GroupPlan::new(self, index, keys));
         Ok(Plan {
+            groups: groups.collect::<Result<_, _>>()?,
             listeners: listeners.collect::<Result<_, _>>()?,
-            groups: self.target_groups.iter().map(|group| GroupPlan::new(group, keys)).collect(),
         })
     }
 
-    /// Checks everything, and keeps nothing of what is compiled.
+    /// Checks everything, and keeps nothing of what is compiled. Reads the files of secrets.
     ///
     /// # Errors
     ///
-    /// [`CheckError`]: a field, or the keys, cannot be used.
-    pub fn check(&self) -> Result<(), CheckError> {
-        let keys = Keys::new(&self.secrets)?;
-        self.plan(&Arc::new(keys))?;
-        Ok(())
+    /// [`ProxyConfigError`] with the path of the first field that cannot be used, and why.
+    pub fn check(&self) -> Result<(), ProxyConfigError> {
+        let keys = Keys::new(&self.secrets).or_else(|error| {
+            At::ROOT
+                .field("secrets")
+                .fail(Problem::Conflict(error.to_string()))
+        })?;
+        self.plan(&Arc::new(keys)).map(drop)
     }
-}
-
-/// A configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckError {
-    /// A field.
-    #[error(transparent)]
-    Config(#[from] ProxyConfigError),
-    /// The keys.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
 }

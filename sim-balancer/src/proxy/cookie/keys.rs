@@ -39,10 +39,12 @@ impl Keys {
         let text = match (&secrets.cookie_key, &secrets.cookie_key_file) {
             (Some(text), _) => Some(text.clone()),
             (None, Some(path)) => {
-                Some(std::fs::read_to_string(path).map_err(|error| KeysError::File {
-                    path: path.display().to_string(),
-                    error,
-                })?)
+                Some(
+                    std::fs::read_to_string(path).map_err(|error| KeysError::File {
+                        path: path.display().to_string(),
+                        error,
+                    })?,
+                )
             }
             (None, None) => None,
         };
@@ -166,7 +168,7 @@ fn read_key(text: &str) -> Result<[u8; KEY], KeysError> {
 #[non_exhaustive]
 pub enum KeysError {
     /// The file cannot be read.
-    #[error("secrets.cookie_key_file: {path}: {error}")]
+    #[error("the file of the cookie key: {path}: {error}")]
     File {
         /// The file.
         path: String,
@@ -175,10 +177,10 @@ pub enum KeysError {
         error: std::io::Error,
     },
     /// The key is not base64.
-    #[error("secrets.cookie_key: not base64")]
+    #[error("the cookie key is not base64")]
     Text,
     /// The key has another length.
-    #[error("secrets.cookie_key: {bytes} bytes, not 32")]
+    #[error("the cookie key has {bytes} bytes, not 32")]
     Length {
         /// How long it is.
         bytes: usize,

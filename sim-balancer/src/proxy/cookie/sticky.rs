@@ -88,7 +88,9 @@ impl Sticky {
             response.append(SET_COOKIE, gone);
             return;
         }
-        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        let bare = value
+            .strip_prefix(b"\"")
+            .and_then(|value| value.strip_suffix(b"\""));
         let mut held = digest_of(bare.unwrap_or(value)).to_vec();
         held.extend_from_slice(target.as_bytes());
         if let Some(token) = wrap(&self.keys, &self.context, &held, time, self.duration) {
@@ -242,7 +244,10 @@ mod tests {
         let mut response = HeaderMap::new();
         web.write("10.0.0.1:80", &mut response, NOW);
         let lines: Vec<_> = response.get_all(SET_COOKIE).iter().collect();
-        let lines: Vec<_> = lines.iter().map(|line| line.to_str().expect("text")).collect();
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| line.to_str().expect("text"))
+            .collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[0].ends_with("; Expires=Tue, 14 Nov 2023 22:14:20 GMT; Path=/"));
         assert!(lines[1].ends_with("Path=/; SameSite=None; Secure"));

@@ -39,7 +39,9 @@ impl Condition {
         quotas: &Quotas,
     ) -> Result<Box<[Self]>, ProxyConfigError> {
         if configs.is_empty() {
-            return at.field("conditions").fail(Problem::Missing("a rule needs at least one condition"));
+            return at
+                .field("conditions")
+                .fail(Problem::Missing("a rule needs at least one condition"));
         }
         let (mut values, mut stars) = (0, 0);
         let mut conditions = Vec::with_capacity(configs.len());
@@ -54,10 +56,12 @@ impl Condition {
                 ConditionConfig::SourceIp(config) => source(config, part, quotas)?,
             };
             let is_repeatable = matches!(condition, Self::Header(..) | Self::Query(_));
-            let same = |other: &Self| std::mem::discriminant(other) == std::mem::discriminant(&condition);
+            let same =
+                |other: &Self| std::mem::discriminant(other) == std::mem::discriminant(&condition);
             if !is_repeatable && conditions.iter().any(same) {
                 return part.fail(Problem::Conflict(
-                    "a rule has at most one condition each on host, path, method and source".to_owned(),
+                    "a rule has at most one condition each on host, path, method and source"
+                        .to_owned(),
                 ));
             }
             let (count, wild) = size(config);
@@ -65,8 +69,10 @@ impl Condition {
             stars += wild;
             conditions.push(condition);
         }
-        at.field("conditions").at_most("values", values, quotas.rule_values())?;
-        at.field("conditions").at_most("wildcards", stars, quotas.rule_wildcards())?;
+        at.field("conditions")
+            .at_most("values", values, quotas.rule_values())?;
+        at.field("conditions")
+            .at_most("wildcards", stars, quotas.rule_wildcards())?;
         conditions.sort_by_key(Self::cost);
         Ok(conditions.into())
     }
@@ -97,9 +103,10 @@ impl Condition {
                 values.any(|value| patterns.matches(value.as_bytes()))
             }
             Self::Query(pairs) => view.query.is_some_and(|query| {
-                query.as_bytes().split(|byte| *byte == b'&').any(|parameter| {
-                    pairs.iter().any(|pair| pair.matches(parameter))
-                })
+                query
+                    .as_bytes()
+                    .split(|byte| *byte == b'&')
+                    .any(|parameter| pairs.iter().any(|pair| pair.matches(parameter)))
             }),
         }
     }
@@ -123,17 +130,20 @@ impl Pair {
 fn size(config: &ConditionConfig) -> (usize, usize) {
     let stars = |values: &[String]| values.iter().map(|value| wildcards(value)).sum();
     match config {
-        ConditionConfig::HostHeader(config) | ConditionConfig::PathPattern(config) => {
-            (config.values.len() + config.regex_values.len(), stars(&config.values))
-        }
-        ConditionConfig::HttpHeader(config) => {
-            (config.values.len() + config.regex_values.len(), stars(&config.values))
-        }
+        ConditionConfig::HostHeader(config) | ConditionConfig::PathPattern(config) => (
+            config.values.len() + config.regex_values.len(),
+            stars(&config.values),
+        ),
+        ConditionConfig::HttpHeader(config) => (
+            config.values.len() + config.regex_values.len(),
+            stars(&config.values),
+        ),
         ConditionConfig::HttpRequestMethod(config) => (config.values.len(), 0),
         ConditionConfig::QueryString(config) => {
-            let stars = config.values.iter().map(|pair| {
-                wildcards(&pair.value) + pair.key.as_deref().map_or(0, wildcards)
-            });
+            let stars = config
+                .values
+                .iter()
+                .map(|pair| wildcards(&pair.value) + pair.key.as_deref().map_or(0, wildcards));
             (config.values.len(), stars.sum())
         }
         ConditionConfig::SourceIp(config) => (config.values.len(), 0),
@@ -149,10 +159,17 @@ fn check_values(
 ) -> Result<(), ProxyConfigError> {
     let count = values.len() + expressions.len();
     if count == 0 {
-        return at.field("values").fail(Problem::Missing("a condition needs at least one value"));
+        return at
+            .field("values")
+            .fail(Problem::Missing("a condition needs at least one value"));
     }
-    let field = if values.is_empty() { "regex_values" } else { "values" };
-    at.field(field).at_most("values", count, quotas.condition_values())?;
+    let field = if values.is_empty() {
+        "regex_values"
+    } else {
+        "values"
+    };
+    at.field(field)
+        .at_most("values", count, quotas.condition_values())?;
     if !values.is_empty() && !expressions.is_empty() {
         return at.field("regex_values").fail(Problem::Conflict(
             "a condition has either values or regex_values".to_owned(),
@@ -178,7 +195,9 @@ fn check_characters(
 ) -> Result<(), ProxyConfigError> {
     for (index, value) in values.iter().enumerate() {
         if let Some(odd) = value.chars().find(|c| !allowed(*c)) {
-            return at.part("values", index).invalid(value, format!("has {odd:?}, which no {what} has"));
+            return at
+                .part("values", index)
+                .invalid(value, format!("has {odd:?}, which no {what} has"));
         }
     }
     Ok(())
@@ -192,14 +211,24 @@ fn host(config: &ValueMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, P
     if quotas.profile == Profile::Aws {
         for (index, value) in config.values.iter().enumerate() {
             let top = value.rsplit_once('.').map(|(_, top)| top);
-            let is_name = |top: &str| top.chars().all(|c| c.is_ascii_alphabetic() || "*?".contains(c));
+            let is_name = |top: &str| {
+                top.chars()
+                    .all(|c| c.is_ascii_alphabetic() || "*?".contains(c))
+            };
             if !top.is_some_and(is_name) {
                 let why = "has no dot, or other than letters after the last one";
                 return at.part("values", index).invalid(value, why);
             }
         }
     }
-    Patterns::new(&config.values, &config.regex_values, Case::Insensitive, at, quotas).map(Condition::Host)
+    Patterns::new(
+        &config.values,
+        &config.regex_values,
+        Case::Insensitive,
+        at,
+        quotas,
+    )
+    .map(Condition::Host)
 }
 
 fn path(config: &ValueMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, ProxyConfigError> {
@@ -207,10 +236,21 @@ fn path(config: &ValueMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, P
     check_characters(&config.values, at, "path", |c| {
         c.is_ascii_graphic() && !matches!(c, '#' | '<' | '>' | '`' | '{' | '}' | '|' | '^')
     })?;
-    Patterns::new(&config.values, &config.regex_values, Case::Sensitive, at, quotas).map(Condition::Path)
+    Patterns::new(
+        &config.values,
+        &config.regex_values,
+        Case::Sensitive,
+        at,
+        quotas,
+    )
+    .map(Condition::Path)
 }
 
-fn header(config: &HeaderMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, ProxyConfigError> {
+fn header(
+    config: &HeaderMatch,
+    at: At<'_>,
+    quotas: &Quotas,
+) -> Result<Condition, ProxyConfigError> {
     let field = at.field("name");
     field.at_most("characters", config.name.len(), NAME)?;
     let Ok(name) = HeaderName::from_bytes(config.name.as_bytes()) else {
@@ -223,11 +263,21 @@ fn header(config: &HeaderMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition
         return field.invalid(&config.name, "is matched by host-header");
     }
     check_values(&config.values, &config.regex_values, at, quotas)?;
-    let patterns = Patterns::new(&config.values, &config.regex_values, Case::Insensitive, at, quotas)?;
+    let patterns = Patterns::new(
+        &config.values,
+        &config.regex_values,
+        Case::Insensitive,
+        at,
+        quotas,
+    )?;
     Ok(Condition::Header(name, patterns))
 }
 
-fn method(config: &MethodMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, ProxyConfigError> {
+fn method(
+    config: &MethodMatch,
+    at: At<'_>,
+    quotas: &Quotas,
+) -> Result<Condition, ProxyConfigError> {
     check_values(&config.values, &[], at, quotas)?;
     check_characters(&config.values, at, "method", |c| {
         c.is_ascii_uppercase() || matches!(c, '-' | '_')
@@ -242,31 +292,48 @@ fn method(config: &MethodMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition
 
 fn query(config: &QueryMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, ProxyConfigError> {
     if config.values.is_empty() {
-        return at.field("values").fail(Problem::Missing("a condition needs at least one value"));
+        return at
+            .field("values")
+            .fail(Problem::Missing("a condition needs at least one value"));
     }
-    at.field("values").at_most("values", config.values.len(), quotas.condition_values())?;
+    at.field("values")
+        .at_most("values", config.values.len(), quotas.condition_values())?;
     let pairs = config.values.iter().enumerate().map(|(index, pair)| {
         let at = at.part("values", index);
         let most = quotas.value_length();
-        at.field("value").at_most("characters", pair.value.chars().count(), most)?;
+        at.field("value")
+            .at_most("characters", pair.value.chars().count(), most)?;
         if pair.value.is_empty() && pair.key.is_none() {
             return at.fail(Problem::Missing("a key or a value"));
         }
         if let Some(key) = &pair.key {
-            at.field("key").at_most("characters", key.chars().count(), most)?;
+            at.field("key")
+                .at_most("characters", key.chars().count(), most)?;
         }
         Ok(Pair {
-            key: pair.key.as_deref().map(|key| Wildcard::new(key, Case::Insensitive)),
+            key: pair
+                .key
+                .as_deref()
+                .map(|key| Wildcard::new(key, Case::Insensitive)),
             value: Wildcard::new(&pair.value, Case::Insensitive),
         })
     });
     pairs.collect::<Result<_, _>>().map(Condition::Query)
 }
 
-fn source(config: &SourceMatch, at: At<'_>, quotas: &Quotas) -> Result<Condition, ProxyConfigError> {
+fn source(
+    config: &SourceMatch,
+    at: At<'_>,
+    quotas: &Quotas,
+) -> Result<Condition, ProxyConfigError> {
     if config.values.is_empty() {
-        return at.field("values").fail(Problem::Missing("a condition needs at least one block"));
+        return at
+            .field("values")
+            .fail(Problem::Missing("a condition needs at least one block"));
     }
-    at.field("values").at_most("values", config.values.len(), quotas.condition_values())?;
-    Ok(Condition::Source(config.values.iter().map(IpNet::trunc).collect()))
+    at.field("values")
+        .at_most("values", config.values.len(), quotas.condition_values())?;
+    Ok(Condition::Source(
+        config.values.iter().map(IpNet::trunc).collect(),
+    ))
 }

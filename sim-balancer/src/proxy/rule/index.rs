@@ -76,7 +76,9 @@ impl Segments {
             }
         };
         match segments {
-            Some(segments) => segments.iter().for_each(|segment| add(self.by_segment.entry(segment))),
+            Some(segments) => segments
+                .iter()
+                .for_each(|segment| add(self.by_segment.entry(segment))),
             None => add(&mut self.any),
         }
     }
@@ -93,7 +95,11 @@ fn literals(patterns: &Patterns) -> Option<Vec<Vec<u8>>> {
     if !patterns.expressions.is_empty() {
         return None;
     }
-    patterns.wildcards.iter().map(super::pattern::Wildcard::literal).collect()
+    patterns
+        .wildcards
+        .iter()
+        .map(super::pattern::Wildcard::literal)
+        .collect()
 }
 
 /// The first segments, if all patterns fix theirs.
@@ -131,7 +137,12 @@ impl Iterator for Merge<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<u32> {
-        let least = self.0.iter().filter_map(|list| list.first()).min().copied()?;
+        let least = self
+            .0
+            .iter()
+            .filter_map(|list| list.first())
+            .min()
+            .copied()?;
         for list in &mut self.0 {
             if let Some((first, rest)) = list.split_first()
                 && *first == least
@@ -253,7 +264,15 @@ mod tests {
 
     #[test]
     fn a_segment_ends_at_the_second_slash() {
-        for (path, want) in [("", ""), ("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("/a/b", "/a"), ("//b", "/"), ("*", "*")] {
+        for (path, want) in [
+            ("", ""),
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a"),
+            ("/a/b", "/a"),
+            ("//b", "/"),
+            ("*", "*"),
+        ] {
             assert_eq!(segment(path.as_bytes()), want.as_bytes(), "{path}");
         }
     }
@@ -271,7 +290,10 @@ mod tests {
             table.entry(format!("host-{n}.example").as_bytes()).push(n);
         }
         for n in 0..1_000 {
-            assert_eq!(table.get(format!("HOST-{n}.Example").as_bytes()), Some(&vec![n]));
+            assert_eq!(
+                table.get(format!("HOST-{n}.Example").as_bytes()),
+                Some(&vec![n])
+            );
         }
         assert_eq!(table.get(b"host-1000.example"), None);
         assert_eq!(Table::<u32>::new(Fold::Exact).get(b""), None);

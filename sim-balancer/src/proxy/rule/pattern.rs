@@ -71,7 +71,9 @@ impl Wildcard {
         let mut pieces = pieces.into_iter().map(|piece| Piece(piece.into()));
         let first = pieces.next().unwrap_or_default();
         let last = pieces.next_back();
-        let middle = pieces.filter(|piece| !piece.0.is_empty()).map(|piece| Search::new(piece, case));
+        let middle = pieces
+            .filter(|piece| !piece.0.is_empty())
+            .map(|piece| Search::new(piece, case));
         Self {
             case,
             first,
@@ -164,9 +166,10 @@ impl Search {
                 let rest = self.piece.0.get(64..).unwrap_or_default();
                 let after = &text[at + 1..];
                 let is_whole = after.len() >= rest.len()
-                    && rest.iter().zip(after).all(|(want, byte)| {
-                        want.is_none_or(|want| want == case.fold(*byte))
-                    });
+                    && rest
+                        .iter()
+                        .zip(after)
+                        .all(|(want, byte)| want.is_none_or(|want| want == case.fold(*byte)));
                 if is_whole {
                     return Some(at + 1 + rest.len());
                 }
@@ -195,7 +198,10 @@ impl Patterns {
             compile(expression, case, at.part("regex_values", index), quotas)
         });
         Ok(Self {
-            wildcards: values.iter().map(|value| Wildcard::new(value, case)).collect(),
+            wildcards: values
+                .iter()
+                .map(|value| Wildcard::new(value, case))
+                .collect(),
             expressions: expressions.collect::<Result<_, _>>()?,
         })
     }
@@ -203,7 +209,10 @@ impl Patterns {
     #[inline]
     pub(crate) fn matches(&self, text: &[u8]) -> bool {
         self.wildcards.iter().any(|wildcard| wildcard.matches(text))
-            || self.expressions.iter().any(|expression| expression.is_match(text))
+            || self
+                .expressions
+                .iter()
+                .any(|expression| expression.is_match(text))
     }
 }
 
@@ -226,7 +235,10 @@ pub(crate) fn compile(
                 error => {
                     let error = error.to_string();
                     let line = error.lines().last().unwrap_or_default().trim();
-                    format!("is not a regular expression: {}", line.trim_start_matches("error: "))
+                    format!(
+                        "is not a regular expression: {}",
+                        line.trim_start_matches("error: ")
+                    )
                 }
             };
             at.invalid(expression, why)
@@ -259,14 +271,28 @@ mod tests {
     #[test]
     fn stars_and_question_marks_stand_for_text() {
         for (pattern, text) in [
-            ("/img/*", "/img/"), ("/img/*", "/img/a/b"), ("*.example.com", "a.b.example.com"), ("*", ""),
-            ("a?c", "abc"), ("*a*b*", "xaxbx"), ("", ""), ("a*a", "aa"), ("??*", "ab"), ("*ab?d*", "xxabcdx"),
+            ("/img/*", "/img/"),
+            ("/img/*", "/img/a/b"),
+            ("*.example.com", "a.b.example.com"),
+            ("*", ""),
+            ("a?c", "abc"),
+            ("*a*b*", "xaxbx"),
+            ("", ""),
+            ("a*a", "aa"),
+            ("??*", "ab"),
+            ("*ab?d*", "xxabcdx"),
         ] {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [
-            ("/img/*", "/img"), ("*.example.com", "example.com"), ("a?c", "ac"), ("", "a"), ("a*a", "a"), ("a", "A"),
-            ("*ab*ab", "ab"), ("?", ""),
+            ("/img/*", "/img"),
+            ("*.example.com", "example.com"),
+            ("a?c", "ac"),
+            ("", "a"),
+            ("a*a", "a"),
+            ("a", "A"),
+            ("*ab*ab", "ab"),
+            ("?", ""),
         ] {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
@@ -292,7 +318,10 @@ mod tests {
     #[test]
     fn a_long_piece_is_found_too() {
         let long = format!("{}b{}", "a".repeat(70), "c".repeat(70));
-        assert!(matches(&format!("*{long}*"), &format!("{}{long}x", "a".repeat(99))));
+        assert!(matches(
+            &format!("*{long}*"),
+            &format!("{}{long}x", "a".repeat(99))
+        ));
         assert!(!matches(&format!("*{long}*"), &long[1..]));
         assert!(!matches(&format!("*{long}d*"), &format!("{long}c")));
     }
@@ -302,10 +331,19 @@ mod tests {
         let quotas = Quotas::default();
         let at = At::ROOT.part("listeners", 0);
         assert!(compile(r"^/v[0-9]+/", Case::Sensitive, at, &quotas).is_ok());
-        let large = compile(r"(\w{100}){1000}", Case::Sensitive, at, &quotas).expect_err("too large");
-        assert!(large.to_string().contains("compiles to more than 1048576 bytes"), "{large}");
+        let large =
+            compile(r"(\w{100}){1000}", Case::Sensitive, at, &quotas).expect_err("too large");
+        assert!(
+            large
+                .to_string()
+                .contains("compiles to more than 1048576 bytes"),
+            "{large}"
+        );
         let broken = compile("(", Case::Sensitive, at, &quotas).expect_err("broken");
-        assert_eq!(broken.to_string(), "listeners[0]: \"(\" is not a regular expression: unclosed group");
+        assert_eq!(
+            broken.to_string(),
+            "listeners[0]: \"(\" is not a regular expression: unclosed group"
+        );
     }
 
     proptest! {

@@ -40,7 +40,9 @@ impl ListenerConfig {
         let mut taken = BTreeMap::new();
         for rule in &self.rules {
             if taken.insert(of(rule.priority), ()).is_some() {
-                return Err(SetPrioritiesError::InUse { priority: of(rule.priority) });
+                return Err(SetPrioritiesError::InUse {
+                    priority: of(rule.priority),
+                });
             }
         }
         for rule in &mut self.rules {

@@ -46,12 +46,15 @@ impl Rewrites {
         at: At<'_>,
         quotas: &Quotas,
     ) -> Result<Self, ProxyConfigError> {
-        at.field("transforms").at_most("transforms", configs.len(), TRANSFORMS)?;
+        at.field("transforms")
+            .at_most("transforms", configs.len(), TRANSFORMS)?;
         let mut rewrites = Self::default();
         for (index, config) in configs.iter().enumerate() {
             let part = at.part("transforms", index);
             let (slot, config, case) = match config {
-                TransformConfig::HostHeaderRewrite(config) => (&mut rewrites.host, config, Case::Insensitive),
+                TransformConfig::HostHeaderRewrite(config) => {
+                    (&mut rewrites.host, config, Case::Insensitive)
+                }
                 TransformConfig::UrlRewrite(config) => (&mut rewrites.url, config, Case::Sensitive),
             };
             if slot.is_some() {
@@ -70,12 +73,18 @@ impl Rewrites {
 
     /// The host in place of the request's, where it is rewritten.
     pub(crate) fn host(&self, view: &View<'_>) -> Result<Option<HeaderValue>, Unusable> {
-        let Some(text) = self.host.as_ref().and_then(|rewrite| rewrite.apply(view.host)) else {
+        let Some(text) = self
+            .host
+            .as_ref()
+            .and_then(|rewrite| rewrite.apply(view.host))
+        else {
             return Ok(None);
         };
         let text = text?;
         Authority::try_from(text.as_slice()).map_err(|_| Unusable)?;
-        HeaderValue::from_bytes(&text).map(Some).map_err(|_| Unusable)
+        HeaderValue::from_bytes(&text)
+            .map(Some)
+            .map_err(|_| Unusable)
     }
 
     /// The path and query in place of the request's, where they are rewritten.
@@ -94,7 +103,9 @@ impl Rewrites {
         if text.first() != Some(&b'/') {
             return Err(Unusable);
         }
-        PathAndQuery::try_from(text.as_slice()).map(Some).map_err(|_| Unusable)
+        PathAndQuery::try_from(text.as_slice())
+            .map(Some)
+            .map_err(|_| Unusable)
     }
 }
 
@@ -106,10 +117,13 @@ impl Rewrite {
         quotas: &Quotas,
     ) -> Result<Self, ProxyConfigError> {
         for (field, text) in [("regex", &config.regex), ("replace", &config.replace)] {
-            at.field(field).at_most("characters", text.chars().count(), LONGEST)?;
+            at.field(field)
+                .at_most("characters", text.chars().count(), LONGEST)?;
         }
         if config.regex.is_empty() {
-            return at.field("regex").fail(Problem::Missing("a regular expression"));
+            return at
+                .field("regex")
+                .fail(Problem::Missing("a regular expression"));
         }
         let expression = compile(&config.regex, case, at.field("regex"), quotas)?;
         let parts = parse(&config.replace, &expression)
@@ -152,7 +166,9 @@ fn parse(text: &str, expression: &Regex) -> Result<Box<[Part]>, String> {
             rest = left;
             continue;
         } else if let Some(braced) = after.strip_prefix('{') {
-            braced.split_once('}').ok_or("has a brace that is not closed")?
+            braced
+                .split_once('}')
+                .ok_or("has a brace that is not closed")?
         } else if after.starts_with(|c: char| c.is_ascii_digit()) {
             after.split_at(1)
         } else {
@@ -160,9 +176,12 @@ fn parse(text: &str, expression: &Regex) -> Result<Box<[Part]>, String> {
         };
         let index = match name.parse::<usize>() {
             Ok(index) => (index < expression.captures_len()).then_some(index),
-            Err(_) => expression.capture_names().position(|known| known == Some(name)),
+            Err(_) => expression
+                .capture_names()
+                .position(|known| known == Some(name)),
         };
-        let index = index.ok_or_else(|| format!("refers to the group {name:?}, which the expression has not"))?;
+        let index = index
+            .ok_or_else(|| format!("refers to the group {name:?}, which the expression has not"))?;
         parts.push(Part::Text(std::mem::take(&mut plain)));
         parts.push(Part::Group(index));
         rest = left;
@@ -182,16 +201,29 @@ mod tests {
             replace: replace.to_owned(),
         };
         let rewrite = Rewrite::compile(&config, Case::Sensitive, At::ROOT, &Quotas::default());
-        let result = rewrite.expect("a rewrite").apply(text)?.expect("short enough");
+        let result = rewrite
+            .expect("a rewrite")
+            .apply(text)?
+            .expect("short enough");
         Some(String::from_utf8(result).expect("text"))
     }
 
     #[test]
     fn groups_are_put_in() {
-        assert_eq!(apply("^/api/(.*)$", "/$1", "/api/x?y=1").as_deref(), Some("/x?y=1"));
-        assert_eq!(apply("(?P<a>x)(y)", "${a}-$2-$$-${2}0", "wxyz").as_deref(), Some("wx-y-$-y0z"));
+        assert_eq!(
+            apply("^/api/(.*)$", "/$1", "/api/x?y=1").as_deref(),
+            Some("/x?y=1")
+        );
+        assert_eq!(
+            apply("(?P<a>x)(y)", "${a}-$2-$$-${2}0", "wxyz").as_deref(),
+            Some("wx-y-$-y0z")
+        );
         assert_eq!(apply("a(b)?", "[$1]", "ac").as_deref(), Some("[]c"));
-        assert_eq!(apply("a", "b", "aa").as_deref(), Some("ba"), "the first match only");
+        assert_eq!(
+            apply("a", "b", "aa").as_deref(),
+            Some("ba"),
+            "the first match only"
+        );
         assert_eq!(apply("q", "b", "aa"), None);
     }
 
@@ -209,7 +241,10 @@ mod tests {
             };
             let error = Rewrite::compile(&config, Case::Sensitive, At::ROOT, &Quotas::default());
             let error = error.expect_err("unusable").to_string();
-            assert!(error.starts_with("replace: ") && error.contains(why), "{error}");
+            assert!(
+                error.starts_with("replace: ") && error.contains(why),
+                "{error}"
+            );
         }
     }
 
@@ -220,6 +255,12 @@ mod tests {
             replace: "$1".repeat(500),
         };
         let rewrite = Rewrite::compile(&config, Case::Sensitive, At::ROOT, &Quotas::default());
-        assert!(rewrite.expect("a rewrite").apply(&"a".repeat(1_000)).expect("a match").is_err());
+        assert!(
+            rewrite
+                .expect("a rewrite")
+                .apply(&"a".repeat(1_000))
+                .expect("a match")
+                .is_err()
+        );
     }
 }
