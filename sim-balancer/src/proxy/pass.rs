@@ -28,6 +28,7 @@ mod count;
 mod datagram;
 mod duplex;
 mod flow;
+mod key;
 
 use std::fmt;
 use std::future::Future;
@@ -41,7 +42,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::balancer::Balancer;
+use crate::Balancer;
 
 pub use self::accepted::Accepted;
 pub use self::count::PassStats;
@@ -356,6 +357,12 @@ impl<T: Send + Sync + 'static> Pass<T> {
         self.end();
         all_of(flows).await;
     }
+}
+
+/// Completes when what still runs is to end.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // Without its sender there is nobody to end it.
+    drop(ending.wait_for(|ending| *ending).await);
 }
 
 async fn all_of<O: 'static>(flows: &mut JoinSet<O>) {

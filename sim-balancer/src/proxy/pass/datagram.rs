@@ -11,15 +11,16 @@ use std::task::{Context, Poll, ready};
 use sim_core::sync::atomic::{AtomicU64, Ordering};
 use sim_core::sync::{Arc, OnceLock};
 use sim_core::time::Instant;
-use tokio::io::ReadBuf;
+use socket2::SockRef;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::flow::key_of;
-use super::{Pass, Place, Shared};
-use crate::algorithm::flow as key;
-use crate::balancer::Lease;
+use super::key;
+use super::{Pass, Place, Shared, ended};
+use crate::Lease;
 use crate::message::{Outcome, Request};
 use crate::proxy::prefix::{Addresses, Prefix, Version, encode};
 
@@ -118,7 +119,7 @@ pub(super) async fn serve<T: Send + Sync + 'static>(
     loop {
         tokio::select! {
             biased;
-            _ = ending.wait_for(|ending| *ending) => break,
+            () = ended(&mut ending) => break,
             () = &mut deadline => break,
             () = &mut shutdown, if !table.is_draining => {
                 table.is_draining = true;
@@ -266,10 +267,12 @@ fn forward<T>(
     datagram: &[u8],
 ) -> Result<(), Refused> {
     let counts = &shared.counts;
+    // tokio's own `try_send` knows a new socket as writable only after its driver's next turn.
+    let target = SockRef::from(target);
     let sent = if flow.header.is_empty() {
-        target.try_send(datagram)
+        target.send(datagram)
     } else {
-        target.try_send(&[&flow.header, datagram].concat())
+        target.send(&[&flow.header, datagram].concat())
     };
     match sent {
         Ok(_) => {
@@ -347,15 +350,17 @@ async fn converse<T>(
     let mut timer = clock.sleep_until(flow.last() + idle);
     let mut ending = shared.ending.subscribe();
     let mut terminated = pin!(lease.terminated());
-    let mut ended = pin!(ending.wait_for(|ending| *ending));
+    let mut ended = pin!(ended(&mut ending));
     let mut broken = pin!(flow.broken.notified());
+    let mut refused = pin!(refused(target));
     loop {
         tokio::select! {
             biased;
-            _ = &mut ended => return End::Stopped,
+            () = &mut ended => return End::Stopped,
             () = &mut terminated => return End::Terminated,
             () = &mut broken => return End::Failed,
-            _refused = poll_fn(|cx| answer(cx, shared, flow, target, socket)) => return End::Failed,
+            () = &mut refused => return End::Failed,
+            _error = poll_fn(|cx| answer(cx, shared, flow, target, socket)) => return End::Failed,
             () = &mut timer => {
                 let due = flow.last() + idle;
                 if clock.now() >= due {
@@ -365,6 +370,15 @@ async fn converse<T>(
             }
         }
     }
+}
+
+/// Completes when the target's system answers that nobody listens, which does not make the socket readable.
+async fn refused(target: &UdpSocket) {
+    let error = || match target.take_error()? {
+        Some(error) => Ok(error),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    };
+    let _ = target.async_io(Interest::ERROR, error).await;
 }
 
 /// Passes on answers; completes when the target's socket fails.

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use super::accepted::{Accepted, Reached};
 use super::count::Counts;
 use super::duplex::{self, Copied};
-use super::{FlowKey, Place, Reset, Shared};
-use crate::algorithm::flow as key;
-use crate::balancer::Lease;
+use super::key;
+use super::{FlowKey, Place, Reset, Shared, ended};
+use crate::Lease;
 use crate::error::PickError;
 use crate::message::{Outcome, Request, TargetId};
 use crate::proxy::prefix::{Addresses, Prefix, ReadPrefixError, encode};
@@ -213,7 +213,7 @@ impl<'a, T: Send + Sync + 'static> Flow<'a, T> {
         tokio::select! {
             biased;
             unwrapped = unwrap => unwrapped,
-            _ = ending.wait_for(|ending| *ending) => Err(FlowEnd::Cut),
+            () = ended(&mut ending) => Err(FlowEnd::Cut),
         }
     }
 
@@ -228,7 +228,7 @@ impl<'a, T: Send + Sync + 'static> Flow<'a, T> {
         let reached = tokio::select! {
             biased;
             reached = self.reach(source, destination) => reached,
-            _ = ending.wait_for(|ending| *ending) => Err(FlowEnd::Cut),
+            () = ended(&mut ending) => Err(FlowEnd::Cut),
         };
         let (lease, target) = match reached {
             Ok(reached) => reached,
@@ -337,7 +337,7 @@ impl<'a, T: Send + Sync + 'static> Flow<'a, T> {
                 Copied::TargetBroke => FlowEnd::TargetBroke,
             },
             () = lease.terminated() => FlowEnd::Terminated,
-            _ = ending.wait_for(|ending| *ending) => FlowEnd::Cut,
+            () = ended(&mut ending) => FlowEnd::Cut,
         };
         match end {
             // What one side broke did not end: the other one must not take it for an end.
