@@ -419,9 +419,11 @@ async fn targets_can_be_spoken_to_in_tls() {
     let (listener, address) = listener().await;
     let layers = |clock: &Clock| PassLayers {
         target_tls: {
-            let mut config = TargetTlsConfig::default();
-            config.verify = Verify::Roots(ca.pem());
-            config.name = Some("a.example".to_owned());
+            let config = TargetTlsConfig {
+                verify: Verify::Roots(ca.pem()),
+                name: Some("a.example".to_owned()),
+                ..Default::default()
+            };
             Some(TlsConnector::new(&config, clock.clone()).unwrap())
         },
         ..Default::default()
