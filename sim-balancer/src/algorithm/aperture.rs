@@ -8,7 +8,7 @@ use sim_core::random::Random;
 use super::hash::{live, place};
 use super::limits::ensure;
 use super::memory::Memory;
-use super::{Ask, Candidate, Loads};
+use super::{Candidate, Loads};
 use crate::error::ConfigError;
 
 /// The least number of targets of an aperture by default: Finagle's.
@@ -244,10 +244,10 @@ fn overlap(one: (u128, u128), other: (u128, u128)) -> u128 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::load::{Entry, Load};
-    use super::super::properties::{nodes, weighted};
-    use super::super::tests::loads;
     use super::*;
+    use crate::algorithm::load::{Entry, Load};
+    use crate::algorithm::properties::{nodes, weighted};
+    use crate::algorithm::tests::loads;
 
     /// What each target gets if every balancer draws from its part by its shares.
     fn shares(parts: &[Part], count: usize) -> Vec<f64> {
@@ -270,7 +270,13 @@ mod tests {
 
     #[test]
     fn apertures_together_load_every_target_by_its_weight() {
-        for (peers, least, count) in [(1, 12, 5), (3, 2, 7), (10, 12, 100), (17, 5, 23), (40, 12, 10)] {
+        for (peers, least, count) in [
+            (1, 12, 5),
+            (3, 2, 7),
+            (10, 12, 100),
+            (17, 5, 23),
+            (40, 12, 10),
+        ] {
             let weights: Vec<u32> = (0..count).map(|number| 1 + number % 4).collect();
             let candidates = weighted(&weights);
             let total: u32 = weights.iter().sum();
@@ -285,7 +291,11 @@ mod tests {
     #[test]
     fn an_aperture_has_its_least_number_of_targets_and_hardly_more() {
         for part in apertures(100, 12, &nodes(200)) {
-            assert!((12..=15).contains(&part.members.len()), "{}", part.members.len());
+            assert!(
+                (12..=15).contains(&part.members.len()),
+                "{}",
+                part.members.len()
+            );
         }
         assert_eq!(apertures(1, 12, &nodes(200))[0].members.len(), 200);
         assert_eq!(apertures(7, 12, &nodes(5))[3].members.len(), 5);
@@ -304,7 +314,13 @@ mod tests {
             seen.dedup();
             assert_eq!(seen.len(), 100);
         }
-        let one = |client| subset(client).members.iter().map(|one| one.index).collect::<Vec<_>>();
+        let one = |client| {
+            subset(client)
+                .members
+                .iter()
+                .map(|one| one.index)
+                .collect::<Vec<_>>()
+        };
         assert_ne!(one(0), one(5), "another round shuffles otherwise");
     }
 
@@ -323,7 +339,10 @@ mod tests {
         }
         let second_of = (0..1_000).filter(|_| part.choose(&loads, &memory) == Some(second));
         assert!(second_of.count() > 900);
-        assert_eq!(part.next(&loads, &memory, &|index| index == first), Some(first));
+        assert_eq!(
+            part.next(&loads, &memory, &|index| index == first),
+            Some(first)
+        );
         assert_eq!(part.next(&loads, &memory, &|index| index == 39), Some(39));
         assert_eq!(part.next(&loads, &memory, &|_| false), None);
         let none = Part::subset(&SubsetConfig::default(), &[]);

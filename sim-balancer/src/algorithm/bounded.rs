@@ -1,9 +1,9 @@
 //! Consistent hashing with bounded loads: a key's target has it unless it would have more than its share of the load.
 
 use super::hash::{key, mix, scan, spread};
-use super::ring::{RING_POINTS, Ring, check_points};
 use super::limits::ensure;
 use super::memory::Memory;
+use super::ring::{RING_POINTS, Ring, check_points};
 use super::{Ask, Candidate, Loads};
 use crate::error::ConfigError;
 

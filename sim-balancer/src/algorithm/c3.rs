@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::load::{Decay, tick};
 use super::limits::ensure;
+use super::load::{Decay, tick};
 use super::memory::Memory;
 use super::{Ask, Candidate, Loads, MOST_SAMPLES};
 use crate::error::ConfigError;
@@ -185,9 +185,9 @@ impl C3 {
 mod tests {
     use sim_core::time::Instant;
 
-    use super::super::load::{Entry, Load};
-    use super::super::properties::{ask_at, weighted};
     use super::*;
+    use crate::algorithm::load::{Entry, Load};
+    use crate::algorithm::properties::{ask_at, weighted};
     use crate::message::Feedback;
 
     fn told(in_flight: u32, latency: Duration) -> Feedback {
@@ -201,7 +201,9 @@ mod tests {
     fn chosen(table: &C3, loads: &Vec<Load>, at: Duration) -> usize {
         let memory = Memory::new(1);
         let ask = ask_at(Instant::ORIGIN + at);
-        table.choose(loads, &ask, &memory).expect("there are targets")
+        table
+            .choose(loads, &ask, &memory)
+            .expect("there are targets")
     }
 
     #[test]

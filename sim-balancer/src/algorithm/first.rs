@@ -37,8 +37,8 @@ impl First {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::properties::weighted;
     use super::*;
+    use crate::algorithm::properties::weighted;
 
     #[test]
     fn the_first_that_is_admitted_gets_it() {

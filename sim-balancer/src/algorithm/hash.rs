@@ -58,17 +58,9 @@ pub(crate) const fn place(hash: u64, count: u64) -> u64 {
     product(hash, count).1
 }
 
-/// Hashes a key, for instance the name of a user or of a session, to what
-/// [`Request::key`](crate::message::Request) holds.
-///
-/// ```
-/// use sim_balancer::algorithm::hash;
-///
-/// assert_eq!(hash(b"user 17"), hash(b"user 17"));
-/// assert_ne!(hash(b"user 17"), hash(b"user 18"));
-/// ```
+/// Hashes a key; [`key_of`](crate::key_of) to users.
 #[must_use]
-pub fn hash(key: &[u8]) -> u64 {
+pub(crate) fn hash(key: &[u8]) -> u64 {
     let mut seed = fold(SECRET[0], SECRET[1]);
     let length = key.len();
     let (a, b) = match length {
@@ -150,7 +142,9 @@ mod tests {
     #[test]
     fn keys_of_all_lengths_hash_apart() {
         let bytes: Vec<u8> = (0..=255).collect();
-        let mut seen: Vec<u64> = (0..bytes.len()).map(|length| hash(&bytes[..length])).collect();
+        let mut seen: Vec<u64> = (0..bytes.len())
+            .map(|length| hash(&bytes[..length]))
+            .collect();
         // One bit of one byte makes a difference, wherever it stands.
         for length in [1, 3, 4, 8, 9, 16, 17, 31, 32, 33, 48, 100] {
             for at in 0..length {

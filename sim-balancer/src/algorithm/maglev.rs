@@ -1,9 +1,9 @@
 //! Maglev: a table that gives every target nearly the same share of the keys, and is looked up in one step.
 
+use super::hash::{key, live, mix, place, scan, spread};
+use super::limits::ensure;
 use super::memory::Memory;
 use super::{Ask, Candidate};
-use super::limits::ensure;
-use super::hash::{key, live, mix, place, scan, spread};
 use crate::error::ConfigError;
 
 /// The entries of a table by default: the smaller of the two sizes that the paper measures.
@@ -295,8 +295,8 @@ const fn next_prime(number: u32) -> u32 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::properties::{nodes, weighted};
     use super::*;
+    use crate::algorithm::properties::{nodes, weighted};
 
     fn counts(table: &Maglev, nodes: usize) -> Vec<u32> {
         let mut counts = vec![0; nodes];
@@ -344,7 +344,10 @@ mod tests {
         let total: u32 = nodes.iter().map(|node| node.weight).sum();
         for (node, count) in nodes.iter().zip(counts(&table, nodes.len())) {
             let fair = f64::from(MAGLEV_TABLE) * f64::from(node.weight) / f64::from(total);
-            assert!((f64::from(count) - fair).abs() <= 2.0, "{node:?}: {count}, not {fair}");
+            assert!(
+                (f64::from(count) - fair).abs() <= 2.0,
+                "{node:?}: {count}, not {fair}"
+            );
         }
     }
 

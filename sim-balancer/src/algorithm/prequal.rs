@@ -213,14 +213,14 @@ impl Prequal {
                 seen.add(rank, admit(index));
             }
         }
-        let chosen = if seen.count < 2 {
-            None
-        } else {
-            seen.best
-        };
+        let chosen = if seen.count < 2 { None } else { seen.best };
         if let Some(best) = &chosen {
             let gone = self.remove(pool, &seen, memory, best);
-            let word = if gone { 0 } else { best.answer.used(self.budget(memory)) };
+            let word = if gone {
+                0
+            } else {
+                best.answer.used(self.budget(memory))
+            };
             pool.replace(best.number, best.word, word);
         }
         chosen
@@ -238,8 +238,7 @@ impl Prequal {
         if self.removed <= 0.0 {
             return false;
         }
-        let count =
-            self.removed.trunc() as u32 + u32::from(chance(memory, self.removed.fract()));
+        let count = self.removed.trunc() as u32 + u32::from(chance(memory, self.removed.fract()));
         let mut gone = false;
         for _ in 0..count {
             let victim = if memory.turn().is_multiple_of(2) {
@@ -267,7 +266,7 @@ impl Prequal {
         if count == 0 {
             return None;
         }
-        let mut draw = || place(memory.draw(), count) as usize;
+        let draw = || place(memory.draw(), count) as usize;
         let (one, other) = (draw(), draw());
         let cost = |index: usize| loads.load(index).outstanding() as f32 * self.rates[index];
         let (first, second) = if cost(other) < cost(one) {
@@ -414,12 +413,8 @@ impl Pool {
 
     fn replace(&self, number: usize, former: u64, word: u64) {
         // Whoever came first is right as well.
-        let _ = self.cells[number].compare_exchange(
-            former,
-            word,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.cells[number].compare_exchange(former, word, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -492,11 +487,11 @@ impl Answer {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::load::{Entry, Load};
-    use super::super::properties::{ask_at, nodes};
-    use super::super::tests::loads;
-    use super::super::Algorithm;
     use super::*;
+    use crate::algorithm::Algorithm;
+    use crate::algorithm::load::{Entry, Load};
+    use crate::algorithm::properties::{ask_at, nodes};
+    use crate::algorithm::tests::loads;
 
     fn at(millis: u64) -> Instant {
         Instant::ORIGIN + Duration::from_millis(60_000 + millis)
@@ -589,14 +584,21 @@ mod tests {
         let (table, loads) = (Prequal::build(&with, &nodes(10)), loads(10));
         let memory = memory();
         for slot in 0..10 {
-            add(&memory, slot, told(slot, 10 + u64::from(slot)), at(u64::from(slot) * 20));
+            add(
+                &memory,
+                slot,
+                told(slot, 10 + u64::from(slot)),
+                at(u64::from(slot) * 20),
+            );
         }
         for _ in 0..8 {
             let seen = chosen(&table, &loads, &memory, at(210));
             assert!(seen < 10);
         }
         let cells = pool(&memory).cells.iter();
-        let left = cells.filter(|cell| cell.load(Ordering::Relaxed) != 0).count();
+        let left = cells
+            .filter(|cell| cell.load(Ordering::Relaxed) != 0)
+            .count();
         assert!(left <= 3, "{left}");
     }
 
@@ -610,8 +612,14 @@ mod tests {
         add(&memory, 7, told(0, 1), at(0));
         add(&memory, 8, told(0, 1), at(0));
         assert!(chosen(&table, &loads, &memory, at(1)) < 2);
-        assert_eq!(table.next(&loads, &ask_at(at(1)), &memory, &|index| index == 0), Some(0));
-        assert_eq!(table.next(&loads, &ask_at(at(1)), &memory, &|_| false), None);
+        assert_eq!(
+            table.next(&loads, &ask_at(at(1)), &memory, &|index| index == 0),
+            Some(0)
+        );
+        assert_eq!(
+            table.next(&loads, &ask_at(at(1)), &memory, &|_| false),
+            None
+        );
     }
 
     #[test]

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::bounded::{Bounded, BoundedConfig};
 use super::hash::{hash, mix};
+use super::load::{Entry, Exit};
 use super::maglev::Maglev;
+use super::memory::Memory;
 use super::rendezvous::Rendezvous;
 use super::ring::Ring;
-use super::load::{Entry, Exit};
-use super::memory::Memory;
 use super::tests::loads;
 use super::{Ask, Candidate};
 use sim_core::time::Instant;
@@ -54,10 +54,7 @@ fn keyed(key: u64) -> Ask {
 
 /// A request without a key at some time.
 pub(crate) fn ask_at(now: Instant) -> Ask {
-    Ask {
-        key: None,
-        now,
-    }
+    Ask { key: None, now }
 }
 
 /// The tables by key.
@@ -96,7 +93,10 @@ fn keys_are_shared_by_weight() {
             let fair = KEYS as f64 * f64::from(weight) / f64::from(total);
             // Five deviations of the sample, and what the table itself deviates by.
             let margin = 5.0 * fair.sqrt() + tolerance * fair;
-            assert!((f64::from(count) - fair).abs() < margin, "{count}, not {fair}");
+            assert!(
+                (f64::from(count) - fair).abs() < margin,
+                "{count}, not {fair}"
+            );
         }
     }
 }
@@ -125,7 +125,9 @@ fn the_keys_of_a_target_that_does_not_fit_spread_over_the_others() {
         let mut counts = [0_u32; 20];
         for key in 0..KEYS {
             if table.find(key, |_| true) == Some(7) {
-                let other = table.find(key, |index| index != 7).expect("there are others");
+                let other = table
+                    .find(key, |index| index != 7)
+                    .expect("there are others");
                 counts[other as usize] += 1;
             }
         }

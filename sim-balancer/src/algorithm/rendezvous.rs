@@ -1,8 +1,8 @@
 //! Rendezvous hashing: the target that draws the highest for a key has it. Exact weights, least disruption, no table.
 
+use super::hash::{draw, key, live, scan, spread};
 use super::memory::Memory;
 use super::{Ask, Candidate};
-use super::hash::{key, draw, live, scan, spread};
 
 /// How many nodes are expected to pass the first comparison. That none does, and all are computed exactly, happens
 /// once in e^20 keys.
@@ -173,13 +173,18 @@ fn series(x: f64) -> f64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::properties::{KEYS, nodes, weighted};
     use super::*;
+    use crate::algorithm::properties::{KEYS, nodes, weighted};
 
     #[test]
     fn the_logarithm_is_exact_to_twelve_digits() {
         for bits in 0..64 {
-            for drawn in [1 << bits, (1_u64 << bits) - 1, !(1 << bits), u64::MAX >> bits] {
+            for drawn in [
+                1 << bits,
+                (1_u64 << bits) - 1,
+                !(1 << bits),
+                u64::MAX >> bits,
+            ] {
                 let x = (drawn as f64 + 0.5) / TWO_64;
                 let expected = if drawn > u64::MAX / 2 {
                     // 1 - x has few digits left: from what is missing.
@@ -188,7 +193,11 @@ mod tests {
                     -(-x).ln_1p()
                 };
                 let error = (exponential(drawn) - expected).abs() / expected;
-                assert!(error < 1e-12, "{drawn:#x}: {} {expected}", exponential(drawn));
+                assert!(
+                    error < 1e-12,
+                    "{drawn:#x}: {} {expected}",
+                    exponential(drawn)
+                );
             }
         }
     }

@@ -213,10 +213,10 @@ impl Reported {
 mod tests {
     use sim_core::time::Instant;
 
-    use super::super::load::Load;
-    use super::super::properties::{ask_at, weighted};
-    use super::super::tests::loads;
     use super::*;
+    use crate::algorithm::load::Load;
+    use crate::algorithm::properties::{ask_at, weighted};
+    use crate::algorithm::tests::loads;
     use crate::message::Feedback;
 
     fn at(seconds: u64) -> Instant {
@@ -259,7 +259,10 @@ mod tests {
             report(&loads[1], 100.0, 1.0, 0.0, seconds);
         }
         // 200 and 100; the third has the mean.
-        assert_near(&shares(&table, &loads, 21), &[200.0 / 450.0, 100.0 / 450.0, 150.0 / 450.0]);
+        assert_near(
+            &shares(&table, &loads, 21),
+            &[200.0 / 450.0, 100.0 / 450.0, 150.0 / 450.0],
+        );
         // Of the first one's requests a half fail: 100 / (0.5 + 0.5).
         report(&loads[0], 100.0, 0.5, 50.0, 22);
         assert_near(&shares(&table, &loads, 23), &[1.0 / 3.0; 3]);
@@ -287,7 +290,10 @@ mod tests {
         let memory = Memory::new(1);
         let two = loads(2);
         for only in [0, 1] {
-            assert_eq!(table.next(&two, &memory, &|index| index == only), Some(only));
+            assert_eq!(
+                table.next(&two, &memory, &|index| index == only),
+                Some(only)
+            );
         }
         assert_eq!(table.next(&two, &memory, &|_| false), None);
         let none = Reported::build(&ReportedConfig::default(), &[]);

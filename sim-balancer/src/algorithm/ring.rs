@@ -1,9 +1,9 @@
 //! Ring hash: consistent hashing in the manner of ketama, with weights, and looked up in constant time.
 
+use super::hash::{key, live, mix, scan, spread};
+use super::limits::ensure;
 use super::memory::Memory;
 use super::{Ask, Candidate};
-use super::limits::ensure;
-use super::hash::{key, live, mix, scan, spread};
 use crate::error::ConfigError;
 
 /// Points of a target of weight one by default: libketama's 40 digests of four points.
@@ -184,7 +184,10 @@ impl Ring {
 
 /// How many points each live node gets.
 fn counts(nodes: &[Candidate], live: &[u32], points: u32) -> Vec<u64> {
-    let weights = || live.iter().map(|&index| u64::from(nodes[index as usize].weight));
+    let weights = || {
+        live.iter()
+            .map(|&index| u64::from(nodes[index as usize].weight))
+    };
     let heaviest = weights().max().unwrap_or(1);
     // A power of two changes more rarely than the weight itself, when nodes come and go.
     let mut unit = 1_u64 << heaviest.ilog2();
@@ -200,8 +203,8 @@ fn counts(nodes: &[Candidate], live: &[u32], points: u32) -> Vec<u64> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::properties::{KEYS, nodes, owners, weighted};
     use super::*;
+    use crate::algorithm::properties::{KEYS, nodes, owners, weighted};
 
     #[test]
     fn a_key_belongs_to_the_first_point_at_or_after_it() {
@@ -218,7 +221,12 @@ mod tests {
     #[test]
     fn a_target_has_points_by_its_weight() {
         let ring = Ring::new(&weighted(&[1, 2, 4, 0]), 160);
-        let count = |node| ring.points.iter().filter(|&&point| point as u32 == node).count();
+        let count = |node| {
+            ring.points
+                .iter()
+                .filter(|&&point| point as u32 == node)
+                .count()
+        };
         assert_eq!([count(0), count(1), count(2), count(3)], [40, 80, 160, 0]);
         let ring = Ring::new(&weighted(&[100, 100]), 160);
         assert_eq!(ring.points.len(), 2 * 250);

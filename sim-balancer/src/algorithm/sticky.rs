@@ -8,7 +8,7 @@ use std::time::Duration;
 use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use sim_core::time::Instant;
 
-use super::hash::{key, place, spread};
+use super::hash::{place, spread};
 use super::limits::ensure;
 use super::memory::Memory;
 use super::{Ask, Candidate, Loads};
@@ -95,7 +95,10 @@ impl Sticky {
         names.sort_unstable();
         Self {
             names: names.into_boxed_slice(),
-            rates: candidates.iter().map(|one| 1.0 / one.weight.max(1) as f32).collect(),
+            rates: candidates
+                .iter()
+                .map(|one| 1.0 / one.weight.max(1) as f32)
+                .collect(),
             time: settings.time.as_secs().min(u64::from(u32::MAX)) as u32,
         }
     }
@@ -157,9 +160,8 @@ impl Sticky {
         admit: &dyn Fn(usize) -> bool,
     ) -> Option<usize> {
         let count = self.rates.len();
-        let cost =
-            |index: usize| (loads.load(index).outstanding() + 1) as f32 * self.rates[index];
-        let mut draw = || place(memory.draw(), count as u64) as usize;
+        let cost = |index: usize| (loads.load(index).outstanding() + 1) as f32 * self.rates[index];
+        let draw = || place(memory.draw(), count as u64) as usize;
         if count == 0 {
             return None;
         }
@@ -260,11 +262,11 @@ impl Affinity {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::Algorithm;
-    use super::super::load::{Entry, Load};
-    use super::super::properties::nodes;
-    use super::super::tests::loads;
     use super::*;
+    use crate::algorithm::Algorithm;
+    use crate::algorithm::load::{Entry, Load};
+    use crate::algorithm::properties::nodes;
+    use crate::algorithm::tests::loads;
 
     fn memory(settings: StickyConfig) -> Memory {
         Memory::new(1).remembering(&Algorithm::Sticky(settings))
@@ -328,7 +330,11 @@ mod tests {
         let affinity = Affinity::new(&settings);
         affinity.remember(1 << 40, 5, 1, 60);
         assert_eq!(affinity.recall(1 << 40, 61, 60), Some(5));
-        assert_eq!(affinity.recall(1 << 40, 121, 60), Some(5), "used a minute ago");
+        assert_eq!(
+            affinity.recall(1 << 40, 121, 60),
+            Some(5),
+            "used a minute ago"
+        );
         assert_eq!(affinity.recall(1 << 40, 182, 60), None);
         // Nine keys in a set of eight: the one used longest ago goes.
         for number in 1..=9_u32 {
@@ -347,6 +353,18 @@ mod tests {
         (0..50).for_each(|_| assert!(busy.enter(Entry::New).is_ok()));
         let chosen = (0..200).filter(|&key| table.choose(&four, &at(key, 1), &memory) == Some(2));
         assert!(chosen.count() < 30, "only where it is drawn twice");
-        assert_eq!(table.choose::<Vec<Load>>(&four, &Ask { key: None, ..at(0, 1) }, &memory).map(|_| ()), Some(()));
+        assert_eq!(
+            table
+                .choose::<Vec<Load>>(
+                    &four,
+                    &Ask {
+                        key: None,
+                        ..at(0, 1)
+                    },
+                    &memory
+                )
+                .map(|_| ()),
+            Some(())
+        );
     }
 }
