@@ -180,7 +180,10 @@ fn simulated(options: &Options) -> Result<(), Failure> {
     if short.is_empty() {
         return Ok(());
     }
-    Err(Failure(format!("not as it should be: {}", short.join("; "))))
+    Err(Failure(format!(
+        "not as it should be: {}",
+        short.join("; ")
+    )))
 }
 
 /// The allocator's count.

@@ -38,9 +38,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sim_balancer::{
-    Algorithm, C3Config, Choices, LeastOutstanding, PeakEwma, PrequalConfig,
-};
+use sim_balancer::{Algorithm, C3Config, Choices, LeastOutstanding, PeakEwma, PrequalConfig};
 
 pub use self::checks::checks;
 pub use self::draw::{plot, svg};
@@ -131,7 +129,15 @@ fn contender(name: &'static str) -> Contender {
 /// All contenders where many balancers share the servers.
 fn among(balancers: u32) -> Vec<Contender> {
     const ALL: [&str; 9] = [
-        ROUND_ROBIN, RANDOM, P2C, LEAST, EWMA_2, EWMA_8, EWMA_ALL, C3, PREQUAL,
+        ROUND_ROBIN,
+        RANDOM,
+        P2C,
+        LEAST,
+        EWMA_2,
+        EWMA_8,
+        EWMA_ALL,
+        C3,
+        PREQUAL,
     ];
     let tuned = |name| {
         let mut contender = contender(name);
@@ -337,9 +343,17 @@ mod tests {
     use super::*;
 
     fn named(suites: &[Suite], name: &str, load: f64, contenders: &[&str]) -> Vec<Played> {
-        let suite = suites.iter().find(|suite| suite.name == name).expect("it is there");
+        let suite = suites
+            .iter()
+            .find(|suite| suite.name == name)
+            .expect("it is there");
         let chosen = Suite {
-            scenes: suite.scenes.iter().filter(|(one, _)| *one == load).cloned().collect(),
+            scenes: suite
+                .scenes
+                .iter()
+                .filter(|(one, _)| *one == load)
+                .cloned()
+                .collect(),
             contenders: suite
                 .contenders
                 .iter()

@@ -1,7 +1,7 @@
 //! The known order of algorithms, as checks on what came out.
 
 use super::{
-    C3, EWMA_2, EWMA_ALL, HUNDRED, ONE, P2C, PREQUAL, RANDOM, ROUND_ROBIN, Played, SLOW,
+    C3, EWMA_2, EWMA_ALL, HUNDRED, ONE, P2C, PREQUAL, Played, RANDOM, ROUND_ROBIN, SLOW,
     SUPERMARKET, TEN_SLOW,
 };
 use crate::bars::Bar;
@@ -79,7 +79,11 @@ impl<'a> Here<'a> {
 /// A p99 and an error share, as text.
 fn shown(result: &Played) -> String {
     let errors = result.outturn.error_percent();
-    format!("{} {:.0} ms, {errors:.2} % errors", result.contender, result.outturn.p99())
+    format!(
+        "{} {:.0} ms, {errors:.2} % errors",
+        result.contender,
+        result.outturn.p99()
+    )
 }
 
 /// Round robin is worse than whoever looks at the load.
@@ -232,7 +236,11 @@ mod tests {
     #[test]
     fn the_formula_gives_the_published_figures() {
         for (load, time) in [(0.7, 1.6145), (0.9, 2.6141), (0.95, 3.3830), (0.99, 5.4320)] {
-            assert!((theory(load) - time).abs() < 1e-4, "{load}: {}", theory(load));
+            assert!(
+                (theory(load) - time).abs() < 1e-4,
+                "{load}: {}",
+                theory(load)
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::checks::scenes;
 use super::{
-    C3, EWMA_2, EWMA_8, EWMA_ALL, HUNDRED, LEAST, ONE, P2C, PREQUAL, RANDOM, ROUND_ROBIN, Played,
+    C3, EWMA_2, EWMA_8, EWMA_ALL, HUNDRED, LEAST, ONE, P2C, PREQUAL, Played, RANDOM, ROUND_ROBIN,
     Suite,
 };
 
@@ -84,7 +84,12 @@ pub fn svg(suites: &[Suite], results: &[Played]) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <g font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" font-size=\"12.5\" fill=\"#222222\">\n"
     );
-    text(&mut svg, (80.0, 34.0), "start", "p99 in ms (logarithmic) over the load; given up after 5 s");
+    text(
+        &mut svg,
+        (80.0, 34.0),
+        "start",
+        "p99 in ms (logarithmic) over the load; given up after 5 s",
+    );
     for (suite, panel) in [ONE, HUNDRED].into_iter().zip(PANELS) {
         let title = suites.iter().find(|one| one.name == suite);
         text(
@@ -150,7 +155,10 @@ fn axes(svg: &mut String, panel: (f64, f64), results: &[Played], suite: &str) {
     }
     for &load in &loads {
         let (x, _) = place(panel, &loads, load, SCALE.0);
-        let _ = writeln!(svg, "<path d=\"M{x:.1} {TOP}V{BOTTOM}\" stroke=\"#eeeeee\"/>");
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {TOP}V{BOTTOM}\" stroke=\"#eeeeee\"/>"
+        );
         text(svg, (x, BOTTOM + 20.0), "middle", &format!("{load:.2}"));
     }
     let (left, right) = panel;
@@ -174,7 +182,10 @@ fn curve(
             let (x, y) = place(panel, &loads, one.load, one.outturn.p99());
             let command = if path.is_empty() { 'M' } else { 'L' };
             let _ = write!(path, "{command}{x:.1} {y:.1}");
-            let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"
+            );
         }
     }
     if !path.is_empty() {

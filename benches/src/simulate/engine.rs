@@ -8,9 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use sim_balancer::{
-    Algorithm, Balancer, BalancerConfig, Feedback, Lease, Outcome, Target,
-};
+use sim_balancer::{Algorithm, Balancer, BalancerConfig, Feedback, Lease, Outcome, Target};
 use sim_core::clock::{Clock, VirtualClock};
 use sim_core::random::Random;
 use sim_core::time::{Instant, Timestamp};
@@ -276,7 +274,11 @@ impl<'a> World<'a> {
 
     /// When the oldest request in flight is given up.
     fn next_timeout(&mut self) -> u64 {
-        while self.flights.front().is_some_and(|flight| flight.lease.is_none()) {
+        while self
+            .flights
+            .front()
+            .is_some_and(|flight| flight.lease.is_none())
+        {
             self.flights.pop_front();
             self.first += 1;
         }
@@ -302,11 +304,8 @@ impl<'a> World<'a> {
             .map_err(|error| Failure(format!("{}: {error}", self.contender.name)))?;
         let server = *lease;
         if self.contender.probes > 0 {
-            for (id, target) in balancer.sample(self.contender.probes as usize) {
-                let asked = feedback(&self.servers[*target]);
-                balancer
-                    .observe(&id, asked)
-                    .map_err(|error| Failure(format!("{}: {error}", self.contender.name)))?;
+            for target in balancer.sample(self.contender.probes as usize) {
+                target.observe(feedback(&self.servers[*target]));
             }
         }
         let number = self.first + self.flights.len() as Number;
@@ -399,13 +398,12 @@ fn open(
         ..BalancerConfig::default()
     };
     let failed = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", contender.name));
-    let balancer =
-        Balancer::with_clock(config, clock.clone()).map_err(|error| failed(&error))?;
-    for number in 0..servers {
-        let target = Target::new(format!("server-{number}"), number);
-        balancer.register(target).map_err(|error| failed(&error))?;
+    let balancer = Balancer::with_clock(config, clock.clone()).map_err(|error| failed(&error))?;
+    let targets = (0..servers).map(|number| Target::new(format!("server-{number}"), number));
+    match balancer.register_all(targets).first() {
+        Some(error) => Err(failed(error)),
+        None => Ok(balancer),
     }
-    Ok(balancer)
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -7,7 +7,7 @@ use std::{fs, io};
 use serde_json::{Value, json};
 
 use super::checks::{scenes, theory};
-use super::{NAME, ROUND_ROBIN, Played, SEED, SUPERMARKET, Suite, plot, svg};
+use super::{NAME, Played, ROUND_ROBIN, SEED, SUPERMARKET, Suite, plot, svg};
 use crate::bars::Bar;
 use crate::report::Origin;
 
