@@ -47,7 +47,8 @@ use crate::error::{
     ConfigError, PickError, RegisterError, RegisterReason, UnknownTarget, UnknownZone, WeightError,
 };
 use crate::machine::{
-    Machine, Note, ProbeResult, Registration, Rules, Streak, TargetHealth, TargetId, Unused, Zone,
+    Machine, Note, ProbeResult, Registration, Rules, Streak, TargetHealth, TargetId, Unused, View,
+    Zone,
 };
 use crate::message::{Request, Target, key_of};
 use crate::stats::{BalancerStats, TargetStats};
@@ -503,6 +504,15 @@ impl<T> Balancer<T> {
     pub fn health(&self, id: &TargetId) -> Option<TargetHealth> {
         let control = self.shared.control.lock();
         control.machine.health(control.machine.slot(id)?)
+    }
+
+    /// Who may get requests now, and how many: what picks choose from. A copy, for looking at.
+    ///
+    /// It tells too whether a zone, or the whole, is available ([`Pool::available`](crate::machine::Pool::available)).
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.shared
+            .enter(|control, _| control.machine.view().clone())
     }
 
     /// A target, without a lease; `None` when it is not there.
