@@ -20,8 +20,8 @@
 //!
 //! # What tower has, and in which order
 //!
-//! Retries, hedging, timeouts, concurrency limits and load shedding are tower's own layers; [`Again`] is the policy of
-//! its retries and hedges that sends each attempt to another target. From the outside in:
+//! Retries, timeouts, concurrency limits and load shedding are tower's own layers; [`Again`] is the policy of its retries and
+//! hedges that sends each attempt to another target. [`Stack`] puts them together, boxed; by hand, from the outside in:
 //!
 //! ```
 //! use std::time::Duration;
@@ -55,9 +55,11 @@ mod again;
 mod body;
 mod breaker;
 mod errors;
+mod hedge;
 mod judge;
 mod layer;
 mod route;
+mod stack;
 
 use std::fmt;
 use std::future::Future;
@@ -74,9 +76,11 @@ pub use self::breaker::{
     Breaker, BreakerConfig, BreakerConfigError, BreakerError, BreakerFuture, BreakerState,
 };
 pub use self::errors::{ErrorsAsResponses, ErrorsAsResponsesFuture};
+pub use self::hedge::{Hedged, HedgedFuture};
 pub use self::judge::{ByResult, ByStatus, Judge};
 pub use self::layer::{BalanceLayer, OrElse, OrElseFuture};
 pub use self::route::{Anywhere, ByDirections, ByKey, Directed, Directions, Route, Tried};
+pub use self::stack::{BoxError, Stack, Stacked};
 use crate::balancer::Balancer;
 use crate::balancer::lease::Lease;
 use crate::error::PickError;
