@@ -39,7 +39,7 @@ use self::control::Control;
 use self::lease::Lease;
 use self::seat::{Ending, Seat, TargetRef};
 use self::table::{Table, Tier};
-use crate::algorithm::load::{Barred, Entry, Load};
+use crate::algorithm::load::{Barred, Entry, Load, Loads as _};
 use crate::algorithm::memory::Memory;
 use crate::algorithm::{Ask, MOST_OUTSTANDING, Timing};
 use crate::config::{BalancerConfig, is_limit};
@@ -135,7 +135,7 @@ impl<T> Balancer<T> {
                 failures: machine.streak_threshold(Streak::Failures).unwrap_or(0),
                 gateway: machine.streak_threshold(Streak::Gateway).unwrap_or(0),
             },
-            memory: Memory::new(seed),
+            memory: Memory::new(seed).remembering(&config.algorithm),
             clock,
             config,
             table: CachePadded::new(Snapshot::new(Table::empty())),
@@ -319,6 +319,50 @@ impl<T> Balancer<T> {
     #[inline]
     pub fn try_pick_for(&self, request: &Request<'_>) -> Result<Lease<T>, PickError> {
         self.shared.pick(request)
+    }
+
+    /// Some targets at random, to be asked for their load; each at most once, and none that is not eligible. For
+    /// [`Algorithm::Prequal`](crate::Algorithm::Prequal): ask them, and give what they answer to
+    /// [`TargetRef::observe`].
+    ///
+    /// ```
+    /// use sim_balancer::{Algorithm, Balancer, BalancerConfig, Feedback, PrequalConfig, Target};
+    ///
+    /// let balancer = Balancer::new(BalancerConfig {
+    ///     algorithm: Algorithm::Prequal(PrequalConfig::default()),
+    ///     ..Default::default()
+    /// })?;
+    /// for port in 8_000..8_010_u16 {
+    ///     balancer.register(Target::new(format!("10.0.0.1:{port}"), port))?;
+    /// }
+    /// let lease = balancer.try_pick()?;
+    /// // Beside the request, three targets are asked.
+    /// for target in balancer.sample(3) {
+    ///     let answer = Feedback { in_flight: 2, ..Default::default() };
+    ///     target.observe(answer);
+    /// }
+    /// # drop(lease);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<TargetRef<T>> {
+        let memory = &self.shared.memory;
+        let table = self.shared.table.load();
+        let (tiers, first) = table.tiers(self.shared.config.zone.as_ref(), memory);
+        let Some(tier) = tiers.get(first) else {
+            return Vec::new();
+        };
+        let targets = tier.seats.len();
+        let count = count.min(targets);
+        let mut drawn = Vec::with_capacity(count);
+        // Floyd, in Bentley, "Programming pearls: a sample of brilliance", CACM 30(9), 1987.
+        for last in targets - count..targets {
+            let draw = memory.below(last + 1);
+            let draw = if drawn.contains(&draw) { last } else { draw };
+            drawn.push(draw);
+        }
+        let target = |index| TargetRef(Arc::clone(tier.seats.get(index)));
+        drawn.into_iter().map(target).collect()
     }
 
     /// Picks a target, and waits while there is none.

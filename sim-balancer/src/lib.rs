@@ -18,8 +18,9 @@ pub mod proxy;
 pub mod service;
 
 pub use algorithm::{
-    Algorithm, Choices, DECAY, LeastOutstanding, LeastTime, MOST_OUTSTANDING, MOST_SAMPLES,
-    PENALTY, PeakEwma, RETRY_AFTER_CAP,
+    Algorithm, ApertureConfig, BoundedConfig, C3Config, Choices, DECAY, LeastOutstanding,
+    LeastTime, MOST_OUTSTANDING, MOST_SAMPLES, MaglevConfig, PENALTY, PeakEwma, PrequalConfig,
+    RETRY_AFTER_CAP, ReportedConfig, RingConfig, StickyConfig, SubsetConfig,
 };
 pub use balancer::Balancer;
 pub use balancer::lease::Lease;

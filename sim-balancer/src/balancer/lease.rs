@@ -77,12 +77,7 @@ impl<T> Lease<T> {
 
     /// Notes what the target told of its own load. May be called more than once.
     pub fn observe(&self, feedback: Feedback) {
-        let shared = &self.seat.shared;
-        let now = shared.clock.fine();
-        self.seat.load.hear(feedback, now);
-        shared
-            .memory
-            .observed(self.seat.slot.index() as u32, feedback, now);
+        self.seat.hear(feedback);
     }
 
     /// Whether what still runs at the target is to be ended: it was deregistered and its time is up, or it became
