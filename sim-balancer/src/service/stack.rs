@@ -29,8 +29,7 @@ pub type Stacked<Req, Res> = BoxCloneSyncService<Req, Res, BoxError>;
 /// | timeout | [`timeout`](Self::timeout) | for a request with all its attempts |
 /// | retry | [`attempts`](Self::attempts) | so many attempts, each at another target, within the budget |
 /// | hedge | [`hedge_after`](Self::hedge_after) | a second attempt beside one that takes long |
-/// | timeout | [`attempt_timeout`](Self::attempt_timeout) | for one attempt |
-/// | balance | | picks the target |
+/// | balance | [`attempt_timeout`](Self::attempt_timeout) | picks the target, and gives it so long |
 ///
 /// What is not asked for is not there. A circuit breaker stands inside, around each target ([`Breaker`](super::Breaker)).
 /// Each layer costs a box and a dynamic call; who counts nanoseconds stacks tower's layers by hand, as the
@@ -156,8 +155,7 @@ impl<J: Clone> Stack<J> {
         }
     }
 
-    /// Limits the time of one attempt, by tokio's clock. What an attempt's end by it tells of the target is nothing: it is
-    /// dropped, and so cancelled.
+    /// Limits the time of one attempt, as [`Balance::timeout`] does.
     #[must_use]
     pub fn attempt_timeout(self, timeout: Duration) -> Self {
         Self {
@@ -181,12 +179,13 @@ impl<J: Clone> Stack<J> {
         Req: Repeatable + Send + Sync + 'static,
     {
         let clock = balance.balancer().clock().clone();
+        let balance = match self.attempt_timeout {
+            Some(timeout) => balance.timeout(timeout),
+            None => balance,
+        };
         let mut service = Stacked::new(
             balance.map_err(|error: BalanceError<S::Error>| -> BoxError { Box::new(error) }),
         );
-        if let Some(timeout) = self.attempt_timeout {
-            service = Stacked::new(Timeout::new(service, timeout));
-        }
         if let Some(delay) = self.hedge_after {
             let two = || Again::new(2).judge(self.judge.clone());
             let policy = self.again.clone().unwrap_or_else(two);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use sim_balancer::machine::{Deregistration, Rules};
+use sim_balancer::machine::{Deregistration, Outliers, Rules};
 use sim_balancer::service::{
     Again, Balance, BalanceError, BalanceLayer, BoxError, Breaker, BreakerConfig, BreakerError,
     ByDirections, ByStatus, Directed, Hedged, Stack, Tried, WhenSaturated, directed, function,
@@ -519,9 +519,54 @@ async fn towers_own_hedge_goes_to_another_target_too() {
     assert_eq!(targets.depth().in_flight, 0);
 }
 
+/// A balancer on the runtime's clock.
+fn on_tokio<S: Send + Sync + 'static>(
+    targets: impl IntoIterator<Item = (&'static str, S)>,
+) -> Balancer<S> {
+    let balancer = Balancer::with_clock(BalancerConfig::default(), Clock::tokio());
+    let balancer = balancer.expect("defaults");
+    for (id, service) in targets {
+        let target = Target::new(id, service);
+        balancer.register(target).expect("a new target");
+    }
+    balancer
+}
+
+#[test]
+fn a_target_that_takes_too_long_is_held_to_account() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let config = BalancerConfig {
+        rules: Rules {
+            outliers: Some(Outliers {
+                consecutive_gateway_failures: Some(3),
+                ..Outliers::default()
+            }),
+            ..Rules::default()
+        },
+        ..BalancerConfig::default()
+    };
+    let targets = Balancer::with_clock(config, clock).expect("a configuration");
+    let target = Target::new("stuck", answering(None));
+    targets.register(target).expect("a new target");
+    let mut service = Balance::new(targets.clone()).timeout(Duration::from_secs(2));
+    for _ in 0..3 {
+        let mut call = pin!(service.call(1));
+        time.advance(Duration::from_nanos(1_999_999_999));
+        assert!(poll(call.as_mut()).is_pending());
+        time.advance(Duration::from_nanos(1));
+        assert!(matches!(
+            poll(call.as_mut()),
+            Poll::Ready(Err(BalanceError::TimedOut))
+        ));
+    }
+    assert_eq!(targets.stats().failed, 3);
+    let health = targets.health(&"stuck".into()).expect("it is there");
+    assert!(health.ejected_until.is_some(), "three times unreachable");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stack_has_its_layers_in_order() {
-    let targets = balancer([
+    let targets = on_tokio([
         ("stuck", answering(None)),
         ("well", answering(Some("well"))),
     ]);
@@ -537,7 +582,11 @@ async fn a_stack_has_its_layers_in_order() {
     targets.deregister(&"well".into()).expect("it is there");
     let start = tokio::time::Instant::now();
     let error = service.oneshot(Directed::new(1)).await.expect_err("stuck");
-    assert!(error.is::<tower::timeout::error::Elapsed>(), "{error:?}");
+    let error = error.downcast::<BalanceError<std::io::Error>>();
+    assert!(matches!(
+        *error.expect("the balance's"),
+        BalanceError::TimedOut
+    ));
     assert_eq!(
         start.elapsed().as_secs(),
         3,
@@ -548,7 +597,7 @@ async fn a_stack_has_its_layers_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stack_limits_the_whole() {
-    let targets = balancer([("stuck", answering(None))]);
+    let targets = on_tokio([("stuck", answering(None))]);
     let stack = Stack::new()
         .shed_load()
         .concurrency_limit(2)
