@@ -75,6 +75,18 @@ impl Origin {
             "load": self.load,
         })
     }
+
+    /// The commit that was built, and whether it was changed since.
+    #[must_use]
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// The compiler and its version.
+    #[must_use]
+    pub fn compiler(&self) -> &str {
+        &self.compiler
+    }
 }
 
 const UNKNOWN: &str = "unknown";
