@@ -372,7 +372,7 @@ pub fn combine(desired: u32, min: u32, max: u32, decisions: Vec<Decision>) -> Ve
     let of = |vote| decisions.iter().filter(move |one| one.vote == vote);
     // `max_by_key` takes the last of equals; the first policy should be named.
     let out = of(Vote::Out).rev().max_by_key(|one| one.desired);
-    let set = of(Vote::Set).last();
+    let set = of(Vote::Set).next_back();
     let holder = of(Vote::Hold).next();
     let inward = of(Vote::In).rev().max_by_key(|one| one.desired);
     let mut limits = Vec::new();
