@@ -1,0 +1,130 @@
+//! Who works at a queue: a group that grows and shrinks with the backlog, and the balancer that gives its workers work.
+//!
+//! ```text
+//!  queue ──▶ backlog per worker ──▶ policy ──▶ group ──▶ workers, ten minutes after they are called
+//!    │                                           │ joins, leaves
+//!    └── a message and a worker without work ◀── balancer
+//! ```
+//!
+//! The group knows no queue, only a gauge, and the balancer knows no group: it is the roster which the group's workers join and
+//! leave. One that is sent home finishes what it has first; one that crashed is unfit, and another is called in its place.
+
+use std::time::Duration;
+
+use sim_balancer::machine::Deregistration;
+use sim_balancer::{Balancer, BalancerConfig, Lease, Rules};
+use sim_core::clock::Clock;
+use sim_core::seam::Timed;
+use sim_core::sync::Arc;
+use sim_core::time::Instant;
+use sim_queue::Queue;
+use sim_scaling::policy::{AnticipateConfig, PolicyConfig};
+use sim_scaling::provisioner::Recorder;
+use sim_scaling::{Group, GroupConfig, GroupStats, Health, HealthSource, InstanceId};
+
+use crate::pipeline::Notice;
+
+/// How long it takes a worker to come.
+const BOOT: Duration = Duration::from_secs(10 * 60);
+/// How often the policy looks at the queue.
+const LOOK: Duration = Duration::from_secs(5 * 60);
+/// How often the group looks at who is still finishing.
+const LEAVING: Duration = Duration::from_secs(60);
+/// Longer than any work takes, stalls included: nobody is sent home with a message in hand.
+const FINISH: Duration = Duration::from_secs(6 * 3_600);
+
+/// The workers of one queue.
+#[derive(Debug)]
+pub(crate) struct Staff {
+    group: Group<Recorder>,
+    balancer: Balancer<InstanceId>,
+}
+
+impl Staff {
+    /// Calls the first worker; there are never more than `most`.
+    ///
+    /// # Errors
+    ///
+    /// Never for these settings; each part checks its own.
+    pub(crate) fn new(
+        name: &'static str,
+        queue: &Queue<Notice>,
+        most: u32,
+        seed: u64,
+        clock: &Clock,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let balancer = Balancer::with_clock(
+            BalancerConfig {
+                // A worker has one message at a time.
+                max_outstanding: Some(1),
+                rules: Rules {
+                    deregistration: Deregistration {
+                        delay: FINISH,
+                        ..Deregistration::default()
+                    },
+                    ..Rules::default()
+                },
+                seed,
+                ..BalancerConfig::default()
+            },
+            clock.clone(),
+        )?;
+        let workers = Recorder::new();
+        workers.script(|script| script.start = BOOT);
+        let config = GroupConfig {
+            metric_period: LOOK,
+            health_period: LOOK,
+            leave_period: LEAVING,
+            drain_timeout: FINISH,
+            launch_timeout: 2 * BOOT,
+            ..GroupConfig::new(name, 1, most)
+        };
+        let group = Group::builder(config, workers)
+            .clock(clock.clone())
+            .roster(Arc::new(balancer.clone()))
+            .gauge(GAUGE, Arc::new(queue.clone()))
+            .policy("backlog", policy())
+            .build()?;
+        Ok(Self { group, balancer })
+    }
+
+    /// A worker without work, if there is one.
+    pub(crate) fn try_pick(&self) -> Option<Lease<InstanceId>> {
+        self.balancer.try_pick().ok()
+    }
+
+    /// A worker crashed: another takes its place.
+    pub(crate) fn crashed(&self, worker: InstanceId) {
+        // One that was sent home meanwhile is no longer there to be replaced.
+        let _ = self
+            .group
+            .set_health(worker, Health::Unhealthy, HealthSource::Custom);
+    }
+
+    /// When the group or the balancer has something to do next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [self.group.next_deadline(), self.balancer.next_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn advance(&self, now: Instant) {
+        self.balancer.advance(now);
+        self.group.advance(now);
+    }
+
+    /// What the group counts.
+    pub(crate) fn stats(&self) -> GroupStats {
+        self.group.stats()
+    }
+
+    /// Works that workers finished, of whatever outcome.
+    pub(crate) fn finished(&self) -> u64 {
+        self.balancer.stats().finished
+    }
+
+    /// Works under way.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.balancer.stats().outstanding
+    }
+}
