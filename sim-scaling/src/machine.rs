@@ -58,7 +58,7 @@ use self::placement::Troubles;
 use self::refresh::Refresh;
 use crate::config::{GroupConfig, Process, VersionChoice};
 use crate::error::ConfigError;
-use crate::message::{Candidate, InstanceId, Limit, Notification};
+use crate::message::{Candidate, InstanceId, Obstacle, Notification};
 use crate::stats::GroupStats;
 
 pub use self::effect::{Effect, Input};
@@ -96,7 +96,7 @@ pub struct Machine {
     termination: Option<Termination>,
     deleted: bool,
     /// What keeps the group from what is wanted, as of the last step. Bound: a few.
-    limits: Vec<Limit>,
+    obstacles: Vec<Obstacle>,
     /// Bound: a few for each instance; taken after each step.
     effects: VecDeque<Effect>,
     counts: GroupStats,
@@ -136,7 +136,7 @@ impl Machine {
             firing: BTreeSet::new(),
             termination,
             deleted: false,
-            limits: Vec::new(),
+            obstacles: Vec::new(),
             effects: VecDeque::new(),
             counts: GroupStats::default(),
             generation: 0,
@@ -198,8 +198,8 @@ impl Machine {
 
     /// What keeps the group from the capacity that is wanted, as of the last step.
     #[must_use]
-    pub fn limits(&self) -> &[Limit] {
-        &self.limits
+    pub fn obstacles(&self) -> &[Obstacle] {
+        &self.obstacles
     }
 
     /// Whether a process is suspended.
@@ -215,7 +215,7 @@ impl Machine {
         self.now = now;
         for _ in 0..self.population_limit().saturating_mul(8).max(64) {
             let before = self.generation;
-            self.limits.clear();
+            self.obstacles.clear();
             self.serve_deadlines(now);
             self.heal(now);
             self.drive_refresh(now);
@@ -254,7 +254,7 @@ impl std::fmt::Debug for Machine {
             .field("name", &self.name)
             .field("desired", &self.desired)
             .field("instances", &self.instances.len())
-            .field("limits", &self.limits)
+            .field("obstacles", &self.obstacles)
             .finish_non_exhaustive()
     }
 }

@@ -451,7 +451,7 @@ pub struct RefreshInfo {
 /// What keeps the group from the capacity that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Limit {
+pub enum Obstacle {
     /// More was asked for than the group's most.
     AtMax {
         /// What was asked for.
@@ -493,7 +493,7 @@ pub enum Limit {
     Disabled,
 }
 
-impl fmt::Display for Limit {
+impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMax { wanted, max } => write!(f, "{wanted} wanted, the most is {max}"),

@@ -6,7 +6,7 @@ use super::Machine;
 use super::instance::Mark;
 use super::placement::Purpose;
 use crate::config::{MaintenancePolicy, Process};
-use crate::message::{Cause, Limit};
+use crate::message::{Cause, Obstacle};
 
 impl Machine {
     /// Units of those that count and stay.
@@ -80,7 +80,7 @@ impl Machine {
             return;
         }
         if self.is_suspended(Process::Launch) {
-            self.limits.push(Limit::Suspended(Process::Launch));
+            self.obstacles.push(Obstacle::Suspended(Process::Launch));
             return;
         }
         let ceiling = self.ceiling();
@@ -93,8 +93,8 @@ impl Machine {
             }
             match self.place(Purpose::Service, now) {
                 Ok(place) => self.create(place, None, now),
-                Err(limit) => {
-                    self.limits.extend(limit);
+                Err(obstacle) => {
+                    self.obstacles.extend(obstacle);
                     return;
                 }
             }
@@ -105,7 +105,7 @@ impl Machine {
         let instances = self.instances.len();
         let is_over = instances >= self.population_limit();
         if is_over {
-            self.limits.push(Limit::Overpopulated { instances });
+            self.obstacles.push(Obstacle::Overpopulated { instances });
         }
         is_over
     }
@@ -118,12 +118,12 @@ impl Machine {
                 return;
             }
             if self.is_suspended(Process::Terminate) && !self.deleted {
-                self.limits.push(Limit::Suspended(Process::Terminate));
+                self.obstacles.push(Obstacle::Suspended(Process::Terminate));
                 return;
             }
             let Some(id) = self.choose(excess, None, now) else {
                 if self.instances.values().any(|i| i.is_keeper() && i.protected) {
-                    self.limits.push(Limit::Protected);
+                    self.obstacles.push(Obstacle::Protected);
                 }
                 return;
             };

@@ -8,7 +8,7 @@ use super::Machine;
 use crate::config::{
     Backoff, Distribution, MixedInstances, OnDemandStrategy, SpotStrategy,
 };
-use crate::message::{Limit, Market};
+use crate::message::{Obstacle, Market};
 
 /// A zone, a kind and a market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,7 @@ enum Closed {
 
 impl Machine {
     /// Where the next keeper goes, or what stands against it.
-    pub(super) fn place(&self, purpose: Purpose, now: Instant) -> Result<Place, Option<Limit>> {
+    pub(super) fn place(&self, purpose: Purpose, now: Instant) -> Result<Place, Option<Obstacle>> {
         let market = self.next_market();
         let zones = self.zones_by_need(purpose);
         let mut probing = false;
@@ -154,9 +154,9 @@ impl Machine {
         }
         let until = self.troubles.next_retry_after(now);
         Err(Some(if until.is_never() {
-            Limit::NoZone
+            Obstacle::NoZone
         } else {
-            Limit::BackingOff {
+            Obstacle::BackingOff {
                 until,
                 reason: self.troubles.reason().to_owned(),
             }

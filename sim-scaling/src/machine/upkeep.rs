@@ -5,7 +5,7 @@ use sim_core::time::Instant;
 use super::instance::{Instance, Mark, Wait};
 use super::{Effect, Machine, State};
 use crate::config::{ImpairedZones, Process};
-use crate::message::{Cause, InstanceId, Limit};
+use crate::message::{Cause, InstanceId, Obstacle};
 
 impl Machine {
     /// When something is due for an instance: later than the last step, or never.
@@ -150,7 +150,7 @@ impl Machine {
             return;
         }
         if self.is_suspended(Process::Terminate) {
-            self.limits.push(Limit::Suspended(Process::Terminate));
+            self.obstacles.push(Obstacle::Suspended(Process::Terminate));
             return;
         }
         marked.sort_by_key(|&(is_fit, launched_at, id, _)| (is_fit, launched_at, id));

@@ -12,7 +12,7 @@ use crate::config::{
     VersionChoice,
 };
 use crate::error::{ConfigError, DeleteError, DesiredError, InstanceError, UnknownName};
-use crate::message::{ActivityKind, Cause, InstanceId, Limit, Market};
+use crate::message::{ActivityKind, Cause, InstanceId, Obstacle, Market};
 
 /// Whether a change of the desired capacity waits for the cooldown (`HonorCooldown`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Scaled {
     /// And after.
     pub to: u32,
     /// What kept it from what was wanted.
-    pub limit: Option<Limit>,
+    pub obstacle: Option<Obstacle>,
 }
 
 impl Machine {
@@ -73,10 +73,10 @@ impl Machine {
         let (min, max) = (self.config.min, self.config.max);
         let from = self.desired;
         let to = wanted.clamp(min, max);
-        let limit = if wanted > max {
-            Some(Limit::AtMax { wanted, max })
+        let obstacle = if wanted > max {
+            Some(Obstacle::AtMax { wanted, max })
         } else if wanted < min {
-            Some(Limit::AtMin { wanted, min })
+            Some(Obstacle::AtMin { wanted, min })
         } else {
             None
         };
@@ -87,7 +87,7 @@ impl Machine {
             self.generation += 1;
         }
         self.settle(now);
-        Scaled { from, to, limit }
+        Scaled { from, to, obstacle }
     }
 
     /// Until when the cooldown lasts.

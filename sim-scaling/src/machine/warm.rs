@@ -53,8 +53,8 @@ impl Machine {
         while self.warm_count() < target && !self.is_overpopulated() {
             match self.place(Purpose::WarmPool, now) {
                 Ok(place) => self.create(place, Some(pool.state), now),
-                Err(limit) => {
-                    self.limits.extend(limit);
+                Err(obstacle) => {
+                    self.obstacles.extend(obstacle);
                     return;
                 }
             }
