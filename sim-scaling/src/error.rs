@@ -124,6 +124,24 @@ pub enum DesiredError {
     },
 }
 
+/// Why a policy was not carried out. Nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecuteError {
+    /// There is none of that name.
+    #[error("the group has no policy {name:?}")]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The cooldown was to be honoured and is not over.
+    #[error("the cooldown lasts until {until:?}")]
+    CoolingDown {
+        /// When it is over.
+        until: Instant,
+    },
+}
+
 /// Why an operation on an instance was refused. Nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -58,7 +58,7 @@ use self::placement::Troubles;
 use self::refresh::Refresh;
 use crate::config::{GroupConfig, Process, VersionChoice};
 use crate::error::ConfigError;
-use crate::message::{Candidate, InstanceId, Obstacle, Notification};
+use crate::message::{Candidate, InstanceId, Notification, Obstacle};
 use crate::stats::GroupStats;
 
 pub use self::effect::{Effect, Input};
@@ -87,6 +87,8 @@ pub struct Machine {
     /// Zones shifted away from, by index. Bound: the zones.
     shifted: BTreeSet<usize>,
     cooldown_until: Instant,
+    /// When the last scaling activity ended.
+    scaled_at: Option<Instant>,
     troubles: Troubles,
     journal: Journal,
     refresh: Option<Refresh>,
@@ -129,6 +131,7 @@ impl Machine {
             suspended,
             shifted: BTreeSet::new(),
             cooldown_until: Instant::ORIGIN,
+            scaled_at: None,
             troubles: Troubles::new(config.zones.len(), config.pools()),
             journal: Journal::new(config.history),
             refresh: None,
@@ -239,7 +242,8 @@ impl Machine {
     /// The most instances that the group ever has, those that do not end included: beyond it none is launched.
     fn population_limit(&self) -> usize {
         let warm = self.config.warm_pool.map_or(0, |pool| {
-            pool.min_size.max(pool.max_prepared.unwrap_or(self.config.max))
+            pool.min_size
+                .max(pool.max_prepared.unwrap_or(self.config.max))
         });
         (self.config.max as usize)
             .saturating_mul(3)

@@ -3,18 +3,14 @@
 //! | provisioner | an instance is | stop | feature |
 //! | --- | --- | --- | --- |
 //! | [`Recorder`] | nothing but a script of delays and failures, for tests | as scripted | |
-//! | [`Tasks`] | a tokio task | a signal, then a grace, then an abort | `tokio` |
-//! | [`Processes`] | a child process | `SIGTERM`, then a grace, then `SIGKILL` | `tokio` |
+//! | `Tasks` | a tokio task | a signal, then a grace, then an abort | `tokio` |
+//! | `Processes` | a child process | `SIGTERM`, then a grace, then `SIGKILL` | `tokio` |
 //!
 //! A [`Provisioner`] begins what it is asked and returns; what became of it, it reports when the group
 //! [polls](Provisioner::poll). A report that appears while nobody is calling is announced by the [`Wake`] that the group
 //! has connected, so that [`Group::run`](crate::Group::run) comes to fetch it.
 
-#[cfg(feature = "tokio")]
-mod processes;
 mod recorder;
-#[cfg(feature = "tokio")]
-mod tasks;
 
 use std::fmt;
 
@@ -25,11 +21,7 @@ use sim_core::time::Instant;
 use crate::config::WarmState;
 use crate::message::{Health, InstanceId, LaunchOrder};
 
-#[cfg(feature = "tokio")]
-pub use self::processes::{Process as ChildProcess, ProcessTemplate, Processes};
 pub use self::recorder::{Recorder, Script, Told};
-#[cfg(feature = "tokio")]
-pub use self::tasks::{Tasks, WorkerContext};
 
 /// Launches and ends instances for one group.
 ///

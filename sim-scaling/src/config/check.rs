@@ -94,7 +94,10 @@ impl GroupConfig {
     fn check_template(&self) -> Result<(), ConfigError> {
         let versions = &self.template.versions;
         check_count("template.versions", versions.len(), 1, MAX_VERSIONS)?;
-        if let Some(pair) = versions.windows(2).find(|pair| pair[0].number >= pair[1].number) {
+        if let Some(pair) = versions
+            .windows(2)
+            .find(|pair| pair[0].number >= pair[1].number)
+        {
             return Err(ConfigError::Order {
                 field: "template.versions",
                 before: pair[0].number,
@@ -127,7 +130,12 @@ impl GroupConfig {
                 }
             }
         }
-        check_range("mixed.on_demand_percentage", mixed.on_demand_percentage, 0, 100)?;
+        check_range(
+            "mixed.on_demand_percentage",
+            mixed.on_demand_percentage,
+            0,
+            100,
+        )?;
         if let SpotStrategy::LowestPrice { pools } = mixed.spot_strategy {
             check_range("mixed.spot_strategy.pools", pools, 1, MAX_OVERRIDES as u32)?;
         }
@@ -161,7 +169,11 @@ impl RefreshConfig {
                 after: pair[1],
             });
         }
-        check_most("refresh.alarms", self.alarms.len() as u64, MAX_ALARMS as u64)?;
+        check_most(
+            "refresh.alarms",
+            self.alarms.len() as u64,
+            MAX_ALARMS as u64,
+        )?;
         check_duration("refresh.warmup", self.warmup.unwrap_or_default())?;
         check_duration("refresh.checkpoint_delay", self.checkpoint_delay)?;
         check_duration("refresh.bake_time", self.bake_time)?;

@@ -122,7 +122,11 @@ impl Machine {
                 return;
             }
             let Some(id) = self.choose(excess, None, now) else {
-                if self.instances.values().any(|i| i.is_keeper() && i.protected) {
+                if self
+                    .instances
+                    .values()
+                    .any(|i| i.is_keeper() && i.protected)
+                {
                     self.obstacles.push(Obstacle::Protected);
                 }
                 return;

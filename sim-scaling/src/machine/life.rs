@@ -196,7 +196,13 @@ impl Machine {
             kind: instance.kind.clone(),
             market: instance.market,
             weight: instance.weight,
-            template: Arc::new(self.config.template.resolve(version).cloned().unwrap_or_default()),
+            template: Arc::new(
+                self.config
+                    .template
+                    .resolve(version)
+                    .cloned()
+                    .unwrap_or_default(),
+            ),
             warm,
         };
         self.effects.push_back(Effect::Launch(order));
@@ -441,8 +447,8 @@ impl Machine {
     }
 
     fn told_health(&mut self, id: InstanceId, source: HealthSource, health: Health) {
-        let counts = source == HealthSource::Provisioner
-            || self.config.health_checks.contains(&source);
+        let counts =
+            source == HealthSource::Provisioner || self.config.health_checks.contains(&source);
         if !counts || self.is_suspended(Process::HealthCheck) {
             return;
         }
@@ -675,12 +681,14 @@ impl Machine {
 
     /// The cooldown runs from the end of the scaling activity.
     fn extend_cooldown(&mut self, id: InstanceId, now: Instant) {
-        // Only while one runs at all: a replacement begins none.
-        if self.cooldown_until > now
-            && let Some(activity) = self.instances.get(&id).and_then(|i| i.activity)
+        if let Some(activity) = self.instances.get(&id).and_then(|i| i.activity)
             && self.journal.is_scaling(activity)
         {
-            self.cooldown_until = now + self.config.default_cooldown;
+            self.scaled_at = Some(now);
+            // Only while one runs at all: a replacement begins none.
+            if self.cooldown_until > now {
+                self.cooldown_until = now + self.config.default_cooldown;
+            }
         }
     }
 

@@ -5,10 +5,8 @@ use std::time::Duration;
 use sim_core::time::Instant;
 
 use super::Machine;
-use crate::config::{
-    Backoff, Distribution, MixedInstances, OnDemandStrategy, SpotStrategy,
-};
-use crate::message::{Obstacle, Market};
+use crate::config::{Backoff, Distribution, MixedInstances, OnDemandStrategy, SpotStrategy};
+use crate::message::{Market, Obstacle};
 
 /// A zone, a kind and a market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +176,11 @@ impl Machine {
                     && instance.started_at.is_none()
                     && (instance.state.counts() || instance.state.is_warm_pending())
             });
-        if is_tried { Closed::Probing } else { Closed::Open }
+        if is_tried {
+            Closed::Probing
+        } else {
+            Closed::Open
+        }
     }
 
     pub(super) fn is_tried_or_open(&self, zone: usize, pool: usize, now: Instant) -> bool {
@@ -250,8 +252,7 @@ impl Machine {
     /// The indices of zones that are not shifted away from; of all zones when every one is.
     pub(super) fn open_zones(&self) -> impl Iterator<Item = usize> + '_ {
         let all_shifted = self.shifted.len() >= self.config.zones.len();
-        (0..self.config.zones.len())
-            .filter(move |zone| all_shifted || !self.shifted.contains(zone))
+        (0..self.config.zones.len()).filter(move |zone| all_shifted || !self.shifted.contains(zone))
     }
 
     /// Units that should be on demand, of this many.
@@ -304,15 +305,13 @@ impl Machine {
                 let is_shallow = |pool: usize| kind(pool).spot_depth < deepest / 2.0;
                 match mixed.spot_strategy {
                     SpotStrategy::LowestPrice { pools: few } => {
-                        pools.sort_by(|&a, &b| {
-                            kind(a).spot_price.total_cmp(&kind(b).spot_price)
-                        });
+                        pools.sort_by(|&a, &b| kind(a).spot_price.total_cmp(&kind(b).spot_price));
                         let few = (few as usize).min(pools.len());
                         pools[..few].sort_by_key(|&pool| self.count_in(zone, pool));
                     }
-                    SpotStrategy::CapacityOptimized => pools.sort_by(|&a, &b| {
-                        kind(b).spot_depth.total_cmp(&kind(a).spot_depth)
-                    }),
+                    SpotStrategy::CapacityOptimized => {
+                        pools.sort_by(|&a, &b| kind(b).spot_depth.total_cmp(&kind(a).spot_depth))
+                    }
                     SpotStrategy::CapacityOptimizedPrioritized => {
                         pools.sort_by_key(|&pool| is_shallow(pool));
                     }

@@ -245,7 +245,10 @@ impl Machine {
         let Some(refresh) = self.refresh.as_mut().filter(|refresh| refresh.is_active()) else {
             return;
         };
-        if self.suspended.contains(&super::key(Process::InstanceRefresh)) {
+        if self
+            .suspended
+            .contains(&super::key(Process::InstanceRefresh))
+        {
             // Its patience does not run meanwhile.
             refresh.progress_at = now;
             return;
@@ -254,7 +257,11 @@ impl Machine {
             refresh.status,
             RefreshStatus::InProgress | RefreshStatus::Baking
         );
-        let fired = refresh.config.alarms.iter().find(|a| self.firing.contains(*a));
+        let fired = refresh
+            .config
+            .alarms
+            .iter()
+            .find(|a| self.firing.contains(*a));
         if is_going && let Some(alarm) = fired {
             let reason = format!("alarm {alarm:?} fires");
             self.fail_refresh(reason, now);
@@ -359,7 +366,11 @@ impl Machine {
         let mut under_way = 0;
         let mut free = Vec::new();
         let mut waits_for = None;
-        for instance in refresh.targets.iter().filter_map(|id| self.instances.get(id)) {
+        for instance in refresh
+            .targets
+            .iter()
+            .filter_map(|id| self.instances.get(id))
+        {
             let is_on_standby = !instance.state.counts();
             if instance.marked == Some(Mark::Refresh) {
                 under_way += 1;

@@ -85,7 +85,10 @@ use State as S;
 
 /// Every move there is: from a state to those that may follow it. What is not here is [`IllegalTransition`].
 pub const TRANSITIONS: [(State, &[State]); 30] = [
-    (S::Pending, &[S::PendingWait, S::InService, S::Terminating, S::Terminated]),
+    (
+        S::Pending,
+        &[S::PendingWait, S::InService, S::Terminating, S::Terminated],
+    ),
     (S::PendingWait, &[S::PendingProceed, S::Terminating]),
     (S::PendingProceed, &[S::InService, S::Terminating]),
     (S::Quarantined, &[S::Terminated, S::WarmedTerminated]),
@@ -99,8 +102,14 @@ pub const TRANSITIONS: [(State, &[State]); 30] = [
             S::WarmedPending,
         ],
     ),
-    (S::Terminating, &[S::TerminatingWait, S::Terminated, S::Quarantined]),
-    (S::TerminatingWait, &[S::TerminatingProceed, S::TerminatingRetained, S::Terminated]),
+    (
+        S::Terminating,
+        &[S::TerminatingWait, S::Terminated, S::Quarantined],
+    ),
+    (
+        S::TerminatingWait,
+        &[S::TerminatingProceed, S::TerminatingRetained, S::Terminated],
+    ),
     (S::TerminatingProceed, &[S::Terminated, S::Quarantined]),
     (S::TerminatingRetained, &[S::Terminating, S::Terminated]),
     (S::Terminated, &[]),
@@ -110,13 +119,24 @@ pub const TRANSITIONS: [(State, &[State]); 30] = [
     (S::Standby, &[S::Pending, S::Terminating, S::Detaching]),
     (
         S::ReplacingRootVolume,
-        &[S::ReplacingRootVolumeWait, S::RootVolumeReplaced, S::Terminating],
+        &[
+            S::ReplacingRootVolumeWait,
+            S::RootVolumeReplaced,
+            S::Terminating,
+        ],
     ),
     (
         S::ReplacingRootVolumeWait,
-        &[S::ReplacingRootVolumeProceed, S::RootVolumeReplaced, S::Terminating],
+        &[
+            S::ReplacingRootVolumeProceed,
+            S::RootVolumeReplaced,
+            S::Terminating,
+        ],
     ),
-    (S::ReplacingRootVolumeProceed, &[S::RootVolumeReplaced, S::Terminating]),
+    (
+        S::ReplacingRootVolumeProceed,
+        &[S::RootVolumeReplaced, S::Terminating],
+    ),
     (S::RootVolumeReplaced, &[S::Pending, S::Terminating]),
     (
         S::WarmedPending,
@@ -131,23 +151,46 @@ pub const TRANSITIONS: [(State, &[State]); 30] = [
     ),
     (
         S::WarmedPendingWait,
-        &[S::WarmedPendingProceed, S::WarmedPendingRetained, S::WarmedTerminating],
+        &[
+            S::WarmedPendingProceed,
+            S::WarmedPendingRetained,
+            S::WarmedTerminating,
+        ],
     ),
     (
         S::WarmedPendingProceed,
-        &[S::WarmedStopped, S::WarmedRunning, S::WarmedHibernated, S::WarmedTerminating],
+        &[
+            S::WarmedStopped,
+            S::WarmedRunning,
+            S::WarmedHibernated,
+            S::WarmedTerminating,
+        ],
     ),
     (S::WarmedPendingRetained, &[S::WarmedTerminating]),
     (
         S::WarmedTerminating,
-        &[S::WarmedTerminatingWait, S::WarmedTerminated, S::Quarantined],
+        &[
+            S::WarmedTerminatingWait,
+            S::WarmedTerminated,
+            S::Quarantined,
+        ],
     ),
     (
         S::WarmedTerminatingWait,
-        &[S::WarmedTerminatingProceed, S::WarmedTerminatingRetained, S::WarmedTerminated],
+        &[
+            S::WarmedTerminatingProceed,
+            S::WarmedTerminatingRetained,
+            S::WarmedTerminated,
+        ],
     ),
-    (S::WarmedTerminatingProceed, &[S::WarmedTerminated, S::Quarantined]),
-    (S::WarmedTerminatingRetained, &[S::WarmedTerminating, S::WarmedTerminated]),
+    (
+        S::WarmedTerminatingProceed,
+        &[S::WarmedTerminated, S::Quarantined],
+    ),
+    (
+        S::WarmedTerminatingRetained,
+        &[S::WarmedTerminating, S::WarmedTerminated],
+    ),
     (S::WarmedTerminated, &[]),
     (S::WarmedStopped, &[S::Pending, S::WarmedTerminating]),
     (S::WarmedRunning, &[S::Pending, S::WarmedTerminating]),
@@ -214,13 +257,19 @@ impl State {
     /// Whether it waits in the warm pool, ready to be taken.
     #[must_use]
     pub const fn is_warm_ready(self) -> bool {
-        matches!(self, S::WarmedStopped | S::WarmedRunning | S::WarmedHibernated)
+        matches!(
+            self,
+            S::WarmedStopped | S::WarmedRunning | S::WarmedHibernated
+        )
     }
 
     /// Whether it is on its way into the warm pool.
     #[must_use]
     pub const fn is_warm_pending(self) -> bool {
-        matches!(self, S::WarmedPending | S::WarmedPendingWait | S::WarmedPendingProceed)
+        matches!(
+            self,
+            S::WarmedPending | S::WarmedPendingWait | S::WarmedPendingProceed
+        )
     }
 
     /// Whether it is on its way out of the warm pool, or retained there.

@@ -36,7 +36,10 @@ impl Machine {
             .max()?;
         candidates.retain(|instance| self.load(instance.zone) == fullest);
         // What does not work yet is missed least.
-        if candidates.iter().any(|instance| instance.in_service_at.is_none()) {
+        if candidates
+            .iter()
+            .any(|instance| instance.in_service_at.is_none())
+        {
             candidates.retain(|instance| instance.in_service_at.is_none());
         }
         for &policy in &self.config.termination {

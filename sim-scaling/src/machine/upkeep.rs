@@ -181,7 +181,10 @@ impl Machine {
             || self.is_suspended(Process::AzRebalance)
             || self.is_suspended(Process::Launch)
             || self.is_suspended(Process::Terminate)
-            || self.refresh.as_ref().is_some_and(|refresh| refresh.is_active())
+            || self
+                .refresh
+                .as_ref()
+                .is_some_and(|refresh| refresh.is_active())
             || self.kept() != self.counted()
             || self.kept() < self.desired
             || self.instances.values().any(|i| i.state.is_pending())

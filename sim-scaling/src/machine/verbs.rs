@@ -12,7 +12,7 @@ use crate::config::{
     VersionChoice,
 };
 use crate::error::{ConfigError, DeleteError, DesiredError, InstanceError, UnknownName};
-use crate::message::{ActivityKind, Cause, InstanceId, Obstacle, Market};
+use crate::message::{ActivityKind, Cause, InstanceId, Market, Obstacle};
 
 /// Whether a change of the desired capacity waits for the cooldown (`HonorCooldown`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +192,10 @@ impl Machine {
             .iter()
             .find(|id| self.instances.get(id).map(|i| i.state) != Some(State::Standby))
         {
-            let from = self.instances.get(&id).map_or(State::Terminated, |i| i.state);
+            let from = self
+                .instances
+                .get(&id)
+                .map_or(State::Terminated, |i| i.state);
             let transition = super::IllegalTransition {
                 from,
                 to: State::Pending,
@@ -346,7 +349,10 @@ impl Machine {
     /// Adds a version to the template; tells its number. Beyond [`MAX_VERSIONS`] the oldest that is not in use goes.
     pub fn add_version(&mut self, version: TemplateVersion) -> u32 {
         let template: &mut LaunchTemplate = &mut self.config.template;
-        let number = template.versions.last().map_or(1, |last| last.number.saturating_add(1));
+        let number = template
+            .versions
+            .last()
+            .map_or(1, |last| last.number.saturating_add(1));
         if template.versions.len() >= MAX_VERSIONS {
             let in_use: BTreeSet<u32> = self
                 .instances
@@ -366,7 +372,9 @@ impl Machine {
                 template.versions.remove(at);
             }
         }
-        template.versions.push(TemplateVersion { number, ..version });
+        template
+            .versions
+            .push(TemplateVersion { number, ..version });
         number
     }
 

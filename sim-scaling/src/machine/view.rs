@@ -21,6 +21,28 @@ impl Machine {
         self.instances.get(&id).map(|i| self.info_of(i))
     }
 
+    /// Whether the group has the instance.
+    #[must_use]
+    pub fn has(&self, id: InstanceId) -> bool {
+        self.instances.contains_key(&id)
+    }
+
+    /// What the desired capacity was last changed by.
+    #[must_use]
+    pub fn last_change(&self) -> Option<&str> {
+        self.change.as_deref()
+    }
+
+    /// When the last scaling activity ended; `None` while one goes on, or before the first.
+    #[must_use]
+    pub fn last_activity(&self) -> Option<Instant> {
+        let is_going = self
+            .instances
+            .values()
+            .any(|instance| instance.state.is_pending());
+        self.scaled_at.filter(|_| !is_going)
+    }
+
     fn info_of(&self, instance: &Instance) -> InstanceInfo {
         let zone = self.config.zones.get(instance.zone);
         InstanceInfo {
@@ -41,9 +63,7 @@ impl Machine {
                 .clone()
                 .or(instance.marked.map(|mark| mark.cause())),
             hooks: match &instance.wait {
-                Wait::Hooks(waiting) => {
-                    waiting.iter().map(|wait| wait.name.to_string()).collect()
-                }
+                Wait::Hooks(waiting) => waiting.iter().map(|wait| wait.name.to_string()).collect(),
                 _ => Vec::new(),
             },
             note: instance.note.clone(),

@@ -31,7 +31,9 @@ impl Machine {
     /// Fills the pool, or lets go of what is too much.
     pub(super) fn keep_warm(&mut self, now: Instant) {
         let target = self.warm_target();
-        while self.warm_count() > target && !(self.is_suspended(Process::Terminate) && !self.deleted) {
+        while self.warm_count() > target
+            && !(self.is_suspended(Process::Terminate) && !self.deleted)
+        {
             // What is not ready yet goes first, then the newest.
             let last = self
                 .instances
