@@ -8,3 +8,5 @@ mod rig;
 
 #[cfg(feature = "tower")]
 mod service;
+#[cfg(feature = "tower")]
+mod soak;
