@@ -18,7 +18,9 @@ use sim_core::seam::Timed;
 use sim_core::sync::Arc;
 use sim_core::time::Instant;
 use sim_queue::Queue;
-use sim_scaling::policy::{AnticipateConfig, PolicyConfig};
+use sim_scaling::Query;
+use sim_scaling::policy::PolicyConfig;
+use sim_scaling::policy::target::TargetConfig;
 use sim_scaling::provisioner::Recorder;
 use sim_scaling::{Group, GroupConfig, GroupStats, Health, HealthSource, InstanceId};
 
@@ -28,8 +30,6 @@ use crate::pipeline::Notice;
 const BOOT: Duration = Duration::from_secs(10 * 60);
 /// How often the policy looks at the queue.
 const LOOK: Duration = Duration::from_secs(5 * 60);
-/// How often the group looks at who is still finishing.
-const LEAVING: Duration = Duration::from_secs(60);
 /// Longer than any work takes, stalls included: nobody is sent home with a message in hand.
 const FINISH: Duration = Duration::from_secs(6 * 3_600);
 
@@ -74,7 +74,6 @@ impl Staff {
         let config = GroupConfig {
             metric_period: LOOK,
             health_period: LOOK,
-            leave_period: LEAVING,
             drain_timeout: FINISH,
             launch_timeout: 2 * BOOT,
             ..GroupConfig::new(name, 1, most)
@@ -82,8 +81,8 @@ impl Staff {
         let group = Group::builder(config, workers)
             .clock(clock.clone())
             .roster(Arc::new(balancer.clone()))
-            .gauge(GAUGE, Arc::new(queue.clone()))
-            .policy("backlog", policy())
+            .gauge("queue", Arc::new(queue.clone()))
+            .policy("backlog", policy()?)
             .build()?;
         Ok(Self { group, balancer })
     }
@@ -127,4 +126,16 @@ impl Staff {
     pub(crate) fn outstanding(&self) -> u64 {
         self.balancer.stats().outstanding
     }
+}
+
+/// One message for each worker: who comes finds somebody free, most of the time.
+fn policy() -> Result<PolicyConfig, Box<dyn std::error::Error>> {
+    let mut query = Query::new("queue.backlog / group.in_service")?;
+    query.period = LOOK;
+    Ok(PolicyConfig::TargetTracking(TargetConfig {
+        out_periods: 1,
+        in_periods: 6,
+        warmup: Duration::ZERO,
+        ..TargetConfig::new(query, 0.7)
+    }))
 }
