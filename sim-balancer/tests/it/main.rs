@@ -5,3 +5,8 @@
 mod leases;
 mod picking;
 mod rig;
+
+#[cfg(feature = "tower")]
+mod service;
+#[cfg(feature = "tower")]
+mod soak;
