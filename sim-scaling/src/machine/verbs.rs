@@ -409,7 +409,11 @@ impl Machine {
     ///
     /// # Errors
     /// [`UnknownName`] when the group launches no such kind. Numbers that are no numbers are left as they were.
-    pub fn set_offer(&mut self, kind: &crate::config::Kind) -> Result<(), UnknownName> {
+    pub fn set_offer(
+        &mut self,
+        kind: &crate::config::Kind,
+        now: Instant,
+    ) -> Result<(), UnknownName> {
         let found = self
             .config
             .mixed
@@ -432,6 +436,7 @@ impl Machine {
                 *old = new;
             }
         }
+        self.settle(now);
         Ok(())
     }
 

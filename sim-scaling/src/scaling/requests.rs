@@ -307,7 +307,7 @@ impl<P: Provisioner> Group<P> {
     /// # Errors
     /// [`UnknownName`] when the group launches no such kind.
     pub fn set_offer(&self, kind: &Kind) -> Result<(), UnknownName> {
-        self.request(|core, _| core.machine.set_offer(kind))
+        self.request(|core, now| core.machine.set_offer(kind, now))
     }
 
     /// Begins an instance refresh; tells its number.

@@ -133,7 +133,7 @@ fn balanced_only_waits_for_the_zone_that_fails() {
     world.failing.insert("b".to_owned());
     world.scale(6);
     world.pass(seconds(600));
-    assert_eq!(world.per_zone(), [("a".into(), 2), ("b".into(), 1)].into());
+    assert_eq!(world.per_zone(), [("a".into(), 3), ("b".into(), 1)].into());
     assert!(matches!(
         world.machine.obstacles(),
         [Obstacle::BackingOff { .. }]
@@ -456,7 +456,7 @@ fn a_price_above_the_most_is_not_paid() {
     assert_eq!(world.in_service().len(), 1);
     assert_eq!(world.machine.obstacles(), [Obstacle::NoZone]);
     let offer = kind("tiny", 0.1, 1.0);
-    world.ask(|m, _| m.set_offer(&offer)).unwrap();
+    world.ask(|m, now| m.set_offer(&offer, now)).unwrap();
     world.pass(seconds(60));
     assert_eq!(world.in_service().len(), 3);
 }
