@@ -29,7 +29,9 @@ use crate::pipeline::Notice;
 /// How long it takes a worker to come.
 const BOOT: Duration = Duration::from_secs(10 * 60);
 /// How often the policy looks at the queue.
-const LOOK: Duration = Duration::from_secs(5 * 60);
+const LOOK: Duration = Duration::from_secs(10 * 60);
+/// How often the group looks who has finished, of those that it sends home.
+const LEAVING: Duration = Duration::from_secs(60);
 /// Longer than any work takes, stalls included: nobody is sent home with a message in hand.
 const FINISH: Duration = Duration::from_secs(6 * 3_600);
 
@@ -38,6 +40,8 @@ const FINISH: Duration = Duration::from_secs(6 * 3_600);
 pub(crate) struct Staff {
     group: Group<Recorder>,
     balancer: Balancer<InstanceId>,
+    /// When either has something to do next: asked once after each change rather than at each turn of the loop.
+    next: Option<Instant>,
 }
 
 impl Staff {
@@ -74,6 +78,7 @@ impl Staff {
         let config = GroupConfig {
             metric_period: LOOK,
             health_period: LOOK,
+            drain_period: LEAVING,
             drain_timeout: FINISH,
             launch_timeout: 2 * BOOT,
             ..GroupConfig::new(name, 1, most)
@@ -84,7 +89,12 @@ impl Staff {
             .gauge("queue", Arc::new(queue.clone()))
             .policy("backlog", policy()?)
             .build()?;
-        Ok(Self { group, balancer })
+        let next = group.next_deadline();
+        Ok(Self {
+            group,
+            balancer,
+            next,
+        })
     }
 
     /// A worker without work, if there is one.
@@ -93,23 +103,29 @@ impl Staff {
     }
 
     /// A worker crashed: another takes its place.
-    pub(crate) fn crashed(&self, worker: InstanceId) {
+    pub(crate) fn crashed(&mut self, worker: InstanceId) {
         // One that was sent home meanwhile is no longer there to be replaced.
         let _ = self
             .group
             .set_health(worker, Health::Unhealthy, HealthSource::Custom);
+        self.look_ahead();
     }
 
     /// When the group or the balancer has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.group.next_deadline(), self.balancer.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        self.next
     }
 
     /// Does what is due.
-    pub(crate) fn advance(&self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         self.balancer.advance(now);
         self.group.advance(now);
+        self.look_ahead();
+    }
+
+    fn look_ahead(&mut self) {
+        let deadlines = [self.group.next_deadline(), self.balancer.next_deadline()];
+        self.next = deadlines.into_iter().flatten().min();
     }
 
     /// What the group counts.

@@ -576,7 +576,7 @@ impl<'a> World<'a> {
     /// Groups call workers and send them home.
     fn call_workers(&mut self, now: Instant) {
         for way in Way::ALL {
-            let staff = &self.posts[way as usize].staff;
+            let staff = &mut self.posts[way as usize].staff;
             if staff.next_deadline().is_none_or(|at| at > now) {
                 continue;
             }
