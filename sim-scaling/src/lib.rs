@@ -31,11 +31,13 @@ pub use error::{
     ConfigError, DeleteError, DesiredError, ExecuteError, HookError, InstanceError, RefreshError,
     UnknownName,
 };
-pub use machine::{Cooldown, Decrement, IllegalTransition, Scaled, State};
+pub use machine::{
+    Cooldown, Decrement, Force, IllegalTransition, Protection, Scaled, State, ZonalShift,
+};
 pub use message::{
     Activity, ActivityKind, ActivityStatus, Candidate, Cause, Health, HookNotice, InstanceId,
     InstanceInfo, LaunchOrder, Market, Notification, Obstacle, RefreshInfo, RefreshStatus,
 };
 pub use provisioner::{LaunchRefused, Provisioner, Report};
-pub use scaling::{Builder, Fires, Force, Group, GroupExplanation, Protection, ZonalShift};
+pub use scaling::{Builder, Fires, Group, GroupExplanation};
 pub use stats::GroupStats;

@@ -26,7 +26,7 @@ use crate::stats::GroupStats;
 
 pub use self::builder::Builder;
 pub use self::explain::GroupExplanation;
-pub use self::requests::{Fires, Force, Protection, ZonalShift};
+pub use self::requests::Fires;
 
 /// A group of instances that follows its policies; see the [module](self).
 ///

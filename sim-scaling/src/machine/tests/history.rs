@@ -160,7 +160,14 @@ impl World {
             }
             Step::Protect(at, yes) => {
                 if let Some(id) = self.nth(at, in_service) {
-                    self.ask(|m, now| m.protect(&[id], yes, now)).unwrap();
+                    self.ask(|m, now| {
+                        m.protect(
+                            &[id],
+                            if yes { Protection::On } else { Protection::Off },
+                            now,
+                        )
+                    })
+                    .unwrap();
                 }
             }
             Step::Detach(at, yes) => {
@@ -177,7 +184,17 @@ impl World {
                 }
             }
             Step::Shift(at, yes) => {
-                let _ = self.ask(|m, now| m.shift_zone(ZONES[at], yes, now));
+                let _ = self.ask(|m, now| {
+                    m.shift_zone(
+                        ZONES[at],
+                        if yes {
+                            ZonalShift::Away
+                        } else {
+                            ZonalShift::Back
+                        },
+                        now,
+                    )
+                });
             }
             Step::Suspend(at, yes) => {
                 let process = [Process::ALL[at]];
@@ -273,7 +290,7 @@ fn spared(world: &World) -> BTreeSet<InstanceId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_bounds_hold_and_the_group_comes_to_rest(
@@ -281,6 +298,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut world = World::new(config);
+        let kept_off = |step: &Step| matches!(step, Step::Suspend(at, true) if Process::ALL[*at] == Process::AddToLoadBalancer);
+        let was_kept_off = steps.iter().any(kept_off);
         for step in steps {
             let asked = matches!(step, Step::Terminate(..) | Step::Unfit(_) | Step::Crash(_) | Step::Detach(..) | Step::Protect(..) | Step::Back(_));
             let spared = spared(&world);
@@ -303,10 +322,11 @@ proptest! {
         world.mute = false;
         world.ask(|m, now| m.resume(&Process::ALL, now));
         for zone in ZONES {
-            let _ = world.ask(|m, now| m.shift_zone(zone, false, now));
+            let _ = world.ask(|m, now| m.shift_zone(zone, ZonalShift::Back, now));
         }
         let all: Vec<_> = world.machine.instances().iter().map(|i| i.id).collect();
-        world.ask(|m, now| m.protect(&all, false, now)).unwrap();
+        world.ask(|m, now| m.protect(&all, Protection::Off, now)).unwrap();
+        world.pass(seconds(120));
         let retained: Vec<_> = world.machine.instances().iter().filter(|i| i.state == State::TerminatingRetained).map(|i| i.id).collect();
         for id in retained {
             world.ask(|m, now| m.terminate_instance(id, Decrement::No, now)).unwrap();
@@ -333,6 +353,8 @@ proptest! {
         for id in &world.alive {
             prop_assert!(world.machine.has(*id), "{id} runs and nobody knows");
         }
-        prop_assert_eq!(world.roster.len(), world.in_service().len());
+        if !was_kept_off {
+            prop_assert_eq!(world.roster.len(), world.in_service().len());
+        }
     }
 }
