@@ -566,6 +566,10 @@ fn an_unhealthy_target_drains_before_it_is_cut_off() {
     rig.pass(600 * SECOND);
     assert_eq!(rig.state(a), (State::Healthy, None));
     assert_eq!(rig.effects(), [], "one that recovered is left alone");
+    // Who never had traffic has nothing to finish.
+    let c = rig.add("c");
+    rig.probes(c, ProbeResult::Timeout, 2);
+    assert_eq!(rig.state(c).0, State::Unhealthy);
 }
 
 #[test]
@@ -787,9 +791,8 @@ fn one_healthy_target_among_very_many_keeps_its_priority_alive() {
     for n in 1..20_000 {
         rig.add_at(&n.to_string(), 1);
     }
-    rig.machine.set_weight(rig.now, &"0".into(), 0).unwrap();
     let second = Slot { index: 1, birth: 0 };
-    rig.probe(first, ProbeResult::Good);
+    rig.probes(first, ProbeResult::Failed, 2);
     rig.probe(second, ProbeResult::Good);
     assert_eq!(rig.loads(), [(1, 10_000, false)]);
     assert_eq!(rig.served(), [1]);
