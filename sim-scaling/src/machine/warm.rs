@@ -2,7 +2,7 @@
 
 use sim_core::time::Instant;
 
-use super::instance::Wait;
+use super::instance::{Mark, Wait};
 use super::placement::Purpose;
 use super::{Effect, Machine, State};
 use crate::config::{Process, WarmPoolConfig, WarmState};
@@ -65,11 +65,18 @@ impl Machine {
 
     /// Takes one that waits, of the zone that needs it most. False when none does.
     pub(super) fn take_warm(&mut self, now: Instant) -> bool {
+        // What moves to another zone is not replaced by one of the same.
+        let towards = self.instances.values().find_map(|i| match i.marked {
+            Some(Mark::Rebalance(zone)) => Some(zone),
+            _ => None,
+        });
         let chosen = self
             .instances
             .values()
             .filter(|instance| {
-                instance.state.is_warm_ready() && !self.shifted.contains(&instance.zone)
+                instance.state.is_warm_ready()
+                    && !self.shifted.contains(&instance.zone)
+                    && towards.is_none_or(|zone| instance.zone == zone)
             })
             .min_by_key(|instance| (self.load(instance.zone), instance.launched_at, instance.id))
             .map(|instance| (instance.id, instance.state));
