@@ -598,7 +598,11 @@ impl Machine {
         let Some(instance) = self.instances.get_mut(&id) else {
             return;
         };
-        if instance.state == State::ReplacingRootVolumeProceed && told >= TOLD_TO_END {
+        let is_replaced = matches!(
+            instance.state,
+            State::ReplacingRootVolume | State::ReplacingRootVolumeProceed
+        );
+        if is_replaced && told >= TOLD_TO_END {
             self.terminate(id, Cause::Requested, now);
             return;
         }
