@@ -64,14 +64,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         move |context| work(context, backlog.clone())
     });
 
-    // Half a minute of work before each worker, with what is in flight counted in.
-    let per_worker = Query::new("jobs.backlog / max(group.in_service, 1)")?;
-    let mut target = TargetConfig::new(per_worker, 30.0);
+    // What comes in a second, and the backlog within a minute, for each worker: it does one a second, four fifths of the
+    // time. The backlog alone would send the workers away as soon as they keep up.
+    let load = "(jobs.arrived + jobs.waiting / 60) / max(group.in_service, 1)";
+    let mut target = TargetConfig::new(Query::new(load)?, 0.8);
     (target.out_periods, target.in_periods) = (1, 3);
     let group = Group::builder(GroupConfig::new("workers", 1, 20), workers)
         .clock(Clock::tokio())
         .gauge("jobs", backlog.clone())
-        .policy("half a minute", PolicyConfig::TargetTracking(target))
+        .policy("load", PolicyConfig::TargetTracking(target))
         .build()?;
     let driver = tokio::spawn({
         let group = group.clone();

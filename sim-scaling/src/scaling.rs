@@ -59,7 +59,6 @@ impl<P: Provisioner> Group<P> {
     }
 
     /// A group with more than a provisioner: a clock, a roster, gauges, policies, a sink.
-    #[must_use]
     pub fn builder(config: GroupConfig, provisioner: P) -> Builder<P> {
         Builder::new(config, provisioner)
     }

@@ -559,7 +559,7 @@ impl Machine {
                 self.progress(id, ActivityStatus::Successful, None, now);
                 self.instances.remove(&id);
                 self.counts.detached += 1;
-                self.effects.push_back(Effect::Release(id));
+                self.effects.push_back(Effect::LetGo(id));
                 return;
             }
             State::WarmedPending => {

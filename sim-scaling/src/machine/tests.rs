@@ -131,7 +131,7 @@ impl World {
                     self.roster.remove(&id);
                     self.put(self.drain, Input::Drained { id });
                 }
-                Effect::Release(id) => {
+                Effect::LetGo(id) => {
                     self.alive.remove(&id);
                 }
                 Effect::Notify(note) => self.notes.push(note),

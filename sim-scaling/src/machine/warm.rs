@@ -31,9 +31,8 @@ impl Machine {
     /// Fills the pool, or lets go of what is too much.
     pub(super) fn keep_warm(&mut self, now: Instant) {
         let target = self.warm_target();
-        while self.warm_count() > target
-            && !(self.is_suspended(Process::Terminate) && !self.deleted)
-        {
+        let terminates = self.deleted || !self.is_suspended(Process::Terminate);
+        while terminates && self.warm_count() > target {
             // What is not ready yet goes first, then the newest.
             let last = self
                 .instances

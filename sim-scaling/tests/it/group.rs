@@ -241,7 +241,7 @@ fn instances_of_elsewhere_are_adopted_and_released() {
     group.detach(&[foreign], Decrement::Yes).unwrap();
     assert_eq!(group.stats().total, 0);
     assert_eq!(recorder.running(), [foreign], "it goes on");
-    assert_eq!(recorder.told().last(), Some(&Told::Release(foreign)));
+    assert_eq!(recorder.told().last(), Some(&Told::LetGo(foreign)));
 }
 
 #[test]
