@@ -14,6 +14,8 @@ use benches::memory::{self, Meter};
 use benches::pattern::{Failure, Pattern};
 use benches::pauses;
 use benches::report::{self, Origin, Results};
+use benches::scaling;
+use benches::simulate;
 use benches::timing::Watchdog;
 
 mod alloc;
@@ -24,7 +26,9 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs)
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs),
+        scaling (policies over loads, in virtual time),
+        simulate (balancers in virtual time; fails when the known order does not come out)
 
 Options:
   --json           print one object a line on standard output instead of tables
@@ -32,6 +36,7 @@ Options:
   --rounds N       rounds of each pattern (9)
   --filter TEXT    only patterns whose name holds TEXT (`memory` is one); no results written
   --out FOLDER     where <group>.md and <group>.json go (benches/results), also for partial runs
+  --trace FILE     scaling: replay this one too (CSV of time and load, plain or gzipped; may be repeated)
   --list           print the names of the patterns and their peers
   --help           print this
 ";
@@ -50,6 +55,7 @@ struct Options {
     filter: Option<String>,
     out: Option<PathBuf>,
     list: bool,
+    traces: Vec<PathBuf>,
 }
 
 /// What the arguments ask for; a message when they make no sense, and nothing to do for `--help`.
@@ -62,6 +68,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
         filter: None,
         out: None,
         list: false,
+        traces: Vec::new(),
     };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -77,6 +84,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
             "--list" => options.list = true,
             "--filter" => options.filter = Some(value()?),
             "--out" => options.out = Some(PathBuf::from(value()?)),
+            "--trace" => options.traces.push(PathBuf::from(value()?)),
             "--rounds" => {
                 let text = value()?;
                 match text.parse() {
@@ -85,7 +93,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
                 }
             }
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            group if groups::NAMES.contains(&group) => options.groups.push(argument),
+            group if groups::NAMES.contains(&group) || group == simulate::NAME => {
+                options.groups.push(argument);
+            }
             group => {
                 return Err(format!(
                     "unknown group `{group}` (there are: {})",
@@ -120,12 +130,66 @@ fn main() -> ExitCode {
     }
     let watchdog = Watchdog::new(HANGS);
     for group in &options.groups {
-        if let Err(failure) = run(group, &options, &watchdog) {
+        let outcome = if group == simulate::NAME {
+            simulated(&options)
+        } else {
+            run(group, &options, &watchdog)
+        };
+        if let Err(failure) = outcome {
             eprintln!("benches: {group}: {failure}");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Plays the simulation, prints it, and fails where the known order does not come out.
+fn simulated(options: &Options) -> Result<(), Failure> {
+    let origin = Origin::find();
+    let mut suites = simulate::suites(options.scale);
+    if let Some(text) = &options.filter {
+        suites.retain(|suite| suite.name.contains(text.as_str()));
+    }
+    if options.list {
+        for suite in &suites {
+            let names: Vec<&str> = suite.contenders.iter().map(|one| one.name).collect();
+            println!("{}: {}", suite.name, names.join(", "));
+        }
+        return Ok(());
+    }
+    let results = simulate::run(&suites)?;
+    let bars = simulate::checks(&results);
+    if options.json {
+        simulate::lines(&results)
+            .iter()
+            .for_each(|line| println!("{line}"));
+    } else {
+        print!("{}", simulate::tables(&suites, &results));
+        print!("{}", simulate::plot(&suites, &results));
+        println!("{}", report::bars_table(&bars));
+    }
+    let complete = options.scale == Scale::Full && options.filter.is_none();
+    let folder = match &options.out {
+        Some(folder) => Some(folder.clone()),
+        None if complete => Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")),
+        None => None,
+    };
+    if let Some(folder) = folder {
+        simulate::write(&folder, &origin, &suites, &results, &bars)
+            .map_err(|error| Failure(format!("cannot write to {}: {error}", folder.display())))?;
+    }
+    let short: Vec<&str> = bars
+        .iter()
+        .filter(|bar| !bar.met)
+        .map(|bar| bar.aim.as_str())
+        .collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "not as it should be: {}",
+        short.join("; ")
+    )))
 }
 
 /// The allocator's count.
@@ -138,6 +202,19 @@ fn meter() -> Meter {
 }
 
 fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failure> {
+    if group == "scaling" {
+        let complete =
+            options.scale == Scale::Full && options.filter.is_none() && options.traces.is_empty();
+        let results = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results");
+        return scaling::run(&scaling::Options {
+            scale: options.scale,
+            filter: options.filter.as_deref(),
+            traces: &options.traces,
+            json: options.json,
+            list: options.list,
+            out: options.out.clone().or_else(|| complete.then_some(results)),
+        });
+    }
     let chosen = |name: &str| {
         options
             .filter

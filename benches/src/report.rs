@@ -57,6 +57,38 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// A list for a page.
+    pub(crate) fn markdown(&self) -> String {
+        format!(
+            "- machine: {}\n- compiler: {}\n- commit: {}\n- load when it began: {}\n",
+            self.machine, self.compiler, self.commit, self.load
+        )
+    }
+
+    /// An object for programs.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "machine": self.machine,
+            "compiler": self.compiler,
+            "commit": self.commit,
+            "load": self.load,
+        })
+    }
+
+    /// The commit that was built, and whether it was changed since.
+    #[must_use]
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// The compiler and its version.
+    #[must_use]
+    pub fn compiler(&self) -> &str {
+        &self.compiler
+    }
+}
+
 const UNKNOWN: &str = "unknown";
 
 fn output(program: &str, arguments: &[&str]) -> String {

@@ -63,7 +63,7 @@ use crate::stats::GroupStats;
 
 pub use self::effect::{Effect, Input};
 pub use self::state::{IllegalTransition, State, TRANSITIONS};
-pub use self::verbs::{Cooldown, Decrement, Scaled};
+pub use self::verbs::{Cooldown, Decrement, Force, Protection, Scaled, ZonalShift};
 
 /// Chooses who is ended first, among the candidates in the fullest zone.
 pub type Termination = Arc<dyn Fn(&[Candidate]) -> Option<InstanceId> + Send + Sync>;

@@ -10,7 +10,13 @@
 //! [polls](Provisioner::poll). A report that appears while nobody is calling is announced by the [`Wake`] that the group
 //! has connected, so that [`Group::run`](crate::Group::run) comes to fetch it.
 
+#[cfg(feature = "tokio")]
+mod processes;
 mod recorder;
+#[cfg(feature = "tokio")]
+mod table;
+#[cfg(feature = "tokio")]
+mod tasks;
 
 use std::fmt;
 
@@ -21,7 +27,11 @@ use sim_core::time::Instant;
 use crate::config::WarmState;
 use crate::message::{Health, InstanceId, LaunchOrder};
 
+#[cfg(feature = "tokio")]
+pub use self::processes::{Process as ChildProcess, ProcessTemplate, Processes};
 pub use self::recorder::{Recorder, Script, Told};
+#[cfg(feature = "tokio")]
+pub use self::tasks::{Tasks, WorkerContext};
 
 /// Launches and ends instances for one group.
 ///

@@ -26,7 +26,7 @@ use crate::stats::GroupStats;
 
 pub use self::builder::Builder;
 pub use self::explain::GroupExplanation;
-pub use self::requests::{Fires, Force, Protection, ZonalShift};
+pub use self::requests::Fires;
 
 /// A group of instances that follows its policies; see the [module](self).
 ///
@@ -59,7 +59,6 @@ impl<P: Provisioner> Group<P> {
     }
 
     /// A group with more than a provisioner: a clock, a roster, gauges, policies, a sink.
-    #[must_use]
     pub fn builder(config: GroupConfig, provisioner: P) -> Builder<P> {
         Builder::new(config, provisioner)
     }

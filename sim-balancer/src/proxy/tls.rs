@@ -23,6 +23,7 @@ mod mutual;
 mod pem;
 mod policy;
 mod resolve;
+mod settings;
 
 use std::fmt;
 use std::io;
@@ -39,7 +40,8 @@ pub use self::accept::{TlsAcceptor, TlsStream};
 pub use self::connect::{TargetStream, TargetTlsConfig, TlsConnector, Verify};
 pub use self::facts::{ClientCertificate, MutualHeaders, Negotiated, SessionHeaders, TlsInfo};
 pub use self::pem::TlsError;
-pub use self::policy::{AlpnPolicy, ParseSecurityPolicyError, SecurityPolicy};
+pub use self::policy::{ParseSecurityPolicyError, SecurityPolicy};
+pub use super::config::AlpnPolicy;
 
 /// PEM text: where it stands, or itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,8 +74,9 @@ pub struct Certificate {
 }
 
 /// How TLS is spoken with clients.
+///
+/// Write it as a literal that ends in `..Default::default()`; fields may be added.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct TlsConfig {
     /// The certificates. The first is shown to who asks for no name or for one that none has; at least one.
     ///
@@ -93,7 +96,7 @@ impl Default for TlsConfig {
     fn default() -> Self {
         Self {
             certificates: Vec::new(),
-            alpn: AlpnPolicy::default(),
+            alpn: AlpnPolicy::Http2Preferred,
             security_policy: SecurityPolicy::default(),
             mutual: Mutual::Off,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,

@@ -85,7 +85,7 @@ pub enum Effect {
     /// Let the roster give it nothing new. [`Input::Drained`] follows.
     Deregister(InstanceId),
     /// Nothing more is known of it: it was given away.
-    Release(InstanceId),
+    LetGo(InstanceId),
     /// Tell the sink.
     Notify(Notification),
 }

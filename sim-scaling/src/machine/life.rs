@@ -559,7 +559,7 @@ impl Machine {
                 self.progress(id, ActivityStatus::Successful, None, now);
                 self.instances.remove(&id);
                 self.counts.detached += 1;
-                self.effects.push_back(Effect::Release(id));
+                self.effects.push_back(Effect::LetGo(id));
                 return;
             }
             State::WarmedPending => {
@@ -598,7 +598,11 @@ impl Machine {
         let Some(instance) = self.instances.get_mut(&id) else {
             return;
         };
-        if instance.state == State::ReplacingRootVolumeProceed && told >= TOLD_TO_END {
+        let is_replaced = matches!(
+            instance.state,
+            State::ReplacingRootVolume | State::ReplacingRootVolumeProceed
+        );
+        if is_replaced && told >= TOLD_TO_END {
             self.terminate(id, Cause::Requested, now);
             return;
         }

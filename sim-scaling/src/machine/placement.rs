@@ -214,14 +214,14 @@ impl Machine {
     fn load_for(&self, zone: usize, purpose: Purpose) -> u32 {
         match purpose {
             Purpose::Service => self.load(zone),
-            Purpose::WarmPool => self
-                .instances
-                .values()
-                .filter(|instance| {
+            // Where those in service and those that wait are fewest together.
+            Purpose::WarmPool => {
+                let warm = self.instances.values().filter(|instance| {
                     instance.zone == zone
                         && (instance.state.is_warm_ready() || instance.state.is_warm_pending())
-                })
-                .count() as u32,
+                });
+                self.load(zone) + warm.count() as u32
+            }
         }
     }
 

@@ -240,6 +240,13 @@ impl Machine {
         }
     }
 
+    /// Whether the refresh that is going on replaces protected instances too.
+    pub(super) fn refreshes_protected(&self) -> bool {
+        self.refresh.as_ref().is_some_and(|refresh| {
+            refresh.is_active() && refresh.config.protected == ProtectedInstances::Refresh
+        })
+    }
+
     /// Takes the refresh a step further.
     pub(super) fn drive_refresh(&mut self, now: Instant) {
         let Some(refresh) = self.refresh.as_mut().filter(|refresh| refresh.is_active()) else {
@@ -268,12 +275,19 @@ impl Machine {
             return;
         }
         let instances = &self.instances;
+        let ignores = refresh.config.protected == ProtectedInstances::Ignore;
+        let mut ignored = 0;
         refresh.targets.retain(|id| {
             instances.get(id).is_some_and(|instance| {
+                if instance.protected && ignores {
+                    ignored += 1;
+                    return false;
+                }
                 instance.state.counts()
                     || matches!(instance.state, State::Standby | State::EnteringStandby)
             })
         });
+        refresh.total = refresh.total.saturating_sub(ignored);
         let replaced = refresh.total.saturating_sub(refresh.targets.len() as u32);
         if replaced > refresh.replaced {
             refresh.replaced = replaced;

@@ -30,18 +30,18 @@ impl Machine {
                     && zone.is_none_or(|zone| instance.zone == zone)
             })
             .collect();
-        let fullest = candidates
-            .iter()
-            .map(|instance| self.load(instance.zone))
-            .max()?;
-        candidates.retain(|instance| self.load(instance.zone) == fullest);
-        // What does not work yet is missed least.
+        // What does not work yet goes before what does, wherever it stands.
         if candidates
             .iter()
             .any(|instance| instance.in_service_at.is_none())
         {
             candidates.retain(|instance| instance.in_service_at.is_none());
         }
+        let fullest = candidates
+            .iter()
+            .map(|instance| self.load(instance.zone))
+            .max()?;
+        candidates.retain(|instance| self.load(instance.zone) == fullest);
         for &policy in &self.config.termination {
             self.narrow(&mut candidates, policy, now);
             if candidates.len() == 1 {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sim_core::time::Instant;
 
-use super::{Cooldown, Effect, Input, Machine, State};
+use super::{Cooldown, Effect, Force, Input, Machine, Protection, State, ZonalShift};
 use crate::config::{GroupConfig, WarmState};
 use crate::message::{InstanceId, InstanceInfo, LaunchOrder, Notification};
 
@@ -131,7 +131,7 @@ impl World {
                     self.roster.remove(&id);
                     self.put(self.drain, Input::Drained { id });
                 }
-                Effect::Release(id) => {
+                Effect::LetGo(id) => {
                     self.alive.remove(&id);
                 }
                 Effect::Notify(note) => self.notes.push(note),

@@ -6,7 +6,7 @@ use sim_core::time::Instant;
 
 use super::instance::Instance;
 use super::placement::Place;
-use super::{Machine, State, key};
+use super::{Machine, Mark, State, key};
 use crate::config::{
     DeletionProtection, LaunchTemplate, MAX_SIZE, MAX_VERSIONS, Process, TemplateVersion,
     VersionChoice,
@@ -29,6 +29,33 @@ pub enum Decrement {
     /// It does: nothing is launched instead.
     Yes,
     /// It does not: the group launches a replacement.
+    No,
+}
+
+/// Whether traffic is kept from a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZonalShift {
+    /// It is: nothing is launched there.
+    Away,
+    /// It is not any more.
+    Back,
+}
+
+/// Whether scale-in leaves an instance alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// Whether a group is deleted with its instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// It is.
+    Yes,
+    /// Only when it has none.
     No,
 }
 
@@ -139,12 +166,17 @@ impl Machine {
     ///
     /// # Errors
     /// [`UnknownName`] for a zone that the group has not.
-    pub fn shift_zone(&mut self, zone: &str, away: bool, now: Instant) -> Result<(), UnknownName> {
+    pub fn shift_zone(
+        &mut self,
+        zone: &str,
+        shift: ZonalShift,
+        now: Instant,
+    ) -> Result<(), UnknownName> {
         let at = self.zone_index(zone).ok_or_else(|| UnknownName {
             what: "zone",
             name: zone.to_owned(),
         })?;
-        if away {
+        if shift == ZonalShift::Away {
             self.shifted.insert(at);
         } else {
             self.shifted.remove(&at);
@@ -324,20 +356,22 @@ impl Machine {
     pub fn protect(
         &mut self,
         ids: &[InstanceId],
-        protected: bool,
+        protection: Protection,
         now: Instant,
     ) -> Result<(), InstanceError> {
         let ids = self.check_all(ids, &[])?;
+        let protected = protection == Protection::On;
+        let refreshes = self.refreshes_protected();
         for id in ids {
             self.with(id, |instance| {
                 instance.protected = protected;
-                // What was marked for the zones' or the age's sake stays.
-                if protected
-                    && matches!(
-                        instance.marked,
-                        Some(super::Mark::Rebalance(_) | super::Mark::Lifetime)
-                    )
-                {
+                // What was marked for the zones', the age's or a refresh's sake stays.
+                let yields = match instance.marked {
+                    Some(Mark::Rebalance(_) | Mark::Lifetime) => true,
+                    Some(Mark::Refresh) => !refreshes,
+                    _ => false,
+                };
+                if protected && yields {
                     instance.marked = None;
                 }
             });
@@ -444,16 +478,16 @@ impl Machine {
     ///
     /// # Errors
     /// [`DeleteError`] where the group is protected or in use.
-    pub fn delete(&mut self, force: bool, now: Instant) -> Result<(), DeleteError> {
+    pub fn delete(&mut self, force: Force, now: Instant) -> Result<(), DeleteError> {
         let instances = self.instances.len();
         match self.config.deletion_protection {
             DeletionProtection::PreventAllDeletion => return Err(DeleteError::Protected),
-            DeletionProtection::PreventForceDeletion if force => {
+            DeletionProtection::PreventForceDeletion if force == Force::Yes => {
                 return Err(DeleteError::Protected);
             }
             _ => {}
         }
-        if instances > 0 && !force {
+        if instances > 0 && force == Force::No {
             return Err(DeleteError::InUse { instances });
         }
         self.deleted = true;

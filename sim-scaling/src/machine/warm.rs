@@ -2,7 +2,7 @@
 
 use sim_core::time::Instant;
 
-use super::instance::Wait;
+use super::instance::{Mark, Wait};
 use super::placement::Purpose;
 use super::{Effect, Machine, State};
 use crate::config::{Process, WarmPoolConfig, WarmState};
@@ -31,9 +31,8 @@ impl Machine {
     /// Fills the pool, or lets go of what is too much.
     pub(super) fn keep_warm(&mut self, now: Instant) {
         let target = self.warm_target();
-        while self.warm_count() > target
-            && !(self.is_suspended(Process::Terminate) && !self.deleted)
-        {
+        let terminates = self.deleted || !self.is_suspended(Process::Terminate);
+        while terminates && self.warm_count() > target {
             // What is not ready yet goes first, then the newest.
             let last = self
                 .instances
@@ -65,11 +64,18 @@ impl Machine {
 
     /// Takes one that waits, of the zone that needs it most. False when none does.
     pub(super) fn take_warm(&mut self, now: Instant) -> bool {
+        // What moves to another zone is not replaced by one of the same.
+        let towards = self.instances.values().find_map(|i| match i.marked {
+            Some(Mark::Rebalance(zone)) => Some(zone),
+            _ => None,
+        });
         let chosen = self
             .instances
             .values()
             .filter(|instance| {
-                instance.state.is_warm_ready() && !self.shifted.contains(&instance.zone)
+                instance.state.is_warm_ready()
+                    && !self.shifted.contains(&instance.zone)
+                    && towards.is_none_or(|zone| instance.zone == zone)
             })
             .min_by_key(|instance| (self.load(instance.zone), instance.launched_at, instance.id))
             .map(|instance| (instance.id, instance.state));

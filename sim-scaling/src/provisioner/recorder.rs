@@ -49,7 +49,7 @@ pub enum Told {
     /// To resume.
     Resume(InstanceId),
     /// To let go.
-    Release(InstanceId),
+    LetGo(InstanceId),
     /// To take over.
     Adopt(InstanceId),
 }
@@ -265,7 +265,7 @@ impl Provisioner for Recorder {
 
     fn release(&self, id: InstanceId) {
         let mut state = self.shared.state.lock();
-        state.note(Told::Release(id));
+        state.note(Told::LetGo(id));
         state.foreign.insert(id);
     }
 

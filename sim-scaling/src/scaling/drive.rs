@@ -517,7 +517,7 @@ impl<P: Provisioner> Shared<P> {
                 }
                 Effect::Register(id) => self.register(id, now),
                 Effect::Deregister(id) => self.deregister(id, now),
-                Effect::Release(id) => {
+                Effect::LetGo(id) => {
                     self.provisioner.release(id);
                     self.core.lock().endpoints.remove(&id);
                 }

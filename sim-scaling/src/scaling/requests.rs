@@ -12,7 +12,7 @@ use crate::error::{
     ConfigError, DeleteError, DesiredError, ExecuteError, HookError, InstanceError, RefreshError,
     UnknownName,
 };
-use crate::machine::{Cooldown, Decrement, Input, Scaled};
+use crate::machine::{Cooldown, Decrement, Force, Input, Protection, Scaled, ZonalShift};
 use crate::message::{Health, InstanceId, Notification};
 use crate::metric::MetricError;
 use crate::policy::{Enabled, PolicyConfig, PolicySetError};
@@ -132,10 +132,7 @@ impl<P: Provisioner> Group<P> {
     /// # Errors
     /// [`UnknownName`] for a zone that the group has not.
     pub fn shift_zone(&self, zone: &str, shift: ZonalShift) -> Result<(), UnknownName> {
-        self.request(|core, now| {
-            core.machine
-                .shift_zone(zone, shift == ZonalShift::Away, now)
-        })
+        self.request(|core, now| core.machine.shift_zone(zone, shift, now))
     }
 
     /// Says that an instance is fit, or not (`SetInstanceHealth`); the grace period is respected.
@@ -233,7 +230,7 @@ impl<P: Provisioner> Group<P> {
     /// # Errors
     /// [`InstanceError::Unknown`] for one that the group has not. Nothing changed then.
     pub fn protect(&self, ids: &[InstanceId], protection: Protection) -> Result<(), InstanceError> {
-        self.request(|core, now| core.machine.protect(ids, protection == Protection::On, now))
+        self.request(|core, now| core.machine.protect(ids, protection, now))
     }
 
     /// Answers a hook.
@@ -348,19 +345,10 @@ impl<P: Provisioner> Group<P> {
     /// # Errors
     /// [`DeleteError`] where it is protected, or has instances and force is not used.
     pub fn delete(&self, force: Force) -> Result<(), DeleteError> {
-        let deleted = self.request(|core, now| core.machine.delete(force == Force::Yes, now));
+        let deleted = self.request(|core, now| core.machine.delete(force, now));
         self.shared.event.broadcast();
         deleted
     }
-}
-
-/// Whether traffic is kept from a zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ZonalShift {
-    /// It is: nothing is launched there.
-    Away,
-    /// It is not any more.
-    Back,
 }
 
 /// Whether an alarm fires.
@@ -369,24 +357,6 @@ pub enum Fires {
     /// It does.
     Yes,
     /// It does not.
-    No,
-}
-
-/// Whether scale-in leaves an instance alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// It does.
-    On,
-    /// It does not.
-    Off,
-}
-
-/// Whether a group is deleted with its instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Force {
-    /// It is.
-    Yes,
-    /// Only when it has none.
     No,
 }
 

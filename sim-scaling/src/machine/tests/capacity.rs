@@ -295,7 +295,7 @@ fn protected_instances_are_not_scaled_in() {
     world.pass(seconds(60));
     let ids: Vec<_> = world.in_service().iter().map(|i| i.id).collect();
     world
-        .ask(|m, now| m.protect(&ids[1..2], false, now))
+        .ask(|m, now| m.protect(&ids[1..2], Protection::Off, now))
         .unwrap();
     world.scale(0);
     world.pass(seconds(60));
@@ -303,7 +303,7 @@ fn protected_instances_are_not_scaled_in() {
     assert_eq!(world.ended, [ids[1]]);
     assert_eq!(world.machine.obstacles(), [Obstacle::Protected]);
     world
-        .ask(|m, now| m.protect(&ids[..1], false, now))
+        .ask(|m, now| m.protect(&ids[..1], Protection::Off, now))
         .unwrap();
     world.pass(seconds(60));
     assert_eq!(world.in_service().len(), 1);
@@ -492,15 +492,19 @@ fn weights_are_units_of_capacity() {
 #[test]
 fn a_zone_that_was_shifted_away_from_gets_nothing_new() {
     let mut world = World::settled(group(2, 8).in_zones(["a", "b"]));
-    world.ask(|m, now| m.shift_zone("a", true, now)).unwrap();
+    world
+        .ask(|m, now| m.shift_zone("a", ZonalShift::Away, now))
+        .unwrap();
     world.scale(6);
     world.pass(seconds(60));
     assert_eq!(world.per_zone(), [("a".into(), 1), ("b".into(), 5)].into());
-    world.ask(|m, now| m.shift_zone("a", false, now)).unwrap();
+    world
+        .ask(|m, now| m.shift_zone("a", ZonalShift::Back, now))
+        .unwrap();
     world.pass(seconds(300));
     assert_eq!(world.per_zone(), [("a".into(), 3), ("b".into(), 3)].into());
     world
-        .ask(|m, now| m.shift_zone("x", true, now))
+        .ask(|m, now| m.shift_zone("x", ZonalShift::Away, now))
         .unwrap_err();
 }
 
@@ -619,9 +623,9 @@ fn a_deleted_group_ends_everything() {
         protect_new: true,
         ..group(3, 5)
     });
-    let refused = world.ask(|m, now| m.delete(false, now)).unwrap_err();
+    let refused = world.ask(|m, now| m.delete(Force::No, now)).unwrap_err();
     assert_eq!(refused, DeleteError::InUse { instances: 3 });
-    world.ask(|m, now| m.delete(true, now)).unwrap();
+    world.ask(|m, now| m.delete(Force::Yes, now)).unwrap();
     assert!(!world.machine.is_gone());
     world.pass(seconds(60));
     assert!(world.machine.is_gone());

@@ -171,7 +171,7 @@ fn a_cancelled_refresh_leaves_what_it_has_not_begun() {
 fn a_rollback_brings_the_former_version_back() {
     let mut world = outdated(6);
     begin(&mut world, to_version_2());
-    world.pass(seconds(60));
+    world.pass(seconds(30));
     assert!(versions(&world).contains(&2));
     world.ask(|m, now| m.rollback_refresh(now)).unwrap();
     let twice = world.ask(|m, now| m.rollback_refresh(now)).unwrap_err();
@@ -241,7 +241,9 @@ fn protected_instances_are_waited_for_left_or_replaced() {
         (ProtectedInstances::Refresh, 3, RefreshStatus::Successful),
     ] {
         let mut world = outdated(3);
-        world.ask(|m, now| m.protect(&[id(2)], true, now)).unwrap();
+        world
+            .ask(|m, now| m.protect(&[id(2)], Protection::On, now))
+            .unwrap();
         begin(
             &mut world,
             RefreshConfig {
@@ -253,7 +255,9 @@ fn protected_instances_are_waited_for_left_or_replaced() {
         assert_eq!(status(&world).0, end, "{mode:?}");
         assert_eq!(world.ended.len(), ended);
         if mode == ProtectedInstances::Wait {
-            world.ask(|m, now| m.protect(&[id(2)], false, now)).unwrap();
+            world
+                .ask(|m, now| m.protect(&[id(2)], Protection::Off, now))
+                .unwrap();
             world.pass(seconds(60));
             assert_eq!(status(&world).0, RefreshStatus::Successful);
         }

@@ -137,3 +137,30 @@ fn what_cannot_be_paused_is_ended() {
     world.pass(seconds(5));
     assert_eq!(world.state(id(1)), None);
 }
+
+#[test]
+fn zones_are_evened_out_with_a_warm_pool_in_the_wrong_one() {
+    let mut world = World::settled(GroupConfig {
+        warm_pool: Some(pool(WarmState::Stopped)),
+        ..group(4, 5).in_zones(["a", "b"])
+    });
+    world.failing.insert("b".to_owned());
+    let ids: Vec<_> = world
+        .in_service()
+        .iter()
+        .filter(|i| &*i.zone == "b")
+        .map(|i| i.id)
+        .collect();
+    for id in ids {
+        let reason = "exit 1".to_owned();
+        world.tell(Input::Ended { id, reason });
+    }
+    world.pass(seconds(100));
+    assert_eq!(world.per_zone()["b"], 0);
+    world.failing.clear();
+    world.pass(seconds(1_000));
+    assert_eq!(world.per_zone(), [("a".into(), 2), ("b".into(), 2)].into());
+    let ended = world.ended.len();
+    world.pass(seconds(1_000));
+    assert_eq!(world.ended.len(), ended, "and it is quiet then");
+}
