@@ -28,8 +28,10 @@ use crate::pipeline::Notice;
 
 /// How long it takes a worker to come.
 const BOOT: Duration = Duration::from_secs(10 * 60);
-/// How often the policy looks at the queue.
+/// How often the policy looks at the queue; less often in replays of more than a year or so.
 const LOOK: Duration = Duration::from_secs(10 * 60);
+/// The most looks.
+const MAX_LOOKS: u32 = 100_000;
 /// How often the group looks who has finished, of those that it sends home.
 const LEAVING: Duration = Duration::from_secs(60);
 /// Longer than any work takes, stalls included: nobody is sent home with a message in hand.
@@ -45,7 +47,7 @@ pub(crate) struct Staff {
 }
 
 impl Staff {
-    /// Calls the first worker; there are never more than `most`.
+    /// Calls the first worker; there are never more than `most`. `span` is how long it will go on, about.
     ///
     /// # Errors
     ///
@@ -55,8 +57,10 @@ impl Staff {
         queue: &Queue<Notice>,
         most: u32,
         seed: u64,
+        span: Duration,
         clock: &Clock,
     ) -> Result<Self, Box<dyn std::error::Error>> {
+        let look = LOOK.max(span / MAX_LOOKS);
         let balancer = Balancer::with_clock(
             BalancerConfig {
                 // A worker has one message at a time.
@@ -76,8 +80,8 @@ impl Staff {
         let workers = Recorder::new();
         workers.script(|script| script.start = BOOT);
         let config = GroupConfig {
-            metric_period: LOOK,
-            health_period: LOOK,
+            metric_period: look,
+            health_period: look,
             drain_period: LEAVING,
             drain_timeout: FINISH,
             launch_timeout: 2 * BOOT,
@@ -87,7 +91,7 @@ impl Staff {
             .clock(clock.clone())
             .roster(Arc::new(balancer.clone()))
             .gauge("queue", Arc::new(queue.clone()))
-            .policy("backlog", policy()?)
+            .policy("backlog", policy(look)?)
             .build()?;
         let next = group.next_deadline();
         Ok(Self {
@@ -145,9 +149,9 @@ impl Staff {
 }
 
 /// One message for each worker: who comes finds somebody free, most of the time.
-fn policy() -> Result<PolicyConfig, Box<dyn std::error::Error>> {
+fn policy(look: Duration) -> Result<PolicyConfig, Box<dyn std::error::Error>> {
     let mut query = Query::new("queue.backlog / group.in_service")?;
-    query.period = LOOK;
+    query.period = look;
     Ok(PolicyConfig::TargetTracking(TargetConfig {
         out_periods: 1,
         in_periods: 6,

@@ -364,9 +364,15 @@ impl<'a> World<'a> {
         let malformed = Queue::with_clock(QueueConfig::new("malformed"), clock.clone())
             .expect("the demo's own settings");
 
+        let last = input
+            .flights
+            .last()
+            .map_or(start, |flight| flight.departure);
+        let span = last - start;
         let posts = Way::ALL.map(|way| {
             let queue = &pipeline.queues[way as usize];
-            let staff = Staff::new(way.name(), queue, settings.workers, settings.seed, &clock);
+            let Settings { seed, workers } = *settings;
+            let staff = Staff::new(way.name(), queue, workers, seed, span, &clock);
             let expected = input.flights.iter().filter(|flight| way.takes(flight));
             Post {
                 staff: staff.expect("the demo's own settings"),
@@ -378,11 +384,6 @@ impl<'a> World<'a> {
             }
         });
 
-        let last = input
-            .flights
-            .last()
-            .map_or(start, |flight| flight.departure);
-        let span = last - start;
         let random = Random::new(settings.seed);
         log.add(
             Instant::ORIGIN,
