@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::group::{
-    AlgorithmName, HealthCheckProtocol, OutlierConfig, ProtocolVersion, StickinessKind,
-    TargetGroupConfig, TargetType,
+    AlgorithmName, HealthCheckProtocol, OutlierConfig, ProtocolVersion, TargetGroupConfig,
+    TargetType,
 };
 use super::{At, Attributes, Problem, Profile, Protocol, ProxyConfigError};
-use crate::algorithm::{Algorithm, Choices, LeastOutstanding, LeastTime, PeakEwma};
+use crate::algorithm::{
+    Algorithm, ApertureConfig, BoundedConfig, C3Config, Choices, LeastOutstanding, LeastTime,
+    MaglevConfig, PeakEwma, PrequalConfig, ReportedConfig, RingConfig, StickyConfig, SubsetConfig,
+};
 use crate::config::BalancerConfig;
 use crate::machine::{
     Anomaly, Availability, CheckPort, CheckProtocol, CrossZone, Deregistration, FailOpen,
@@ -38,7 +41,7 @@ impl TargetGroupConfig {
         }
         let config = BalancerConfig {
             name: self.name.clone(),
-            algorithm: self.algorithm(at)?,
+            algorithm: self.algorithm(),
             rules: Rules {
                 health_check: self.health_check(at)?,
                 slow_start: SlowStart {
@@ -93,22 +96,9 @@ impl TargetGroupConfig {
         }
     }
 
-    fn algorithm(&self, at: At<'_>) -> Result<Algorithm, ProxyConfigError> {
-        let choices = match self.choices {
-            1 => {
-                return at
-                    .field("choices")
-                    .within(1, (2, 64))
-                    .map(|()| Algorithm::Random);
-            }
-            choices => Choices::Sample(choices),
-        };
-        if self.stickiness.kind == StickinessKind::SourceIp
-            && self.algorithm == AlgorithmName::RoundRobin
-        {
-            return hashed(AlgorithmName::Maglev, at);
-        }
-        Ok(match self.algorithm {
+    fn algorithm(&self) -> Algorithm {
+        let choices = Choices::Sample(self.choices);
+        match self.algorithm {
             AlgorithmName::RoundRobin => Algorithm::RoundRobin,
             AlgorithmName::LeastOutstandingRequests => {
                 Algorithm::LeastOutstanding(LeastOutstanding::default())
@@ -121,31 +111,35 @@ impl TargetGroupConfig {
             }
             AlgorithmName::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
             AlgorithmName::LeastTime => Algorithm::LeastTime(LeastTime::default()),
-            AlgorithmName::RingHash
-            | AlgorithmName::Maglev
-            | AlgorithmName::Rendezvous
-            | AlgorithmName::BoundedLoad
-            | AlgorithmName::Prequal => return hashed(self.algorithm, at),
-        })
+            AlgorithmName::RingHash => Algorithm::RingHash(RingConfig::default()),
+            AlgorithmName::Maglev => Algorithm::Maglev(MaglevConfig::default()),
+            AlgorithmName::Rendezvous => Algorithm::Rendezvous,
+            AlgorithmName::BoundedLoad => Algorithm::BoundedLoad(BoundedConfig::default()),
+            AlgorithmName::Sticky => Algorithm::Sticky(StickyConfig::default()),
+            AlgorithmName::FirstAvailable => Algorithm::FirstAvailable,
+            AlgorithmName::Subset => Algorithm::Subset(SubsetConfig::default()),
+            AlgorithmName::Aperture => Algorithm::Aperture(ApertureConfig::default()),
+            AlgorithmName::C3 => Algorithm::C3(C3Config::default()),
+            AlgorithmName::Prequal => Algorithm::Prequal(PrequalConfig::default()),
+            AlgorithmName::Reported => Algorithm::Reported(ReportedConfig::default()),
+        }
     }
 
     fn health_check(&self, at: At<'_>) -> Result<Option<HealthCheck>, ProxyConfigError> {
         let config = &self.health_check;
-        if !config.enabled {
+        // Functions are not asked by themselves: AWS's default for them too.
+        if !config.enabled || self.target_type == TargetType::Function {
             return Ok(None);
         }
-        let protocol = match (config.protocol, self.target_type) {
-            (_, TargetType::Function) => CheckProtocol::Custom,
+        let protocol = match (config.protocol, self.protocol) {
             (Some(HealthCheckProtocol::Http), _) => CheckProtocol::Http,
             (Some(HealthCheckProtocol::Https), _) => CheckProtocol::Https,
             (Some(HealthCheckProtocol::Tcp), _) => CheckProtocol::Tcp,
             (Some(HealthCheckProtocol::Grpc), _) => CheckProtocol::Grpc,
-            (None, _) => match (self.protocol_version, self.protocol) {
-                (ProtocolVersion::Grpc, _) => CheckProtocol::Grpc,
-                (_, Protocol::Http) => CheckProtocol::Http,
-                (_, Protocol::Https) => CheckProtocol::Https,
-                _ => CheckProtocol::Tcp,
-            },
+            (None, _) if self.protocol_version == ProtocolVersion::Grpc => CheckProtocol::Grpc,
+            (None, Protocol::Http) => CheckProtocol::Http,
+            (None, Protocol::Https) => CheckProtocol::Https,
+            (None, _) => CheckProtocol::Tcp,
         };
         let usual = HealthCheck::of(protocol);
         let at = at.field("health_check");
@@ -174,13 +168,6 @@ impl TargetGroupConfig {
             ..usual
         }))
     }
-}
-
-fn hashed(name: AlgorithmName, at: At<'_>) -> Result<Algorithm, ProxyConfigError> {
-    at.field("algorithm").fail(Problem::Unsupported {
-        value: format!("{name:?}"),
-        why: "not yet",
-    })
 }
 
 fn outliers(config: &OutlierConfig) -> Outliers {
