@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use super::group::{
-    HashKey,    HealthCheckConfig, HealthCheckProtocol, ProtocolVersion, StickinessKind, TargetType,
+    HashKey, HealthCheckConfig, HealthCheckProtocol, ProtocolVersion, StickinessKind, TargetType,
 };
 use super::listener::{AlpnPolicy, MutualMode};
 use super::{
@@ -245,7 +245,10 @@ impl TargetGroupConfig {
             HashKey::SourceIp | HashKey::Path | HashKey::Host => ("", "none"),
         };
         if !is_token(name) {
-            return at.field("hash_key").field(field).invalid(name, "is not a name");
+            return at
+                .field("hash_key")
+                .field(field)
+                .invalid(name, "is not a name");
         }
         at.field("choices")
             .within(u64::from(self.choices), (2, 64))?;
