@@ -178,3 +178,115 @@ fn outliers(config: &OutlierConfig) -> Outliers {
         ..Outliers::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FailoverConfig, HealthCheckConfig, Profile, TargetConfig};
+    use super::*;
+
+    fn balancing(group: &TargetGroupConfig, profile: Profile) -> Result<BalancerConfig, String> {
+        let at = At::ROOT.part("target_groups", 0);
+        group
+            .balancing(&Attributes::default(), profile, at)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_group_says_is_what_its_balancer_does() {
+        let group = TargetGroupConfig {
+            name: "g".to_owned(),
+            targets: vec![TargetConfig::at("a:1")],
+            algorithm: AlgorithmName::RandomChoices,
+            choices: 3,
+            health_check: HealthCheckConfig {
+                interval: Duration::from_secs(3),
+                port: Some(81),
+                matcher: Some("200-204".to_owned()),
+                ..Default::default()
+            },
+            failover: FailoverConfig {
+                panic_threshold: 40,
+                ..Default::default()
+            },
+            cross_zone: Some(false),
+            slow_start: Duration::from_secs(7),
+            ..Default::default()
+        };
+        let config = balancing(&group, Profile::Open).expect("settings");
+        let choices = Choices::Sample(3);
+        assert_eq!(
+            config.algorithm,
+            Algorithm::LeastOutstanding(LeastOutstanding { choices })
+        );
+        assert_eq!(config.rules.cross_zone, CrossZone::Off);
+        assert_eq!(config.rules.fail_open.panic_threshold, 40);
+        assert_eq!(config.rules.slow_start.duration, Duration::from_secs(7));
+        let check = config.rules.health_check.expect("a check");
+        assert_eq!(check.protocol, CheckProtocol::Http);
+        assert_eq!(check.port, CheckPort::Port(81));
+        assert_eq!(
+            check.timeout,
+            Duration::from_secs(3),
+            "not longer than the interval"
+        );
+        assert!(
+            check
+                .matcher
+                .is_some_and(|matcher| matcher.matches(204) && !matcher.matches(205))
+        );
+    }
+
+    #[test]
+    fn every_algorithm_makes_a_balancer_that_can_be_built() {
+        let text = r#"["round_robin", "least_outstanding_requests", "weighted_random", "smooth-weighted", "random",
+            "random-choices", "peak-ewma", "least-time", "ring-hash", "maglev", "rendezvous", "bounded-load", "sticky",
+            "first-available", "subset", "aperture", "c3", "prequal", "reported"]"#;
+        let names: Vec<AlgorithmName> = serde_json::from_str(text).expect("names");
+        for algorithm in names {
+            let group = TargetGroupConfig {
+                name: "g".to_owned(),
+                algorithm,
+                ..Default::default()
+            };
+            let config = balancing(&group, Profile::Open).expect("settings");
+            assert!(crate::Balancer::<()>::new(config).is_ok(), "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_told() {
+        let slow = TargetGroupConfig {
+            name: "g".to_owned(),
+            algorithm: AlgorithmName::WeightedRandom,
+            slow_start: Duration::from_secs(30),
+            ..Default::default()
+        };
+        assert!(balancing(&slow, Profile::Open).is_ok());
+        let told = balancing(&slow, Profile::Aws).expect_err("not at the service");
+        assert!(told.starts_with("target_groups[0].slow_start: "), "{told}");
+        let odd = TargetGroupConfig {
+            name: "g".to_owned(),
+            anomaly_mitigation: true,
+            ..Default::default()
+        };
+        let told =
+            balancing(&odd, Profile::Open).expect_err("round robin has no weights to change");
+        assert!(
+            told.starts_with("target_groups[0].anomaly_mitigation: "),
+            "{told}"
+        );
+        let late = TargetGroupConfig {
+            name: "g".to_owned(),
+            health_check: HealthCheckConfig {
+                timeout: Some(Duration::from_secs(31)),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        assert!(
+            balancing(&late, Profile::Open)
+                .expect_err("too long")
+                .starts_with("target_groups[0]: ")
+        );
+    }
+}
