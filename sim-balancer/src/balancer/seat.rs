@@ -17,6 +17,7 @@ use crate::message::{Feedback, Outcome};
 /// A registered target.
 ///
 /// It outlives the tables in which it stands, and itself as long as a lease holds it.
+#[repr(C)]
 pub(crate) struct Seat<T> {
     // First, and so next to the reference count: a pick touches both.
     pub(crate) load: Load,
