@@ -571,7 +571,10 @@ impl<'a> World<'a> {
     /// Whether no message is in any queue that workers see.
     fn is_idle(&self) -> bool {
         let queues = self.pipeline.queues.iter().map(Queue::stats);
-        queues.map(|stats| stats.visible + stats.in_flight + stats.delayed).sum::<u64>() == 0
+        queues
+            .map(|stats| stats.visible + stats.in_flight + stats.delayed)
+            .sum::<u64>()
+            == 0
     }
 
     /// Groups call workers and send them home.
@@ -698,11 +701,7 @@ impl<'a> World<'a> {
                 if extended {
                     work.until = now + EXTENDED_LEASE;
                 }
-                let (name, number, row) = (
-                    work.way.worker(),
-                    work.worker.number(),
-                    work.holds.row,
-                );
+                let (name, number, row) = (work.way.worker(), work.worker.number(), work.holds.row);
                 self.posts[work.way as usize].tally.extended += u64::from(extended);
                 self.log.add(
                     now,
@@ -712,11 +711,7 @@ impl<'a> World<'a> {
             }
             Task::Crash(place) => {
                 let work = self.leave_work(place);
-                let (name, number, row) = (
-                    work.way.worker(),
-                    work.worker.number(),
-                    work.holds.row,
-                );
+                let (name, number, row) = (work.way.worker(), work.worker.number(), work.holds.row);
                 self.log
                     .add(now, format_args!("crash {name}={number} row={row}"));
                 let post = &mut self.posts[work.way as usize];
