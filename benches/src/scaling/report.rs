@@ -140,7 +140,8 @@ fn markdown(origin: &Origin, rows: &[Row], absent: &[String]) -> String {
         "# Group `scaling`\n\n{}\nOne-minute steps, three minutes to boot, a target of 70 %, instances of which the 99.9th percentile of the load \
          needs 50. **Violations** are minutes with a load above the capacity in service; **surplus** is instance-hours in \
          service over those of an oracle that has each minute just what can serve the load (a perfect rule that keeps to \
-         70 % has +43 %), and \"with booting\" counts instances from their launch. All policies start without a history.\n\n",
+         70 % has +43 %), and \"with booting\" counts instances from their launch. The time is that of a month \
+         of decisions, each day of it as fast as the quickest one. All policies start without a history.\n\n",
         origin.markdown()
     );
     for line in absent {
