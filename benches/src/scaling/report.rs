@@ -14,7 +14,7 @@ use crate::report::Origin;
 /// The table of one trace.
 pub(super) fn table(row: &Row) -> String {
     let mut text = format!(
-        "{}: {} ({} minutes)\n  {:<18} {:>10} {:>9} {:>12} {:>12}\n",
+        "{}: {} ({} minutes)\n  {:<32} {:>10} {:>9} {:>12} {:>12}\n",
         row.trace,
         row.about,
         row.minutes,
@@ -27,7 +27,7 @@ pub(super) fn table(row: &Row) -> String {
     for one in &row.outcomes {
         let _ = writeln!(
             text,
-            "  {:<18} {:>10} {:>+8.1}% {:>+11.1}% {:>12.1}",
+            "  {:<32} {:>10} {:>+8.1}% {:>+11.1}% {:>12.1}",
             one.policy,
             one.violations,
             one.surplus(),
