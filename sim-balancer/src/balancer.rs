@@ -124,6 +124,7 @@ impl<T> Balancer<T> {
         let random = Random::new(config.seed);
         let seed = random.fork("picks").next_u64();
         let machine = Machine::new(config.rules.clone(), random.fork("machine"), clock.now())?;
+        let next_due = machine.next_deadline().unwrap_or(Instant::NEVER);
         let timing = config.algorithm.timing();
         if timing.is_some() {
             // The counter is calibrated at the first reading; not in the first pick.
@@ -139,7 +140,7 @@ impl<T> Balancer<T> {
             clock,
             config,
             table: CachePadded::new(Snapshot::new(Table::empty())),
-            next_due: CachePadded::new(AtomicU64::new(u64::MAX)),
+            next_due: CachePadded::new(AtomicU64::new(next_due.as_nanos())),
             control: CachePadded::new(Mutex::new(Control::new(machine))),
             openings: Event::new(),
             checks: Event::new(),

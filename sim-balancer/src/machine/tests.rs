@@ -566,6 +566,10 @@ fn an_unhealthy_target_drains_before_it_is_cut_off() {
     rig.pass(600 * SECOND);
     assert_eq!(rig.state(a), (State::Healthy, None));
     assert_eq!(rig.effects(), [], "one that recovered is left alone");
+    // Who never had traffic has nothing to finish.
+    let c = rig.add("c");
+    rig.probes(c, ProbeResult::Timeout, 2);
+    assert_eq!(rig.state(c).0, State::Unhealthy);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub use self::count::PassStats;
 pub use self::flow::{FlowEnd, FlowReport};
 
 use self::count::Counts;
+use super::config::{ListenerConfig, ProxyConfig, StickinessKind, TargetGroupConfig};
 use super::prefix::{PrefixReader, Version};
 use super::tls::{TlsAcceptor, TlsConnector};
 
@@ -109,6 +110,36 @@ impl Default for PassConfig {
 }
 
 impl PassConfig {
+    /// How `listener`, one of `proxy`'s, treats flows to `group`.
+    #[must_use]
+    pub fn of_listener(
+        listener: &ListenerConfig,
+        group: &TargetGroupConfig,
+        proxy: &ProxyConfig,
+    ) -> Self {
+        let key = match group.stickiness.kind {
+            StickinessKind::SourceIp => FlowKey::SourceIp,
+            _ => FlowKey::FiveTuple,
+        };
+        Self {
+            idle_timeout: listener.idle_timeout,
+            udp_idle_timeout: listener.udp_idle_timeout,
+            connect_timeout: proxy.attributes.connect_timeout,
+            max_flows: proxy.attributes.max_connections,
+            drain_timeout: proxy.attributes.drain_timeout,
+            proxy_protocol: group.proxy_protocol_v2.then_some(Version::V2),
+            reset: if group.send_tcp_reset {
+                Reset::Send
+            } else {
+                Reset::Never
+            },
+            tcp_key: key,
+            udp_key: key,
+            preserve_client_ip: group.preserve_client_ip,
+            ..Self::default()
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ use sim_core::clock::Clock;
 use sim_core::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::config::{PrefixMode, ProxyProtocolIn};
+
 pub use self::encode::encode;
 pub use self::parse::{ParsePrefixError, Parsed, parse};
 pub use self::stream::Prefixed;
@@ -175,6 +177,21 @@ impl Default for PrefixConfig {
             trusted: Vec::new(),
             timeout: Duration::from_secs(5),
             limit: 1_024,
+        }
+    }
+}
+
+impl From<&ProxyProtocolIn> for PrefixConfig {
+    fn from(listener: &ProxyProtocolIn) -> Self {
+        Self {
+            mode: match listener.mode {
+                PrefixMode::Off => Mode::Off,
+                PrefixMode::Optional => Mode::Optional,
+                PrefixMode::Required => Mode::Required,
+            },
+            trusted: listener.trusted.clone(),
+            timeout: listener.timeout,
+            ..Self::default()
         }
     }
 }

@@ -82,6 +82,39 @@ async fn nowhere() -> SocketAddr {
 }
 
 #[test]
+fn a_listeners_settings_are_its_groups_and_its_proxys() {
+    let listener = ListenerConfig {
+        idle_timeout: Duration::from_secs(60),
+        ..Default::default()
+    };
+    let group = TargetGroupConfig {
+        proxy_protocol_v2: true,
+        send_tcp_reset: true,
+        stickiness: crate::proxy::config::StickinessConfig {
+            kind: StickinessKind::SourceIp,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let mut proxy = ProxyConfig::default();
+    proxy.attributes.max_connections = 7;
+    let expected = PassConfig {
+        idle_timeout: Duration::from_secs(60),
+        max_flows: 7,
+        proxy_protocol: Some(Version::V2),
+        reset: Reset::Send,
+        tcp_key: FlowKey::SourceIp,
+        udp_key: FlowKey::SourceIp,
+        ..PassConfig::default()
+    };
+    assert_eq!(PassConfig::of_listener(&listener, &group, &proxy), expected);
+    let plain = TargetGroupConfig::default();
+    let of_plain =
+        PassConfig::of_listener(&ListenerConfig::default(), &plain, &ProxyConfig::default());
+    assert_eq!(of_plain, PassConfig::default());
+}
+
+#[test]
 fn settings_of_zero_are_refused() {
     let zero = Duration::ZERO;
     let of = |edit: fn(&mut PassConfig, Duration)| {
