@@ -10,7 +10,7 @@ use crate::sim_queue_peer as ours;
 use crate::{fanout, filters, logs};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream"];
+pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream", "tables"];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "topic" => Some(topic(scale)),
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
+        "tables" => Some(crate::tables::patterns(scale)),
         _ => None,
     }
 }
@@ -50,6 +51,7 @@ pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
     match group {
         "topic" => fanout::NOTES,
         "stream" => logs::NOTES,
+        "tables" => crate::tables::NOTES,
         _ => rivals::NOTES,
     }
 }

@@ -35,3 +35,4 @@ pub mod pauses;
 pub mod replay;
 pub mod report;
 pub mod simulate;
+pub mod tables;

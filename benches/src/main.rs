@@ -25,7 +25,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs),
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), tables (of keys),
 simulate (balancers in virtual time; fails when the known order does not come out)
 
 Options:
@@ -257,6 +257,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         "filter" => bars::filter(&figures),
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
+        "tables" => bars::tables(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if with_pauses {
