@@ -10,7 +10,9 @@ use crate::sim_queue_peer as ours;
 use crate::{fanout, filters, logs};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream", "tables"];
+pub const NAMES: &[&str] = &[
+    "core", "queue", "topic", "filter", "stream", "tables", "scaling",
+];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
         "tables" => Some(crate::tables::patterns(scale)),
+        // Has traces in place of patterns.
+        "scaling" => Some(Vec::new()),
         _ => None,
     }
 }
