@@ -19,10 +19,16 @@ pub enum Discipline {
 }
 
 /// Work in seconds of a core of speed one; ordered, since it is never not a number.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Work(f64);
 
 impl Eq for Work {}
+
+impl PartialOrd for Work {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Work {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
