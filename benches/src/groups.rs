@@ -7,11 +7,11 @@ use crate::payload::Payload;
 use crate::rivals::{self, TOKIO};
 #[cfg(feature = "queue")]
 use crate::sim_queue_peer as ours;
-use crate::{fanout, filters, logs};
+use crate::{fanout, filters, logs, picks};
 
 /// The names of the groups, in the order of the tables.
 pub const NAMES: &[&str] = &[
-    "core", "queue", "topic", "filter", "stream", "tables", "scaling",
+    "core", "queue", "topic", "filter", "stream", "balancer", "tables", "scaling",
 ];
 
 /// How much is sent in a run.
@@ -42,6 +42,7 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "topic" => Some(topic(scale)),
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
+        "balancer" => Some(picks::patterns(scale)),
         "tables" => Some(crate::tables::patterns(scale)),
         // Has traces in place of patterns.
         "scaling" => Some(Vec::new()),
@@ -55,6 +56,7 @@ pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
     match group {
         "topic" => fanout::NOTES,
         "stream" => logs::NOTES,
+        "balancer" => picks::NOTES,
         "tables" => crate::tables::NOTES,
         _ => rivals::NOTES,
     }

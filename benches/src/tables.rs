@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 
+#[cfg(feature = "maglev")]
 use ::maglev::ConsistentHasher as _;
 use sim_balancer::algorithm::{MAGLEV_TABLE, Maglev, MaglevConfig, Ring, RingConfig};
 use sim_balancer::key_of;
@@ -13,8 +14,14 @@ use crate::groups::Scale;
 use crate::pattern::{Failure, Outcome, Pattern, Peer};
 use crate::timing::Stopwatch;
 
-/// The rival of Maglev tables.
+/// The rival of Maglev tables, if it takes part.
+#[cfg(feature = "maglev")]
 pub const MAGLEV: &str = "maglev";
+#[cfg(not(feature = "maglev"))]
+use self::OWN as MAGLEV;
+
+/// The own Maglev table.
+pub const OWN: &str = "sim-maglev";
 
 /// The rival of rings.
 pub const HASHRING: &str = "hashring";
@@ -24,7 +31,10 @@ pub const AIMED: &str = "maglev-65537-build-1000";
 
 /// What the rivals lack.
 pub const NOTES: &[(&str, &str)] = &[
-    (MAGLEV, "no weights"),
+    (
+        "maglev",
+        "no weights; behind the feature `maglev`, since it needs many crates to build",
+    ),
     (
         HASHRING,
         "no weights; given 160 points a target, as the own ring has, by as many names",
@@ -46,20 +56,14 @@ pub fn patterns(scale: Scale) -> Vec<Pattern> {
         name: format!("maglev-{MAGLEV_TABLE}-build-{targets}"),
         baseline: MAGLEV,
         count: count(20),
-        peers: vec![
-            peer(MAGLEV, targets, |names| {
-                let table = ::maglev::Maglev::with_capacity(names, MAGLEV_TABLE as usize);
-                Box::new(move |key: u64| {
-                    // Names end in their number.
-                    let name = table.get(&key);
-                    name.and_then(|name| name.rsplit('-').next()?.parse().ok())
-                })
-            }),
-            peer("sim-maglev", targets, |names| {
+        peers: {
+            let mut peers = vec![peer(OWN, targets, |names| {
                 let table = Maglev::of(&MaglevConfig::default(), &hashed(&names));
                 Box::new(move |key| table.get(key))
-            }),
-        ],
+            })];
+            peers.extend(rival(targets));
+            peers
+        },
     });
     let rings = targets.iter().map(|&targets| Pattern {
         name: format!("ring-160-build-{targets}"),
@@ -80,6 +84,25 @@ pub fn patterns(scale: Scale) -> Vec<Pattern> {
         ],
     });
     maglev.chain(rings).collect()
+}
+
+/// The rival of Maglev tables.
+#[cfg(feature = "maglev")]
+fn rival(targets: usize) -> Option<Peer> {
+    Some(peer(MAGLEV, targets, |names| {
+        let table = ::maglev::Maglev::with_capacity(names, MAGLEV_TABLE as usize);
+        Box::new(move |key: u64| {
+            // Names end in their number.
+            let name = table.get(&key);
+            name.and_then(|name| name.rsplit('-').next()?.parse().ok())
+        })
+    }))
+}
+
+/// The rival is behind the feature `maglev`.
+#[cfg(not(feature = "maglev"))]
+fn rival(_: usize) -> Option<Peer> {
+    None
 }
 
 /// Finds a key's target in a table.
