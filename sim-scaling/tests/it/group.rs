@@ -173,6 +173,47 @@ fn a_suspended_disabled_or_dry_run_policy_changes_nothing_and_says_so() {
 }
 
 #[test]
+fn a_health_check_of_the_callers_is_asked_and_believed() {
+    let sick = Arc::new(std::sync::Mutex::new(None));
+    let check = {
+        let sick = sick.clone();
+        move |id, endpoint: &InstanceId| {
+            assert_eq!(id, *endpoint);
+            if *sick.lock().unwrap() == Some(id) {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        }
+    };
+    let (group, time) = built(Group::builder(config(2, 2), Recorder::new()).health(check));
+    let one = ids(&group, State::InService)[0];
+    pass(&group, &time, seconds(100));
+    assert_eq!(group.stats().unhealthy, 0);
+    *sick.lock().unwrap() = Some(one);
+    pass(&group, &time, seconds(10));
+    assert_eq!(group.instance(one), None);
+    assert_eq!(group.stats().in_service, 2);
+}
+
+#[test]
+fn tags_and_parameters_reach_the_provisioner() {
+    let recorder = Recorder::new();
+    let config = GroupConfig {
+        tags: [("team".to_owned(), "blue".to_owned())].into(),
+        template: sim_scaling::LaunchTemplate::new("web", [("image", "web:1")]),
+        ..config(1, 1)
+    };
+    let (_group, _) = built(Group::builder(config, recorder.clone()));
+    let told = recorder.told();
+    let Told::Launch(order) = &told[0] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(order.tags["team"], "blue");
+    assert_eq!(order.template.parameters["image"], "web:1");
+}
+
+#[test]
 fn a_policy_is_executed_by_hand_and_honours_the_cooldown() {
     let policy = PolicyConfig::Simple(SimpleConfig {
         alarm: AlarmConfig::new(Query::new("mine").unwrap(), 5.0),
