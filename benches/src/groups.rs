@@ -10,7 +10,7 @@ use crate::sim_queue_peer as ours;
 use crate::{fanout, filters, logs};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream"];
+pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream", "scaling"];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "topic" => Some(topic(scale)),
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
+        // Has traces in place of patterns.
+        "scaling" => Some(Vec::new()),
         _ => None,
     }
 }

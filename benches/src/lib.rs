@@ -5,7 +5,8 @@
 //! checksum of what was received, so that a peer that loses or doubles a message fails instead of looking fast.
 //!
 //! Reading order: [`pattern`], [`payload`], the three drivers ([`tasks`], [`threads`], [`rings`]), [`rivals`],
-//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`]. [`simulate`] stands apart: it measures nothing, its time is virtual.
+//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`]. [`scaling`] and [`simulate`] stand apart: they race no
+//! rivals, their time is virtual.
 
 #![deny(unsafe_code)]
 
@@ -34,4 +35,5 @@ pub mod memory;
 pub mod pauses;
 pub mod replay;
 pub mod report;
+pub mod scaling;
 pub mod simulate;
