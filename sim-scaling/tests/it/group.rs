@@ -513,3 +513,52 @@ fn a_protected_group_is_not_deleted() {
     group.delete(Force::No).unwrap();
     assert!(group.is_gone());
 }
+
+/// A sink that calls the group back, or panics.
+struct Caller {
+    group: std::sync::OnceLock<Group<Recorder>>,
+    panics: std::sync::atomic::AtomicBool,
+}
+
+impl sim_core::seam::Sink<sim_scaling::Notification> for Caller {
+    fn try_deliver(
+        &self,
+        item: sim_scaling::Notification,
+    ) -> Result<(), sim_core::seam::Refused<sim_scaling::Notification>> {
+        use std::sync::atomic::Ordering::Relaxed;
+        assert!(!self.panics.swap(false, Relaxed), "a sink that panics");
+        if let (Some(group), sim_scaling::Notification::Launched { instance, .. }) =
+            (self.group.get(), item)
+        {
+            group.protect(&[instance], Protection::On).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn foreign_code_may_call_the_group_and_may_panic() {
+    let sink = Arc::new(Caller {
+        group: std::sync::OnceLock::new(),
+        panics: false.into(),
+    });
+    let (group, time) =
+        built(Group::builder(config(0, 5), Recorder::new()).notifications(sink.clone()));
+    sink.group.set(group.clone()).unwrap();
+    group.set_desired(2, Cooldown::Ignore).unwrap();
+    assert!(
+        group
+            .instances()
+            .iter()
+            .all(|instance| instance.is_protected)
+    );
+    sink.panics
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        group.set_desired(3, Cooldown::Ignore)
+    }));
+    panicked.unwrap_err();
+    group.set_desired(4, Cooldown::Ignore).unwrap();
+    pass(&group, &time, seconds(1));
+    assert_eq!(group.stats().in_service, 4);
+}
