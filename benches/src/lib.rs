@@ -19,6 +19,7 @@ pub mod tasks;
 pub mod threads;
 
 pub mod rivals;
+pub mod sim_balancer_peer;
 #[cfg(feature = "queue")]
 pub mod sim_queue_peer;
 pub mod sim_ring_peer;
@@ -33,6 +34,7 @@ pub mod logs;
 pub mod measure;
 pub mod memory;
 pub mod pauses;
+pub mod picks;
 pub mod replay;
 pub mod report;
 pub mod scaling;

@@ -19,6 +19,8 @@ use benches::simulate;
 use benches::timing::Watchdog;
 
 mod alloc;
+#[cfg(test)]
+mod allocations;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -26,7 +28,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs),
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), balancer (picks),
         scaling (policies over loads, in virtual time),
         simulate (balancers in virtual time; fails when the known order does not come out)
 
@@ -276,6 +278,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         "filter" => bars::filter(&figures),
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
+        "balancer" => bars::balancer(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if with_pauses {
