@@ -1,0 +1,49 @@
+//! [`Site`]: what a listener does, as of one load of the configuration; [`Hall`]: what all of a proxy share.
+
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use bytes::Bytes;
+use sim_core::clock::Clock;
+use sim_core::random::Random;
+use sim_core::sync::{Arc, Mutex};
+
+use super::group::Group;
+use super::metric::Metrics;
+use super::settings::Settings;
+use crate::proxy::log::Log;
+
+/// What a listener does, as of one load of the configuration. A request keeps the one that it began with.
+pub(crate) struct Site {
+    pub(crate) settings: Settings,
+    pub(crate) groups: Arc<[Arc<Group>]>,
+    pub(crate) routes: Routes,
+}
+
+/// Where requests go.
+pub(crate) enum Routes {
+    /// All to one group.
+    One(usize),
+}
+
+/// What all listeners and workers of a proxy share.
+pub(crate) struct Hall {
+    pub(crate) name: Arc<str>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) access: Option<Log>,
+    pub(crate) connections: Option<Log>,
+    /// Client connections that are open.
+    pub(crate) open: Mutex<usize>,
+}
+
+/// What one thread has for itself. Its locks are contended by nobody but whoever stops the proxy.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) hall: Arc<Hall>,
+    pub(crate) random: Mutex<Random>,
+}
+
+impl Worker {
+    pub(crate) fn draw(&self) -> u64 {
+        self.random.lock().next_u64()
+    }
+}
