@@ -8,7 +8,15 @@ use crate::tree::{Member, Tree};
 const CORE: &str = "sim-core";
 
 /// Crates that may know several siblings. Every other crate with a library is a sibling.
-const ABOVE: &[&str] = &["sim-cli", "sim-aws", "sim-aws-sdk", "sim-wire", "benches"];
+const ABOVE: &[&str] = &[
+    "sim-cli",
+    "sim-aws",
+    "sim-aws-sdk",
+    "sim-wire",
+    "benches",
+    // The loom models of siblings' handles: a sibling's own tests need tokio, which loom's flag would rebuild.
+    "models",
+];
 
 /// The one file that names the primitives.
 const SYNC: &str = "sim-core/src/sync.rs";
@@ -100,6 +108,18 @@ const WIRE_EXCEPTIONS: &[(&str, &str, Behind)] = &[
     ("sim-topic", "hyper-util", Behind::AFeature),
     ("sim-topic", "rustls", Behind::AFeature),
     ("sim-topic", "rustls-native-certs", Behind::AFeature),
+    // A balancer of services, and a proxy: protocols are its trade, for who asks for them.
+    ("sim-balancer", "http", Behind::AFeature),
+    ("sim-balancer", "http-body", Behind::AFeature),
+    ("sim-balancer", "http-body-util", Behind::AFeature),
+    ("sim-balancer", "hyper", Behind::AFeature),
+    ("sim-balancer", "hyper-util", Behind::AFeature),
+    ("sim-balancer", "rustls", Behind::AFeature),
+    ("sim-balancer", "rustls-native-certs", Behind::AFeature),
+    ("sim-balancer", "serde_json", Behind::AFeature),
+    ("sim-balancer", "tower", Behind::AFeature),
+    ("sim-balancer", "tower-layer", Behind::AFeature),
+    ("sim-balancer", "tower-service", Behind::AFeature),
     // The producer library's aggregated records are protobuf inside a record, not on a wire.
     ("sim-stream", "prost", Behind::AFeature),
 ];
