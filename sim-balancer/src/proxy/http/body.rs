@@ -211,7 +211,8 @@ pub(crate) struct Reply {
     first: Option<Bytes>,
     /// What broke the body before it was asked for.
     broken: Option<BodyError>,
-    passage: Passage,
+    /// `None` when its end is somebody else's to note.
+    passage: Option<Passage>,
 }
 
 enum Source {
@@ -232,7 +233,17 @@ impl Reply {
             source,
             first: None,
             broken: None,
-            passage,
+            passage: Some(passage),
+        }
+    }
+
+    /// No body; the request goes on without HTTP.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            source: Source::Full(None),
+            first: None,
+            broken: None,
+            passage: None,
         }
     }
 
@@ -299,15 +310,18 @@ impl HttpBody for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        let Some(passage) = &mut this.passage else {
+            return Poll::Ready(None);
+        };
         if let Some(error) = this.broken.take() {
-            this.passage.failed();
+            passage.failed();
             return Poll::Ready(Some(Err(error)));
         }
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if this.passage.poll_late(cx).is_ready() {
-            this.passage.failed();
+        if passage.poll_late(cx).is_ready() {
+            passage.failed();
             return Poll::Ready(Some(Err(Silent.into())));
         }
         let frame = match &mut this.source {
@@ -321,29 +335,27 @@ impl HttpBody for Reply {
                     && let Some(held) = held.take()
                 {
                     held.release();
-                    this.passage.target_done();
+                    passage.target_done();
                 }
                 frame.transpose().map_err(BodyError::from)
             }
             Source::Stream(incoming) => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 if frame.is_none() || incoming.is_end_stream() {
-                    this.passage.target_done();
+                    passage.target_done();
                 }
                 frame.transpose().map_err(BodyError::from)
             }
             Source::Function(body) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 if frame.is_none() || body.is_end_stream() {
-                    this.passage.target_done();
+                    passage.target_done();
                 }
                 frame.transpose()
             }
         };
-        match frame {
-            Ok(None) => this.passage.ended(),
-            Ok(Some(_)) => {}
-            Err(_) => this.passage.failed(),
+        if frame.is_err() {
+            passage.failed();
         }
         Poll::Ready(frame.transpose())
     }

@@ -304,7 +304,6 @@ fn refuse(client: &Client, mut passage: Passage, refusal: &Refusal, closing: boo
 /// Sends a response that is known whole.
 fn answer(client: &Client, mut passage: Passage, response: Response<Bytes>, closing: bool) -> Response<Reply> {
     passage.responding(response.status());
-    passage.ended();
     let (mut parts, body) = response.into_parts();
     if closing {
         close(client, &mut parts.headers);
@@ -334,10 +333,12 @@ struct Forward<'a> {
 enum Try {
     /// A response, of which the rest is still to come.
     Answered(response::Parts, From),
-    /// The target could not be had or did not answer; `unsent` is whether it can have seen nothing of the request.
+    /// The target could not be had, or did not answer as it should.
     Failed(Refusal, Outcome),
     /// The connection was a used one, and died before a byte of the response came.
     Stale,
+    /// The connection was a used one, and died before the request was sent.
+    Unsent(Request<Outgoing>),
     /// The client is gone.
     Gone,
 }
@@ -388,7 +389,6 @@ impl Forward<'_> {
         let client = self.client;
         let clock = &client.hall.clock;
         let replayable = matches!(body, Outgoing::Empty) && parts.method.is_idempotent();
-        let head_only = parts.method == Method::HEAD;
         let mut late = Late::new(client, self.site.settings.request_timeout, self.upload.clone());
         let mut avoid: Vec<TargetId> = Vec::new();
         let mut request = Request::from_parts(parts, body);
@@ -407,13 +407,13 @@ impl Forward<'_> {
             let kept = replayable.then(|| request_head(&request));
             let tried = match target.address() {
                 Address::Function(function) => call(function.clone(), request, &mut late).await,
-                _ if self.group.is_http2() => self.try_stream(&target, request, &mut late).await,
+                _ if self.group.is_http2() => self.try_stream(&target, request, &mut late, fresh).await,
                 _ => self.try_link(&target, request, &mut late, fresh).await,
             };
             match tried {
                 Try::Answered(response, from) => {
                     passage.answered(response.status, clock.fine());
-                    return Ok(self.respond(passage, response, from, upgrade, late, head_only));
+                    return Ok(self.respond(passage, response, from, upgrade, late));
                 }
                 Try::Gone => return Err(Abort),
                 Try::Stale => {
@@ -424,6 +424,12 @@ impl Forward<'_> {
                     client.hall.metrics.count(Count::Retries);
                     request = kept.into_request();
                     // A used connection may fail again; a new one tells the truth about the target.
+                    fresh = true;
+                }
+                Try::Unsent(unsent) => {
+                    passage.try_failed(Outcome::Cancelled);
+                    client.hall.metrics.count(Count::Retries);
+                    request = unsent;
                     fresh = true;
                 }
                 Try::Failed(refusal, outcome) => {
@@ -449,7 +455,7 @@ impl Forward<'_> {
         };
         link.carried = link.carried.saturating_add(1);
         let before = link.received();
-        let mut response = pin!(link.send.send_request(request));
+        let mut response = pin!(link.send.try_send_request(request));
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = link.poll_with(cx, |cx| response.as_mut().poll(cx)) {
                 return Poll::Ready(Some(outcome));
@@ -469,10 +475,14 @@ impl Forward<'_> {
                 };
                 Try::Answered(parts, From::Link(incoming, held))
             }
-            Some(Err(error)) => {
+            Some(Err(mut failed)) => {
                 if let Some(ended) = self.upload_ended() {
                     return ended;
                 }
+                if used && let Some(request) = failed.take_message() {
+                    return Try::Unsent(request);
+                }
+                let error = failed.into_error();
                 if used && link.received() == before && !error.is_parse() {
                     return Try::Stale;
                 }
@@ -482,12 +492,12 @@ impl Forward<'_> {
         }
     }
 
-    async fn try_stream(&self, target: &Arc<Endpoint>, request: Request<Outgoing>, late: &mut Late<'_>) -> Try {
+    async fn try_stream(&self, target: &Arc<Endpoint>, request: Request<Outgoing>, late: &mut Late<'_>, fresh: bool) -> Try {
         let client = self.client;
         let worker = client.worker.index;
         let now = client.hall.clock.recent();
         let mut used = true;
-        let seat = if self.group.dial.prefix { None } else { target.seat(worker, now) };
+        let seat = if fresh || self.group.dial.prefix { None } else { target.seat(worker, now) };
         let mut seat = match seat {
             Some(seat) => seat,
             None => {
@@ -498,7 +508,7 @@ impl Forward<'_> {
                 }
             }
         };
-        let mut response = pin!(seat.send.send_request(request));
+        let mut response = pin!(seat.send.try_send_request(request));
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = response.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
@@ -511,10 +521,14 @@ impl Forward<'_> {
                 let (parts, incoming) = response.into_parts();
                 Try::Answered(parts, From::Stream(incoming))
             }
-            Some(Err(error)) => {
+            Some(Err(mut failed)) => {
                 if let Some(ended) = self.upload_ended() {
                     return ended;
                 }
+                if used && let Some(request) = failed.take_message() {
+                    return Try::Unsent(request);
+                }
+                let error = failed.into_error();
                 // What was cancelled was never sent, or refused by a target that is going away.
                 if used && (error.is_canceled() || error.is_closed()) {
                     return Try::Stale;
@@ -584,7 +598,6 @@ impl Forward<'_> {
         from: From,
         upgrade: Option<OnUpgrade>,
         late: Late<'_>,
-        head_only: bool,
     ) -> Response<Reply> {
         let client = self.client;
         let settings = &self.site.settings;
@@ -613,7 +626,7 @@ impl Forward<'_> {
             From::Link(incoming, held) => {
                 parts.extensions.clear();
                 let mut cx = Context::from_waker(std::task::Waker::noop());
-                Reply::link(incoming, held, passage, head_only, &mut cx)
+                Reply::link(incoming, held, passage, &mut cx)
             }
         };
         Response::from_parts(parts, reply)

@@ -1,5 +1,6 @@
 //! [`Group`]: a target group with its balancer; [`Endpoint`]: a target, with the connections to it that rest.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use super::link::Link;
 use super::metric::Metrics;
 use super::wire::{Stream, Watcher, Wire};
 use crate::balancer::Balancer;
+use crate::message::TargetId;
 use crate::proxy::config::ProtocolVersion;
 use crate::proxy::prefix;
 use crate::proxy::tls::TlsConnector;
@@ -60,6 +62,8 @@ pub struct Endpoint {
     /// One a worker, so that a connection stays with the thread that opened it.
     shelves: Box<[Mutex<Shelf>]>,
     most_idle: usize,
+    /// Whether a configuration names it.
+    configured: bool,
 }
 
 /// The connections of one worker to one target.
@@ -85,13 +89,26 @@ pub(crate) struct Seat {
 }
 
 impl Endpoint {
-    /// A target for `workers` threads, each of which keeps at most `most_idle` connections at rest.
-    pub(crate) fn new(address: Address, workers: usize, most_idle: usize) -> Self {
+    /// A target that a configuration names.
+    pub(crate) fn configured(address: Address, dial: &Dial) -> Self {
+        Self {
+            configured: true,
+            ..Self::registered(address, dial)
+        }
+    }
+
+    /// A target that a program registers itself.
+    pub(crate) fn registered(address: Address, dial: &Dial) -> Self {
         Self {
             address,
-            shelves: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
-            most_idle,
+            shelves: (0..dial.workers.max(1)).map(|_| Mutex::default()).collect(),
+            most_idle: dial.most_idle,
+            configured: false,
         }
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.configured
     }
 
     /// Where it is.
@@ -209,6 +226,9 @@ pub(crate) struct Dial {
     /// Whether targets are told the client's address by the PROXY protocol; such connections serve one client only.
     pub(crate) prefix: bool,
     pub(crate) idle_timeout: Duration,
+    /// The most connections to a target that rest, a worker.
+    pub(crate) most_idle: usize,
+    pub(crate) workers: usize,
 }
 
 /// Why no connection to a target could be had.
@@ -231,6 +251,8 @@ pub(crate) struct Group {
     pub(crate) dial: Dial,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The targets that are registered, by name.
+    pub(crate) targets: Arc<Mutex<BTreeMap<TargetId, Arc<Endpoint>>>>,
 }
 
 /// The two ends of the client's connection, told to a target by the PROXY protocol.
@@ -244,6 +266,16 @@ impl Group {
     /// Whether its targets speak HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.dial.version, ProtocolVersion::Http2 | ProtocolVersion::Grpc)
+    }
+
+    /// Closes connections of a worker that have rested for too long.
+    pub(crate) fn sweep(&self, worker: usize, now: Instant) {
+        let idle = u64::try_from(self.dial.idle_timeout.as_nanos()).unwrap_or(u64::MAX);
+        let before = Instant::from_nanos(now.as_nanos().saturating_sub(idle));
+        let targets: Vec<Arc<Endpoint>> = self.targets.lock().values().cloned().collect();
+        for target in targets {
+            target.sweep(worker, before);
+        }
     }
 
     /// Opens a connection and speaks HTTP/1.1 on it.
@@ -302,10 +334,7 @@ impl Group {
         };
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         if self.dial.prefix {
-            let prefix = prefix::Prefix::Proxied(prefix::Addresses {
-                source: ends.peer,
-                destination: ends.local,
-            });
+            let prefix = prefix::Prefix::Proxied(prefix::Addresses::stream(ends.peer, ends.local));
             let bytes = prefix::encode(prefix::Version::V2, &prefix);
             tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes)
                 .await

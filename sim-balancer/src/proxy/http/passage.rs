@@ -31,7 +31,6 @@ pub(crate) struct Passage {
     upload: Option<Arc<Mutex<Upload>>>,
     /// Ends a stream of HTTP/2 on which nothing moves; HTTP/1.1 has one timer for its connection.
     late: Option<Sleep>,
-    complete: bool,
     received_before: u64,
     sent_before: u64,
     record: Option<Box<Record>>,
@@ -55,7 +54,6 @@ impl Passage {
             target_status: None,
             upload: None,
             late: None,
-            complete: false,
             received_before,
             sent_before,
             record,
@@ -144,20 +142,12 @@ impl Passage {
     /// The target's part is over: its response came whole.
     pub(crate) fn target_done(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.complete(std::mem::replace(&mut self.outcome, Outcome::Cancelled));
+            lease.complete(self.outcome);
         }
-        self.complete = true;
-    }
-
-    /// The client was given the end of the body.
-    pub(crate) fn ended(&mut self) {
-        self.complete = true;
     }
 
     /// The body broke.
     pub(crate) fn failed(&mut self) {
-        self.outcome = Outcome::Failure;
-        self.complete = false;
         if let Some(lease) = self.lease.take() {
             lease.complete(Outcome::Failure);
         }

@@ -70,8 +70,9 @@ impl Client {
     }
 }
 
-/// Reads the first bytes of a connection: whether it is HTTP/2, and what was read. `None` when nothing came.
-pub(crate) async fn sniff(stream: &mut Stream, patience: Duration) -> Option<(Version, Bytes)> {
+/// Reads the first bytes of a connection: whether it is HTTP/2, and what was read. `None` when nothing came in time, or the
+/// connection is to end.
+pub(crate) async fn sniff(stream: &mut Stream, pulse: &Pulse, patience: Duration) -> Option<(Version, Bytes)> {
     let mut seen = BytesMut::with_capacity(8 * 1024);
     let reading = async {
         loop {
@@ -87,7 +88,15 @@ pub(crate) async fn sniff(stream: &mut Stream, patience: Duration) -> Option<(Ve
             }
         }
     };
-    tokio::time::timeout(patience, reading).await.ok()?.ok()?;
+    let mut reading = pin!(tokio::time::timeout(patience, reading));
+    poll_fn(|cx| {
+        let (closing, _) = pulse.watch(cx);
+        if closing {
+            return Poll::Ready(None);
+        }
+        reading.as_mut().poll(cx).map(|outcome| outcome.ok()?.ok())
+    })
+    .await?;
     if seen.is_empty() {
         return None;
     }

@@ -38,4 +38,6 @@ pub(crate) struct Settings {
     pub(crate) response_fields: Vec<(HeaderName, HeaderValue)>,
     pub(crate) largest_head: usize,
     pub(crate) most_body: u64,
+    pub(crate) max_connections: usize,
+    pub(crate) drain_timeout: Duration,
 }

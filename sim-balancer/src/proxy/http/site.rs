@@ -1,7 +1,5 @@
 //! [`Site`]: what a listener does, as of one load of the configuration; [`Hall`]: what all of a proxy share.
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use bytes::Bytes;
 use sim_core::clock::Clock;
 use sim_core::random::Random;
 use sim_core::sync::{Arc, Mutex};
@@ -10,12 +8,16 @@ use super::group::Group;
 use super::metric::Metrics;
 use super::settings::Settings;
 use crate::proxy::log::Log;
+use crate::proxy::prefix::PrefixReader;
+use crate::proxy::tls::TlsAcceptor;
 
 /// What a listener does, as of one load of the configuration. A request keeps the one that it began with.
 pub(crate) struct Site {
     pub(crate) settings: Settings,
     pub(crate) groups: Arc<[Arc<Group>]>,
     pub(crate) routes: Routes,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) prefix: Option<PrefixReader>,
 }
 
 /// Where requests go.
