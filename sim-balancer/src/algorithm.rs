@@ -1,1 +1,403 @@
-//! How a target is chosen.
+//! How a target is chosen: the settings of each algorithm, and the tables that they are made into.
+//!
+//! A table is built from the eligible targets whenever they change, and is immutable; what an algorithm remembers from
+//! pick to pick stands in a memory beside it, and what is known of each target's load with the target. So a pick reads
+//! a table that nobody writes, and counts survive any change of the table.
+
+pub(crate) mod alias;
+pub(crate) mod least;
+pub(crate) mod load;
+pub(crate) mod memory;
+pub(crate) mod turns;
+
+use std::time::Duration;
+
+use sim_core::time::Instant;
+
+use self::alias::RandomTable;
+use self::least::{LeastTable, Score};
+use self::load::Decay;
+use self::memory::Memory;
+use self::turns::TurnTable;
+use crate::error::ConfigError;
+
+pub(crate) use self::load::Loads;
+pub use self::load::MOST_OUTSTANDING;
+
+/// The time constant of the average latency: 10 s, as in Finagle and linkerd.
+pub const DECAY: Duration = Duration::from_secs(10);
+/// What a failure counts as at least, as a latency: 5 s, as in linkerd.
+pub const PENALTY: Duration = Duration::from_secs(5);
+/// The longest that a target's `Retry-After` is believed: 300 s, as in linkerd.
+pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(300);
+/// The most targets that are drawn for one pick.
+pub const MOST_SAMPLES: u32 = 64;
+
+/// How a target is chosen among those that are eligible.
+///
+/// ```
+/// use sim_balancer::{Algorithm, Choices, LeastOutstanding};
+///
+/// let power_of_two = Algorithm::LeastOutstanding(LeastOutstanding {
+///     choices: Choices::Sample(2),
+/// });
+/// assert_ne!(power_of_two, Algorithm::default());
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// Each in its turn, whatever its weight. O(1).
+    RoundRobin,
+    /// Each in its turn, as often as it weighs, and its turns evenly spread. O(1).
+    SmoothWeighted,
+    /// Any, each alike. O(1).
+    Random,
+    /// Any, by weight. O(1). With [`Anomaly`](crate::machine::Anomaly) in the rules, targets that do worse than the others
+    /// weigh less for a while: the service's automatic target weights.
+    WeightedRandom,
+    /// The one that has least in hand for its weight.
+    LeastOutstanding(LeastOutstanding),
+    /// The one that is expected to answer first: least of peak-sensitive latency times what it has in hand, for its
+    /// weight. The default. Reads the clock twice a request.
+    PeakEwma(PeakEwma),
+    /// The one whose average latency times what it has in hand is least, for its weight. Reads the clock twice a request.
+    LeastTime(LeastTime),
+    // HASH: variants.
+}
+
+impl Default for Algorithm {
+    fn default() -> Self {
+        Self::PeakEwma(PeakEwma::default())
+    }
+}
+
+/// Among how many targets the least loaded is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Choices {
+    /// All up to 32 targets, 8 drawn at random of more.
+    #[default]
+    Auto,
+    /// All of them: the best choice, at a cost that grows with their number.
+    All,
+    /// So many, drawn at random; 2 is the power of two choices. From 2 to [`MOST_SAMPLES`].
+    Sample(u32),
+}
+
+/// Settings of [`Algorithm::LeastOutstanding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct LeastOutstanding {
+    /// Among how many. Default: [`Choices::All`].
+    pub choices: Choices,
+}
+
+impl Default for LeastOutstanding {
+    fn default() -> Self {
+        Self {
+            choices: Choices::All,
+        }
+    }
+}
+
+/// Settings of [`Algorithm::PeakEwma`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct PeakEwma {
+    /// How fast the past is forgotten: a time constant. Default: [`DECAY`], 10 s.
+    pub decay: Duration,
+    /// What a failure counts as at least, as a latency. Default: [`PENALTY`], 5 s.
+    pub penalty: Duration,
+    /// The longest that a target's wish to be asked later is believed. Default: [`RETRY_AFTER_CAP`], 300 s.
+    pub retry_after_cap: Duration,
+    /// Among how many targets. Default: [`Choices::Auto`].
+    pub choices: Choices,
+}
+
+impl Default for PeakEwma {
+    fn default() -> Self {
+        Self {
+            decay: DECAY,
+            penalty: PENALTY,
+            retry_after_cap: RETRY_AFTER_CAP,
+            choices: Choices::Auto,
+        }
+    }
+}
+
+/// Settings of [`Algorithm::LeastTime`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct LeastTime {
+    /// How fast the past is forgotten: a time constant. Default: [`DECAY`], 10 s.
+    pub decay: Duration,
+    /// What a failure counts as at least, as a latency. Default: [`PENALTY`], 5 s.
+    pub penalty: Duration,
+    /// The longest that a target's wish to be asked later is believed. Default: [`RETRY_AFTER_CAP`], 300 s.
+    pub retry_after_cap: Duration,
+    /// Among how many targets. Default: [`Choices::Auto`].
+    pub choices: Choices,
+}
+
+impl Default for LeastTime {
+    fn default() -> Self {
+        let PeakEwma {
+            decay,
+            penalty,
+            retry_after_cap,
+            choices,
+        } = PeakEwma::default();
+        Self {
+            decay,
+            penalty,
+            retry_after_cap,
+            choices,
+        }
+    }
+}
+
+/// How latencies are taken, where the algorithm needs them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Timing {
+    pub(crate) decay: Decay,
+    /// In nanoseconds.
+    pub(crate) penalty: f32,
+    pub(crate) retry_after_cap: Duration,
+}
+
+impl Algorithm {
+    /// The algorithm's name, as statistics show it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::SmoothWeighted => "smooth_weighted",
+            Self::Random => "random",
+            Self::WeightedRandom => "weighted_random",
+            Self::LeastOutstanding(_) => "least_outstanding",
+            Self::PeakEwma(_) => "peak_ewma",
+            Self::LeastTime(_) => "least_time",
+            // HASH: names.
+        }
+    }
+
+    /// Checks the settings.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::RoundRobin | Self::SmoothWeighted | Self::Random | Self::WeightedRandom => Ok(()),
+            Self::LeastOutstanding(settings) => check_choices(settings.choices),
+            Self::PeakEwma(settings) => {
+                check_choices(settings.choices)?;
+                check_decay(settings.decay)
+            }
+            Self::LeastTime(settings) => {
+                check_choices(settings.choices)?;
+                check_decay(settings.decay)
+            } // HASH: checks.
+        }
+    }
+
+    /// How latencies are taken; `None` where they are not, and no clock is read.
+    pub(crate) fn timing(&self) -> Option<Timing> {
+        match self {
+            Self::PeakEwma(settings) => Some(Timing {
+                decay: Decay::peak(settings.decay),
+                penalty: settings.penalty.as_nanos() as f32,
+                retry_after_cap: settings.retry_after_cap,
+            }),
+            Self::LeastTime(settings) => Some(Timing {
+                decay: Decay::mean(settings.decay),
+                penalty: settings.penalty.as_nanos() as f32,
+                retry_after_cap: settings.retry_after_cap,
+            }),
+            // HASH: algorithms that need the time.
+            Self::RoundRobin
+            | Self::SmoothWeighted
+            | Self::Random
+            | Self::WeightedRandom
+            | Self::LeastOutstanding(_) => None,
+        }
+    }
+}
+
+fn check_choices(choices: Choices) -> Result<(), ConfigError> {
+    match choices {
+        Choices::Sample(samples) if !(2..=MOST_SAMPLES).contains(&samples) => {
+            Err(ConfigError::Samples { samples })
+        }
+        Choices::Auto | Choices::All | Choices::Sample(_) => Ok(()),
+    }
+}
+
+fn check_decay(decay: Duration) -> Result<(), ConfigError> {
+    if decay.is_zero() {
+        return Err(ConfigError::Decay);
+    }
+    Ok(())
+}
+
+/// One of the targets that a table is built of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// The target's number within its balancer.
+    pub(crate) slot: u32,
+    /// Its weight, on any scale; more than zero.
+    pub(crate) weight: u32,
+    /// The hash of its id: the same in every process.
+    pub(crate) hash: u64,
+    /// The number of its zone, or `u32::MAX` when it has none.
+    pub(crate) zone: u32,
+}
+
+/// What is asked of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    /// The hash of the request's key.
+    pub(crate) key: Option<u64>,
+    /// The time by the fine clock where the algorithm is timed; the origin otherwise.
+    pub(crate) now: Instant,
+}
+
+/// A table of one algorithm over one set of targets.
+#[derive(Debug)]
+pub(crate) enum Selector {
+    Turns(TurnTable),
+    Random(RandomTable),
+    Least(LeastTable),
+    // HASH: tables.
+}
+
+impl Selector {
+    /// Builds the table.
+    pub(crate) fn build(algorithm: &Algorithm, candidates: &[Candidate]) -> Self {
+        let latency = |settings: &Algorithm| {
+            settings
+                .timing()
+                .map_or(Score::Outstanding, |timing| Score::Latency(timing.decay))
+        };
+        match algorithm {
+            Algorithm::RoundRobin => Self::Turns(TurnTable::plain(candidates)),
+            Algorithm::SmoothWeighted => Self::Turns(TurnTable::weighted(candidates)),
+            Algorithm::Random => Self::Random(RandomTable::alike(candidates)),
+            Algorithm::WeightedRandom => Self::Random(RandomTable::weighted(candidates)),
+            Algorithm::LeastOutstanding(settings) => Self::Least(LeastTable::build(
+                Score::Outstanding,
+                settings.choices,
+                candidates,
+            )),
+            Algorithm::PeakEwma(settings) => Self::Least(LeastTable::build(
+                latency(algorithm),
+                settings.choices,
+                candidates,
+            )),
+            Algorithm::LeastTime(settings) => Self::Least(LeastTable::build(
+                latency(algorithm),
+                settings.choices,
+                candidates,
+            )),
+            // HASH: builds.
+        }
+    }
+
+    /// Chooses a target; it may turn out to be saturated.
+    #[inline]
+    pub(crate) fn choose<L: Loads + ?Sized>(
+        &self,
+        loads: &L,
+        ask: &Ask,
+        memory: &Memory,
+    ) -> Option<usize> {
+        match self {
+            Self::Turns(table) => table.choose(memory),
+            Self::Random(table) => table.choose(memory),
+            Self::Least(table) => table.choose(loads, ask, memory),
+            // HASH: choices.
+        }
+    }
+
+    /// Chooses among the targets admitted, when the first choice was not one of them.
+    #[cold]
+    pub(crate) fn next<L: Loads + ?Sized>(
+        &self,
+        loads: &L,
+        ask: &Ask,
+        memory: &Memory,
+        admit: &dyn Fn(usize) -> bool,
+    ) -> Option<usize> {
+        match self {
+            Self::Turns(table) => table.next(loads, memory, admit),
+            Self::Random(table) => table.next(loads, memory, admit),
+            Self::Least(table) => table.next(loads, ask, memory, admit),
+            // HASH: second choices.
+        }
+    }
+}
+
+/// The target with least in hand among those admitted, beginning at a random one.
+pub(crate) fn least_loaded<L: Loads + ?Sized>(
+    loads: &L,
+    memory: &Memory,
+    admit: &dyn Fn(usize) -> bool,
+) -> Option<usize> {
+    let targets = loads.len();
+    let start = memory.below(targets);
+    (start..targets)
+        .chain(0..start)
+        .filter(|&index| admit(index))
+        .min_by_key(|&index| loads.load(index).outstanding())
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) mod tests {
+    use super::load::Load;
+    use super::*;
+
+    /// Candidates with these weights, numbered from zero.
+    pub(crate) fn candidates(weights: &[u32]) -> Vec<Candidate> {
+        weights
+            .iter()
+            .zip(0..)
+            .map(|(&weight, slot)| Candidate {
+                slot,
+                weight,
+                hash: memory::mix(u64::from(slot) + 1),
+                zone: u32::MAX,
+            })
+            .collect()
+    }
+
+    /// So many idle targets without a limit.
+    pub(crate) fn loads(targets: usize) -> Vec<Load> {
+        (0..targets).map(|_| Load::new(MOST_OUTSTANDING)).collect()
+    }
+
+    /// A request without a key.
+    pub(crate) fn ask(now: Instant) -> Ask {
+        Ask { key: None, now }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        for samples in [0, 1, MOST_SAMPLES + 1] {
+            let algorithm = Algorithm::LeastOutstanding(LeastOutstanding {
+                choices: Choices::Sample(samples),
+            });
+            assert!(matches!(
+                algorithm.check(),
+                Err(ConfigError::Samples { samples: s }) if s == samples
+            ));
+        }
+        let algorithm = Algorithm::PeakEwma(PeakEwma {
+            decay: Duration::ZERO,
+            ..Default::default()
+        });
+        assert!(matches!(algorithm.check(), Err(ConfigError::Decay)));
+        assert!(Algorithm::default().check().is_ok());
+    }
+}

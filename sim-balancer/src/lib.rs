@@ -16,3 +16,18 @@ pub mod check;
 pub mod proxy;
 #[cfg(feature = "tower")]
 pub mod service;
+
+pub use algorithm::{
+    Algorithm, Choices, DECAY, LeastOutstanding, LeastTime, MOST_OUTSTANDING, MOST_SAMPLES,
+    PENALTY, PeakEwma, RETRY_AFTER_CAP,
+};
+pub use balancer::Balancer;
+pub use balancer::lease::Lease;
+pub use balancer::seat::TargetRef;
+pub use config::BalancerConfig;
+pub use error::{
+    ConfigError, PickError, RegisterError, RegisterReason, UnknownTarget, UnknownZone, WeightError,
+};
+pub use machine::{ProbeResult, Reason, Rules, State, TargetHealth, TargetId, Zone, ZoneId};
+pub use message::{Feedback, Outcome, Request, Target, key_of};
+pub use stats::{BalancerStats, TargetStats};

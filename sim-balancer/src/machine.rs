@@ -26,9 +26,12 @@ mod matcher;
 mod name;
 mod note;
 mod outlier;
+mod passive;
+mod registration;
 mod rules;
 mod seat;
 mod view;
+mod zone;
 
 #[cfg(test)]
 mod model;
@@ -42,126 +45,24 @@ use sim_core::random::Random;
 use sim_core::time::Instant;
 
 use self::health::{Health, Turn};
-use self::outlier::{anomalous, ejection_time, may_eject, mitigated, sweep};
 use self::seat::{Held, Ramp, Seat, Timer};
 use self::view::Candidate;
+use self::zone::ZoneState;
 
 pub use self::health::{ProbeResult, Reason, State, TargetHealth, Unused};
 pub use self::matcher::{Matcher, ParseMatcherError};
 pub use self::name::{Slot, TargetId, Zone, ZoneId};
 pub use self::note::{Cause, Change, Counts, Effect, Note};
 pub use self::outlier::{Streak, Tally};
+pub use self::registration::{
+    Registration, RegistrationError, UnknownTarget, UnknownZone, WeightError,
+};
 pub use self::rules::{
     Anomaly, Availability, CheckPort, CheckProtocol, CrossZone, Deregistration, FailOpen, Failover,
     FailurePercentage, HealthCheck, Limits, Outliers, Priorities, Rules, RulesError, SlowStart,
     SuccessRate, TargetFailover, UnhealthyTargets,
 };
 pub use self::view::{FULL_LOAD, Member, Pool, Tier, View, WEIGHT_ONE};
-
-/// Who a target is, when it is registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registration {
-    /// Its name.
-    pub id: TargetId,
-    /// Its weight; 0 gets nothing.
-    pub weight: u32,
-    /// Its zone, if it has one.
-    pub zone: Option<Zone>,
-    /// Its priority; 0 is the highest.
-    pub priority: u32,
-}
-
-impl Registration {
-    /// A target of weight 1 and the highest priority, in no zone.
-    #[must_use]
-    pub fn new(id: impl Into<TargetId>) -> Self {
-        Self {
-            id: id.into(),
-            weight: 1,
-            zone: None,
-            priority: 0,
-        }
-    }
-}
-
-/// A target was not registered; nothing changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegistrationError {
-    /// A target of this name is there and does not drain.
-    #[error("id: {id} is registered already")]
-    Duplicate {
-        /// The name.
-        id: TargetId,
-    },
-    /// As many targets are there as may be, those that drain included.
-    #[error("there are {limit} targets, the most allowed")]
-    TooManyTargets {
-        /// The most targets.
-        limit: u32,
-    },
-    /// The zone is new and as many zones are known as may be.
-    #[error("zone: {zone} is new and {limit} zones are known, the most allowed")]
-    TooManyZones {
-        /// The zone.
-        zone: Zone,
-        /// The most zones.
-        limit: u32,
-    },
-    /// A number is too large.
-    #[error("{field}: {value} is more than {limit}")]
-    TooLarge {
-        /// The field.
-        field: &'static str,
-        /// The value given.
-        value: u32,
-        /// The largest allowed.
-        limit: u32,
-    },
-    /// A name is empty or too long.
-    #[error("{field}: has {length} bytes, must have 1 to {limit}")]
-    Name {
-        /// The field.
-        field: &'static str,
-        /// Bytes given.
-        length: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-}
-
-/// No target of this name is registered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no target is named {id}")]
-pub struct UnknownTarget {
-    /// The name.
-    pub id: TargetId,
-}
-
-/// No target was ever registered in this zone.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no zone is named {zone}")]
-pub struct UnknownZone {
-    /// The name.
-    pub zone: Zone,
-}
-
-/// A weight was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightError {
-    /// There is no such target.
-    #[error(transparent)]
-    Unknown(#[from] UnknownTarget),
-    /// The weight is too large.
-    #[error("weight: {value} is more than {limit}")]
-    TooLarge {
-        /// The value given.
-        value: u32,
-        /// The largest allowed.
-        limit: u32,
-    },
-}
 
 /// One target, as [`Machine::targets`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,14 +80,6 @@ pub struct Listed<'a> {
     pub priority: u32,
     /// How it is.
     pub health: TargetHealth,
-}
-
-/// What is known of a zone.
-#[derive(Debug)]
-struct ZoneState {
-    name: Zone,
-    /// Until when traffic is shifted away from it; [`Instant::NEVER`] for until that is ended.
-    shifted: Option<Instant>,
 }
 
 /// The state of a balancer's targets. See the [module](self).
@@ -414,50 +307,6 @@ impl Machine {
         }
         self.touch();
         Ok(())
-    }
-
-    // Zones.
-
-    /// Shifts traffic away from a zone until a point in time, [`Instant::NEVER`] for until it is ended. A second call
-    /// sets another end. While every zone with targets is shifted away from, none is.
-    ///
-    /// # Errors
-    ///
-    /// [`UnknownZone`].
-    pub fn shift_zone(
-        &mut self,
-        now: Instant,
-        zone: &Zone,
-        until: Instant,
-    ) -> Result<(), UnknownZone> {
-        let now = self.hear(now);
-        let id = self
-            .zone_id(zone)
-            .ok_or_else(|| UnknownZone { zone: zone.clone() })?;
-        self.set_shift(now, id, (until > now).then_some(until));
-        Ok(())
-    }
-
-    /// Ends a shift before its time. Fine for a zone without one.
-    ///
-    /// # Errors
-    ///
-    /// [`UnknownZone`].
-    pub fn end_shift(&mut self, now: Instant, zone: &Zone) -> Result<(), UnknownZone> {
-        self.shift_zone(now, zone, Instant::ORIGIN)
-    }
-
-    /// The number of a zone in which a target was registered at some time.
-    #[must_use]
-    pub fn zone_id(&self, zone: &Zone) -> Option<ZoneId> {
-        let at = self.zones.iter().position(|known| known.name == *zone)?;
-        Some(ZoneId(at as u16))
-    }
-
-    /// The name of a zone.
-    #[must_use]
-    pub fn zone_name(&self, zone: ZoneId) -> Option<&Zone> {
-        self.zones.get(zone.index()).map(|known| &known.name)
     }
 
     // Health.
@@ -809,195 +658,6 @@ impl Machine {
         self.set_timer(index, Timer::Ramp(index), Some(next));
     }
 
-    // Outliers and anomalies.
-
-    fn eject(&mut self, at: Instant, index: u32, cause: Cause) -> bool {
-        let Some(rules) = self.rules.outliers else {
-            return false;
-        };
-        let held = self.held(index);
-        if held.ejected.is_some() || !held.health.is_live() {
-            return false;
-        }
-        let (ejected, hosts) = self.ejected_of();
-        if !may_eject(&rules, ejected, hosts) {
-            self.note(at, index, Change::EjectionRefused { cause });
-            return false;
-        }
-        let count = held.ejections.saturating_add(1);
-        let until = at + ejection_time(&rules, count, &mut self.random);
-        let held = self.held_mut(index);
-        held.ejections = count;
-        held.ejected = Some(until);
-        self.set_timer(index, Timer::Return(index), Some(until));
-        self.note(at, index, Change::Ejected { cause, until });
-        self.touch();
-        true
-    }
-
-    fn uneject(&mut self, at: Instant, index: u32) {
-        self.set_timer(index, Timer::Return(index), None);
-        if self.held_mut(index).ejected.take().is_some() {
-            self.note(at, index, Change::Returned);
-            self.touch();
-        }
-    }
-
-    /// Ejected targets, and all of which they are a part.
-    fn ejected_of(&self) -> (u32, u32) {
-        self.occupied()
-            .filter(|(_, held)| held.health.is_live())
-            .fold((0, 0), |(ejected, hosts), (_, held)| {
-                (ejected + u32::from(held.ejected.is_some()), hosts + 1)
-            })
-    }
-
-    /// Takes ejected targets back while they are too large a part of those that are left, the earliest to return first.
-    fn trim_ejections(&mut self, at: Instant) {
-        let Some(rules) = self.rules.outliers else {
-            return;
-        };
-        loop {
-            let (ejected, hosts) = self.ejected_of();
-            if ejected == 0 || may_eject(&rules, ejected - 1, hosts) {
-                return;
-            }
-            let first = self
-                .occupied()
-                .filter_map(|(index, held)| held.ejected.map(|until| (until, index)))
-                .min();
-            let Some((_, index)) = first else {
-                return;
-            };
-            self.uneject(at, index);
-        }
-    }
-
-    fn sweep(&mut self, at: Instant, now: Instant, tally: &mut impl FnMut(Slot) -> Tally) {
-        let Some(rules) = self.rules.outliers else {
-            return;
-        };
-        let mut windows = Vec::new();
-        let mut is_quiet = true;
-        for index in 0..self.seats.len() as u32 {
-            let slot = self.slot_at(index);
-            let Some(held) = &mut self.seats[index as usize].held else {
-                continue;
-            };
-            let seen = tally(slot);
-            let window = seen.since(held.swept);
-            held.swept = seen;
-            if held.ejected.is_none() && held.ejections > 0 {
-                held.ejections -= 1;
-            }
-            is_quiet &= held.ejections == 0;
-            if held.ejected.is_none() && held.health.is_fit() {
-                windows.push((index, window));
-            }
-        }
-        for (index, cause) in sweep(&rules, &windows) {
-            is_quiet = false;
-            self.eject(at, index, cause);
-        }
-        // What comes next in this very call would find nothing new.
-        let horizon = if is_quiet { now } else { at };
-        let next = next_beat(at, rules.interval, horizon);
-        self.timers.insert((next, Timer::Sweep));
-    }
-
-    fn window(&mut self, at: Instant, now: Instant, tally: &mut impl FnMut(Slot) -> Tally) {
-        let Some(rules) = self.rules.anomaly else {
-            return;
-        };
-        let mut windows = Vec::new();
-        for index in 0..self.seats.len() as u32 {
-            let slot = self.slot_at(index);
-            let Some(held) = &mut self.seats[index as usize].held else {
-                continue;
-            };
-            let seen = tally(slot);
-            let window = seen.since(held.weighed);
-            held.weighed = seen;
-            if held.health.is_fit() && held.ejected.is_none() {
-                windows.push((index, window));
-            }
-        }
-        let found: BTreeSet<u32> = anomalous(&rules, &windows).into_iter().collect();
-        let mut is_quiet = true;
-        let mut is_moved = false;
-        let mut turned = Vec::new();
-        for index in 0..self.seats.len() as u32 {
-            let Some(held) = &mut self.seats[index as usize].held else {
-                continue;
-            };
-            let is_anomalous = found.contains(&index);
-            let share = mitigated(&rules, held.share, is_anomalous);
-            is_moved |= share != held.share;
-            held.share = share;
-            is_quiet &= share == 100 && !is_anomalous;
-            if held.is_anomalous != is_anomalous {
-                held.is_anomalous = is_anomalous;
-                turned.push((index, is_anomalous));
-            }
-        }
-        for (index, is_anomalous) in turned {
-            let change = if is_anomalous {
-                Change::Anomalous
-            } else {
-                Change::Normal
-            };
-            self.note(at, index, change);
-        }
-        if is_moved {
-            self.touch();
-        }
-        let horizon = if is_quiet { now } else { at };
-        let next = next_beat(at, rules.window, horizon);
-        self.timers.insert((next, Timer::Window));
-    }
-
-    // Zones.
-
-    fn intern(&mut self, zone: Zone) -> Result<ZoneId, RegistrationError> {
-        if let Some(id) = self.zone_id(&zone) {
-            return Ok(id);
-        }
-        let limit = self.rules.limits.zones;
-        if self.zones.len() >= limit as usize {
-            return Err(RegistrationError::TooManyZones { zone, limit });
-        }
-        self.zones.push(ZoneState {
-            name: zone,
-            shifted: None,
-        });
-        Ok(ZoneId(self.zones.len() as u16 - 1))
-    }
-
-    fn set_shift(&mut self, at: Instant, id: ZoneId, until: Option<Instant>) {
-        let state = &mut self.zones[id.index()];
-        let before = std::mem::replace(&mut state.shifted, until);
-        let zone = state.name.clone();
-        if before == until {
-            return;
-        }
-        if let Some(before) = before {
-            self.timers.remove(&(before, Timer::Shift(id.0)));
-        }
-        if let Some(until) = until.filter(|until| !until.is_never()) {
-            self.timers.insert((until, Timer::Shift(id.0)));
-        }
-        let change = match until {
-            Some(until) => Change::ShiftBegan { zone, until },
-            None => Change::ShiftEnded { zone },
-        };
-        self.push_note(Note {
-            at,
-            target: None,
-            change,
-        });
-        self.touch();
-    }
-
     // The view.
 
     fn build_view(&self) -> View {
@@ -1029,10 +689,6 @@ impl Machine {
             .map(|(index, _)| self.slot_at(index))
             .collect();
         view::build(&self.rules, &candidates, lingering, self.generation)
-    }
-
-    fn is_shifted(&self, zone: Option<ZoneId>) -> bool {
-        zone.is_some_and(|zone| self.zones[zone.index()].shifted.is_some())
     }
 
     fn health_of(&self, index: u32) -> TargetHealth {
@@ -1153,46 +809,6 @@ impl Machine {
         for timer in Timer::of_target(index) {
             self.set_timer(index, timer, None);
         }
-    }
-
-    fn check_registration(&self, spec: &Registration) -> Result<(), RegistrationError> {
-        let limits = &self.rules.limits;
-        let name_bytes = limits.name_bytes as usize;
-        let zone = spec.zone.as_ref().map(Zone::as_str);
-        for (field, text) in [("id", Some(spec.id.as_str())), ("zone", zone)] {
-            let length = text.map_or(1, str::len);
-            if length == 0 || length > name_bytes {
-                return Err(RegistrationError::Name {
-                    field,
-                    length,
-                    limit: name_bytes,
-                });
-            }
-        }
-        for (field, value, limit) in [
-            ("weight", spec.weight, limits.weight),
-            ("priority", spec.priority, limits.priorities - 1),
-        ] {
-            if value > limit {
-                return Err(RegistrationError::TooLarge {
-                    field,
-                    value,
-                    limit,
-                });
-            }
-        }
-        if self.find_live(&spec.id).is_ok() {
-            return Err(RegistrationError::Duplicate {
-                id: spec.id.clone(),
-            });
-        }
-        let there = self.seats.len() - self.free.len();
-        if there >= limits.targets as usize {
-            return Err(RegistrationError::TooManyTargets {
-                limit: limits.targets,
-            });
-        }
-        Ok(())
     }
 }
 

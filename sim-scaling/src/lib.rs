@@ -13,3 +13,7 @@ pub mod metric;
 pub mod policy;
 pub mod provisioner;
 pub mod stats;
+
+pub use alarm::{Alarm, AlarmConfig, AlarmState, Comparison, MissingData};
+pub use metric::{Fallback, Formula, GaugeMeter, Metrics, Query, Statistic, WindowConfig};
+pub use policy::{Capacity, Decision, Policy, PolicyConfig, PolicyInput, PolicySet, Verdict, Vote};

@@ -31,6 +31,8 @@ pub(crate) struct Held {
     pub(crate) ejected: Option<Instant>,
     /// Ejections in close succession.
     pub(crate) ejections: u32,
+    /// Whether it was not ejected since the last sweep for outliers.
+    pub(crate) is_clean: bool,
     /// What mitigation leaves it, in percent.
     pub(crate) share: u32,
     pub(crate) is_anomalous: bool,
@@ -118,6 +120,7 @@ impl Held {
             ramp: None,
             ejected: None,
             ejections: 0,
+            is_clean: true,
             share: 100,
             is_anomalous: false,
             swept: Tally::default(),

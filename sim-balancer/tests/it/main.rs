@@ -1,1 +1,7 @@
-//! The integration tests, a file for each topic.
+//! The balancer as its users see it.
+
+#![cfg(not(loom))]
+
+mod leases;
+mod picking;
+mod rig;

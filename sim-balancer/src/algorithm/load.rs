@@ -1,0 +1,589 @@
+//! What is known of one target's load: how much it has in hand, how long it takes, what went wrong.
+//!
+//! # Algorithm
+//! Everything that a pick reads or writes stands in a few words side by side, each of them one atomic, so that nothing
+//! is torn and nothing locked. Outstanding and finished share a word: taking a lease adds one, giving it back takes
+//! one off below and adds one above in the same step.
+//!
+//! The latency is a peak-sensitive, exponentially weighted moving average (Finagle's `PeakEwma`, by way of linkerd and
+//! tower): a sample above it replaces it, one below it pulls it down by the time that has passed since the last one.
+//! Value and time stand in one word.
+//!
+//! # Ordering
+//! - *The word* is changed by `SeqCst` read-modify-writes only. Who finds it flagged [`LEAVING`] sees the table that was
+//!   stored before the flag. Who gives a lease back and then reads an event's flag is in the single order with a waiter
+//!   that raised its flag and then looks for room (the store-load pair of [`sim_core::event`]).
+//! - *Estimates and counts* are `Relaxed`: nothing else is read on their account.
+
+use std::time::Duration;
+
+use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use sim_core::time::Instant;
+
+use crate::message::Feedback;
+
+/// One lease in the word.
+const ONE: u64 = 1;
+/// The bits of the word that count leases: 24, of which a limit may use [`MOST_OUTSTANDING`].
+const OUTSTANDING: u64 = (1 << 24) - 1;
+/// The target was deregistered: nobody enters any more, but for who sticks to it.
+const LEAVING: u64 = 1 << 24;
+/// It was reported as drained, once: nobody enters any more.
+const DRAINED: u64 = 1 << 25;
+/// One finished request in the word.
+const FINISHED: u64 = 1 << 26;
+/// The finished requests must be carried over before they overflow: after 2^37 of them.
+const CARRY: u64 = 1 << 63;
+
+/// The most leases of one target at a time, and what a target without a limit has: 2^23.
+///
+/// The counter is twice as wide, for those who enter, find the limit and leave again.
+pub const MOST_OUTSTANDING: u32 = 1 << 23;
+
+/// A tick of the estimates' clock, as a power of two of nanoseconds: 65.5 us. 32 bits of it last 78 hours.
+const TICK: u32 = 16;
+
+/// The load of one target. It outlives the tables in which the target stands.
+#[derive(Debug)]
+pub(crate) struct Load {
+    /// Leases, flags and finished requests; see the constants.
+    word: AtomicU64,
+    /// The latency: nanoseconds as an `f32` in the upper half, the tick of the last sample in the lower one. Zero: none.
+    latency: AtomicU64,
+    /// What the target told of itself: requests in flight in the upper half, latency as an `f32` below. Zero: nothing.
+    server: AtomicU64,
+    /// When it told: the tick.
+    server_at: AtomicU32,
+    /// Failures since the last success.
+    run: AtomicU32,
+    /// Of these, those since the last answer: connections refused or cut, times out.
+    unreachable_run: AtomicU32,
+    /// The most leases at a time.
+    limit: u32,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
+    /// Finished requests carried over from the word.
+    carried: AtomicU64,
+}
+
+/// Why a target cannot be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Barred {
+    /// It has all that it may have in hand.
+    Saturated,
+    /// It was deregistered.
+    Leaving,
+}
+
+/// How a lease is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Its request was finished, well or not.
+    Finished,
+    /// It was not.
+    Unfinished,
+}
+
+/// What is to be done after a lease was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing.
+    Nothing,
+    /// There is room where there was none: a waiter may have it.
+    Room,
+    /// The target is leaving and may be drained now, or its count must be carried over.
+    Settle,
+}
+
+/// Who enters a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Anybody.
+    New,
+    /// Who sticks to the target, even while it is leaving.
+    Sticking,
+}
+
+/// How a latency is weighted over time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Decay {
+    /// One over the time constant in ticks.
+    rate: f32,
+    /// Whether a sample above the average replaces it, and the average wears out while there is none.
+    peak: bool,
+}
+
+impl Decay {
+    /// Peak-sensitive, with a time constant.
+    pub(crate) fn peak(time: Duration) -> Self {
+        Self {
+            rate: rate(time),
+            peak: true,
+        }
+    }
+
+    /// A plain average with a time constant.
+    pub(crate) fn mean(time: Duration) -> Self {
+        Self {
+            rate: rate(time),
+            peak: false,
+        }
+    }
+}
+
+fn rate(time: Duration) -> f32 {
+    let ticks = (time.as_nanos() >> TICK).max(1);
+    1.0 / ticks as f32
+}
+
+/// About e^-x for `x >= 0`: exact to 2 % below 1.2, and too large by at most 0.04 beyond.
+#[inline]
+fn decayed(x: f32) -> f32 {
+    1.0 / (1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0))))
+}
+
+#[inline]
+pub(crate) fn tick(now: Instant) -> u32 {
+    (now.as_nanos() >> TICK) as u32
+}
+
+#[inline]
+fn pack(high: u32, low: u32) -> u64 {
+    (u64::from(high) << 32) | u64::from(low)
+}
+
+/// What a target told of itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ServerLoad {
+    /// Requests in flight there.
+    pub(crate) in_flight: u32,
+    /// Its own latency, in nanoseconds; zero when it told none.
+    pub(crate) latency: f32,
+    /// How long ago it told, in nanoseconds, to the tick.
+    pub(crate) age: u64,
+}
+
+/// The counts of a target since it was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) finished: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+}
+
+impl Load {
+    /// Makes the load of a target that has nothing in hand and may have `limit` requests.
+    pub(crate) fn new(limit: u32) -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            server: AtomicU64::new(0),
+            server_at: AtomicU32::new(0),
+            run: AtomicU32::new(0),
+            unreachable_run: AtomicU32::new(0),
+            limit,
+            failed: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
+        }
+    }
+
+    /// Leases out now.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> u32 {
+        (self.word.load(Ordering::Relaxed) & OUTSTANDING) as u32
+    }
+
+    /// The most leases at a time.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Whether there is no room for another lease.
+    #[inline]
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.outstanding() >= self.limit
+    }
+
+    /// Takes a lease.
+    ///
+    /// Who is barred from a target that leaves has been in the count for a moment: what its leaving means comes back
+    /// with the reason. Nobody is in the count who is only found to be one too many: waiters that look for room would
+    /// see each other, and wake each other for nothing.
+    #[inline]
+    pub(crate) fn enter(&self, entry: Entry) -> Result<(), (Barred, After)> {
+        if self.limit != MOST_OUTSTANDING {
+            return self.enter_limited(entry);
+        }
+        let former = self.word.fetch_add(ONE, Ordering::SeqCst);
+        if former & (LEAVING | DRAINED) == 0 && (former & OUTSTANDING) < u64::from(self.limit) {
+            return Ok(());
+        }
+        self.enter_slow(former, entry)
+    }
+
+    #[cold]
+    fn enter_slow(&self, former: u64, entry: Entry) -> Result<(), (Barred, After)> {
+        match self.bar(former, entry) {
+            None => Ok(()),
+            Some(Barred::Leaving) => Err((Barred::Leaving, self.exit(Exit::Unfinished))),
+            Some(Barred::Saturated) => {
+                let _ = self.exit(Exit::Unfinished);
+                Err((Barred::Saturated, After::Nothing))
+            }
+        }
+    }
+
+    /// With a limit that is likely to be met.
+    #[inline]
+    fn enter_limited(&self, entry: Entry) -> Result<(), (Barred, After)> {
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            if let Some(barred) = self.bar(word, entry) {
+                return Err((barred, After::Nothing));
+            }
+            match self.word.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// What stands against another lease.
+    #[inline]
+    fn bar(&self, word: u64, entry: Entry) -> Option<Barred> {
+        if word & DRAINED != 0 || (word & LEAVING != 0 && entry == Entry::New) {
+            return Some(Barred::Leaving);
+        }
+        ((word & OUTSTANDING) as u32 >= self.limit).then_some(Barred::Saturated)
+    }
+
+    /// Gives a lease back.
+    #[inline]
+    pub(crate) fn exit(&self, exit: Exit) -> After {
+        let step = match exit {
+            Exit::Finished => FINISHED.wrapping_sub(ONE),
+            Exit::Unfinished => ONE.wrapping_neg(),
+        };
+        let former = self.word.fetch_add(step, Ordering::SeqCst);
+        if former & (LEAVING | CARRY) != 0 {
+            return After::Settle;
+        }
+        if (former & OUTSTANDING) as u32 >= self.limit {
+            return After::Room;
+        }
+        After::Nothing
+    }
+
+    /// Bars the target for all but those who stick to it. Called after the table without it was stored.
+    pub(crate) fn begin_leaving(&self) {
+        self.word.fetch_or(LEAVING, Ordering::SeqCst);
+    }
+
+    /// Whether the target is leaving and has nothing in hand, told to one caller alone: from then on nobody enters.
+    pub(crate) fn try_drain(&self) -> bool {
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            if word & LEAVING == 0 || word & (DRAINED | OUTSTANDING) != 0 {
+                return false;
+            }
+            match self.word.compare_exchange(
+                word,
+                word | DRAINED,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
+                Ok(_) => return true,
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// Whether [`try_drain`](Self::try_drain) has succeeded.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & DRAINED != 0
+    }
+
+    /// Carries finished requests over before their count overflows. Called under the lock under which counts are read.
+    pub(crate) fn carry(&self) {
+        if self.word.load(Ordering::SeqCst) & CARRY != 0 {
+            self.carried.fetch_add(CARRY / FINISHED, Ordering::Relaxed);
+            self.word.fetch_sub(CARRY, Ordering::SeqCst);
+        }
+    }
+
+    /// The counts since registration; finished ones are exact under the lock under which they are carried over.
+    pub(crate) fn counts(&self) -> Counts {
+        let finished = self.word.load(Ordering::SeqCst) / FINISHED;
+        Counts {
+            finished: finished + self.carried.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes a success.
+    #[inline]
+    pub(crate) fn succeeded(&self) {
+        // Read first: nearly always there is nothing to reset, and a line that is only read is shared.
+        if self.run.load(Ordering::Relaxed) != 0 {
+            self.run.store(0, Ordering::Relaxed);
+        }
+        self.answered();
+    }
+
+    /// Notes an answer, good or bad: the target can be reached.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        if self.unreachable_run.load(Ordering::Relaxed) != 0 {
+            self.unreachable_run.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a failure, without judging by it.
+    pub(crate) fn overloaded(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes a failure; returns how many there were in a row.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.run.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Notes that the target was not reached; returns how often in a row.
+    pub(crate) fn unreachable(&self) -> u32 {
+        self.unreachable_run
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1)
+    }
+
+    /// Notes a cancelled request.
+    #[inline]
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a latency of so many nanoseconds into the average. Returns whether time has passed since the last one, or
+    /// it is the first.
+    #[inline]
+    pub(crate) fn record(&self, sample: f32, now: Instant, decay: &Decay) -> bool {
+        let at = tick(now);
+        // Zero stands for no sample.
+        let sample = sample.max(1.0);
+        let mut found = self.latency.load(Ordering::Relaxed);
+        loop {
+            let average = f32::from_bits((found >> 32) as u32);
+            let passed = at.wrapping_sub(found as u32);
+            let next = if found == 0 || (decay.peak && sample > average) {
+                sample
+            } else if passed == 0 || passed > u32::MAX / 2 {
+                // Within the tick another sample was taken, or the clock of another processor is a little ahead.
+                return false;
+            } else {
+                let kept = decayed(passed as f32 * decay.rate);
+                average * kept + sample * (1.0 - kept)
+            };
+            match self.latency.compare_exchange_weak(
+                found,
+                pack(next.to_bits(), at),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(other) => found = other,
+            }
+        }
+    }
+
+    /// The average latency in nanoseconds, or zero when there was no sample yet. A peak-sensitive one wears out with the
+    /// time since the last sample, so that a target that was slow once is tried again.
+    #[inline]
+    pub(crate) fn cost(&self, now: u32, decay: &Decay) -> f32 {
+        let found = self.latency.load(Ordering::Relaxed);
+        let average = f32::from_bits((found >> 32) as u32);
+        let passed = now.wrapping_sub(found as u32) as i32;
+        let x = passed.max(0) as f32 * decay.rate;
+        // Below a sixty-fourth of the time constant nothing that matters has worn out.
+        if x < 1.0 / 64.0 || !decay.peak {
+            return average;
+        }
+        average * decayed(x)
+    }
+
+    /// Notes what the target told of itself.
+    pub(crate) fn hear(&self, feedback: Feedback, now: Instant) {
+        let latency = feedback.latency.map_or(0.0, |l| l.as_nanos() as f32);
+        // One more, so that a target that told of nothing in flight has told something.
+        let in_flight = feedback.in_flight.saturating_add(1);
+        self.server_at.store(tick(now), Ordering::Relaxed);
+        self.server
+            .store(pack(in_flight, latency.to_bits()), Ordering::Relaxed);
+    }
+
+    /// What the target told of itself last.
+    #[inline]
+    pub(crate) fn server(&self, now: Instant) -> Option<ServerLoad> {
+        let found = self.server.load(Ordering::Relaxed);
+        if found == 0 {
+            return None;
+        }
+        let passed = tick(now).wrapping_sub(self.server_at.load(Ordering::Relaxed)) as i32;
+        Some(ServerLoad {
+            in_flight: (found >> 32) as u32 - 1,
+            latency: f32::from_bits(found as u32),
+            age: u64::from(passed.max(0).unsigned_abs()) << TICK,
+        })
+    }
+}
+
+/// The loads of the targets among which is chosen, by their place.
+///
+/// A trait for the sake of what it hides: tables know nothing of what the targets are.
+pub(crate) trait Loads {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// The load at a place below [`len`](Self::len).
+    fn load(&self, index: usize) -> &Load;
+}
+
+impl Loads for [Load] {
+    fn len(&self) -> usize {
+        <[Load]>::len(self)
+    }
+
+    fn load(&self, index: usize) -> &Load {
+        &self[index]
+    }
+}
+
+impl Loads for Vec<Load> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn load(&self, index: usize) -> &Load {
+        &self[index]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(seconds * SECOND)
+    }
+
+    #[test]
+    fn a_lease_is_counted_until_it_is_given_back() {
+        let load = Load::new(2);
+        assert_eq!(load.enter(Entry::New), Ok(()));
+        assert_eq!(load.enter(Entry::New), Ok(()));
+        assert_eq!(load.outstanding(), 2);
+        assert_eq!(
+            load.enter(Entry::New),
+            Err((Barred::Saturated, After::Nothing))
+        );
+        assert_eq!(load.outstanding(), 2);
+        assert_eq!(load.exit(Exit::Finished), After::Room);
+        assert_eq!(load.exit(Exit::Unfinished), After::Nothing);
+        assert_eq!(load.outstanding(), 0);
+        assert_eq!(load.counts().finished, 1);
+    }
+
+    #[test]
+    fn a_target_that_leaves_is_drained_once_and_by_the_last() {
+        let load = Load::new(MOST_OUTSTANDING);
+        assert_eq!(load.enter(Entry::New), Ok(()));
+        load.begin_leaving();
+        assert!(!load.try_drain(), "one lease is out");
+        assert_eq!(
+            load.enter(Entry::New),
+            Err((Barred::Leaving, After::Settle))
+        );
+        assert_eq!(load.enter(Entry::Sticking), Ok(()));
+        assert_eq!(load.exit(Exit::Finished), After::Settle);
+        assert!(!load.try_drain());
+        assert_eq!(load.exit(Exit::Finished), After::Settle);
+        assert!(load.try_drain());
+        assert!(!load.try_drain());
+        assert_eq!(
+            load.enter(Entry::Sticking).map_err(|(barred, _)| barred),
+            Err(Barred::Leaving)
+        );
+        assert_eq!(load.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_count_is_carried_over_before_it_overflows() {
+        let load = Load::new(9);
+        load.word
+            .store((CARRY / FINISHED - 1) * FINISHED, Ordering::SeqCst);
+        for _ in 0..2 {
+            assert_eq!(load.enter(Entry::New), Ok(()));
+            let _ = load.exit(Exit::Finished);
+        }
+        let before = load.counts().finished;
+        assert_eq!(before, CARRY / FINISHED + 1);
+        assert_eq!(load.enter(Entry::New), Ok(()));
+        assert_eq!(load.exit(Exit::Unfinished), After::Settle);
+        load.carry();
+        assert_eq!(load.counts().finished, before);
+        assert_eq!(load.enter(Entry::New), Ok(()));
+        assert_eq!(load.exit(Exit::Finished), After::Nothing);
+        assert_eq!(load.counts().finished, before + 1);
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_wears_out() {
+        let decay = Decay::peak(Duration::from_secs(10));
+        let load = Load::new(1);
+        assert_eq!(load.cost(tick(at(1)), &decay), 0.0);
+        assert!(load.record(1e6, at(1), &decay));
+        assert!(load.record(5e6, at(1), &decay), "a peak");
+        assert!(!load.record(1e6, at(1), &decay), "the same moment");
+        assert_eq!(load.cost(tick(at(1)), &decay), 5e6);
+        // After one time constant a fast answer has pulled it down to about 1 + 4 / e.
+        let worn = load.cost(tick(at(11)), &decay);
+        assert!((1.7e6..2.0e6).contains(&worn), "{worn}");
+        assert!(load.record(1e6, at(11), &decay));
+        let average = load.cost(tick(at(11)), &decay);
+        assert!((2.4e6..2.6e6).contains(&average), "{average}");
+    }
+
+    #[test]
+    fn a_mean_takes_a_peak_by_its_share_and_does_not_wear_out() {
+        let decay = Decay::mean(Duration::from_secs(10));
+        let load = Load::new(1);
+        assert!(load.record(1e6, at(1), &decay));
+        assert!(load.record(5e6, at(2), &decay));
+        let average = load.cost(tick(at(2)), &decay);
+        assert!((1.3e6..1.5e6).contains(&average), "{average}");
+        assert_eq!(load.cost(tick(at(200)), &decay), average);
+    }
+
+    #[test]
+    fn what_a_target_tells_of_itself_is_kept_with_its_age() {
+        let load = Load::new(1);
+        assert_eq!(load.server(at(1)), None);
+        load.hear(
+            Feedback {
+                in_flight: 0,
+                latency: Some(Duration::from_millis(3)),
+            },
+            at(1),
+        );
+        let heard = load.server(at(3)).expect("it told");
+        assert_eq!((heard.in_flight, heard.latency), (0, 3e6));
+        assert!(heard.age.abs_diff(2 * SECOND) < 1 << 17);
+    }
+}

@@ -1,0 +1,153 @@
+//! What algorithms remember from pick to pick, whatever table they pick from.
+//!
+//! # Algorithm
+//! Random numbers are SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014):
+//! a counter that is stepped and then mixed, so that its state is one word. Each stripe of threads steps a word of its
+//! own, by a load and a store: two threads that meet in a stripe may draw the same number, which spoils nothing. The
+//! first thread to draw gets the sequence of the seed, whichever thread it is: with one thread a seed gives the same
+//! picks each time.
+//!
+//! # Ordering
+//! Relaxed throughout: numbers are drawn, nothing is read on their account.
+
+use std::time::Duration;
+
+use sim_core::sync::CachePadded;
+use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use sim_core::sync::stripe;
+use sim_core::time::Instant;
+
+use crate::message::Feedback;
+
+/// The step of SplitMix64: the golden ratio in 64 bits.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What one balancer's algorithm remembers.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    seed: u64,
+    /// The state of the generator of each stripe of threads; zero until it is first used.
+    draws: Box<[CachePadded<AtomicU64>]>,
+    /// How many stripes have begun.
+    begun: CachePadded<AtomicU64>,
+    /// Whose turn it is.
+    turn: CachePadded<AtomicU64>,
+    /// A typical latency of a target in nanoseconds, as an `f32`; for targets that nothing is known of. Zero: unknown.
+    typical: CachePadded<AtomicU32>,
+    // HASH: what Prequal, aperture and others remember.
+}
+
+impl Memory {
+    /// Makes a memory whose numbers follow from a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            draws: (0..stripe::count())
+                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .collect(),
+            begun: CachePadded::new(AtomicU64::new(0)),
+            turn: CachePadded::new(AtomicU64::new(0)),
+            typical: CachePadded::new(AtomicU32::new(0)),
+        }
+    }
+
+    /// Draws 64 bits.
+    #[inline]
+    pub(crate) fn draw(&self) -> u64 {
+        let state = &self.draws[stripe::current() & (self.draws.len() - 1)];
+        let mut word = state.load(Ordering::Relaxed);
+        if word == 0 {
+            word = self.begin();
+        }
+        word = word.wrapping_add(STEP);
+        state.store(word, Ordering::Relaxed);
+        mix(word)
+    }
+
+    #[cold]
+    fn begin(&self) -> u64 {
+        let rank = self.begun.fetch_add(1, Ordering::Relaxed);
+        mix(self.seed ^ mix(rank.wrapping_mul(STEP)))
+    }
+
+    /// Draws a number below `n`, each alike to one in 2^32; zero when `n` is.
+    #[inline]
+    pub(crate) fn below(&self, n: usize) -> usize {
+        scaled((self.draw() >> 32) as u32, n)
+    }
+
+    /// Counts from zero, over all threads.
+    #[inline]
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A typical latency of a target in nanoseconds; zero while none is known.
+    #[inline]
+    pub(crate) fn typical(&self) -> f32 {
+        f32::from_bits(self.typical.load(Ordering::Relaxed))
+    }
+
+    /// Sets what is typical.
+    pub(crate) fn typify(&self, latency: f32) {
+        self.typical
+            .store(latency.max(1.0).to_bits(), Ordering::Relaxed);
+    }
+
+    /// A target told of its own load.
+    #[inline]
+    pub(crate) fn observed(&self, _slot: u32, _feedback: Feedback, _now: Instant) {
+        // HASH: pools of probes take it from here.
+    }
+
+    /// A timed request was finished.
+    #[inline]
+    pub(crate) fn finished(&self, _slot: u32, _latency: Duration, _now: Instant) {
+        // HASH: as above.
+    }
+}
+
+/// The finalizer of SplitMix64: a bijection that spreads every bit.
+#[inline]
+pub(crate) const fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+/// Spreads 32 random bits over the numbers below `n`.
+#[inline]
+pub(crate) const fn scaled(bits: u32, n: usize) -> usize {
+    ((bits as u64 * n as u64) >> 32) as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_numbers_on_whatever_thread() {
+        let here = Memory::new(7);
+        let here: Vec<u64> = (0..8).map(|_| here.draw()).collect();
+        let there = sim_core::sync::thread::spawn(|| {
+            let memory = Memory::new(7);
+            (0..8).map(|_| memory.draw()).collect::<Vec<u64>>()
+        });
+        assert_eq!(there.join().expect("it draws"), here);
+        let other = Memory::new(8);
+        assert!((0..8).all(|i| other.draw() != here[i]));
+    }
+
+    #[test]
+    fn numbers_below_a_bound_are_alike() {
+        let memory = Memory::new(1);
+        let mut counts = [0_u32; 10];
+        for _ in 0..100_000 {
+            counts[memory.below(10)] += 1;
+        }
+        assert!(
+            counts.iter().all(|&c| (9_500..10_500).contains(&c)),
+            "{counts:?}"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! [`Lease`]: a target, picked for one request.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use sim_core::sync::Arc;
+use sim_core::time::Instant;
+use sim_core::wait::{Attempt, until};
+
+use super::seat::Seat;
+use crate::machine::{TargetId, Zone};
+use crate::message::{Feedback, Outcome};
+
+/// A target that was picked for one request; the request counts as outstanding until the lease is given back.
+///
+/// [`complete`](Self::complete) it with how the request ended. Dropping it says that the request was cancelled: then
+/// nothing is concluded about the target. It keeps the target alive, also when that is deregistered meanwhile.
+#[must_use = "a lease that is dropped at once was picked for nothing"]
+pub struct Lease<T> {
+    seat: Arc<Seat<T>>,
+    /// By the fine clock where the algorithm takes latencies; the origin otherwise.
+    started: Instant,
+    /// What it ends with.
+    outcome: Outcome,
+}
+
+impl<T> Lease<T> {
+    #[inline]
+    pub(crate) fn new(seat: Arc<Seat<T>>, started: Instant) -> Self {
+        Self {
+            seat,
+            started,
+            outcome: Outcome::Cancelled,
+        }
+    }
+
+    /// The target's name.
+    #[must_use]
+    pub fn id(&self) -> &TargetId {
+        &self.seat.id
+    }
+
+    /// The target's zone.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Zone> {
+        self.seat.zone.as_ref()
+    }
+
+    /// The target; the lease dereferences to it too.
+    #[must_use]
+    pub fn target(&self) -> &T {
+        &self.seat.value
+    }
+
+    /// Leases of the target that are out now, this one included.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.seat.load.outstanding()
+    }
+
+    /// How long ago the target was picked; `None` where the algorithm takes no latencies, and no clock was read.
+    #[must_use]
+    pub fn elapsed(&self) -> Option<Duration> {
+        let shared = &self.seat.shared;
+        shared
+            .timing
+            .as_ref()
+            .map(|_| shared.clock.fine().saturating_duration_since(self.started))
+    }
+
+    /// Gives the lease back with how the request ended.
+    #[inline]
+    pub fn complete(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
+    /// Notes what the target told of its own load. May be called more than once.
+    pub fn observe(&self, feedback: Feedback) {
+        let shared = &self.seat.shared;
+        let now = shared.clock.fine();
+        self.seat.load.hear(feedback, now);
+        shared
+            .memory
+            .observed(self.seat.slot.index() as u32, feedback, now);
+    }
+
+    /// Whether what still runs at the target is to be ended: it was deregistered and its time is up, or it became
+    /// unhealthy, and the rules say that connections are then terminated.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.seat.ending.is_ended()
+    }
+
+    /// Waits until [`is_terminated`](Self::is_terminated). Mostly it never is.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn terminated(&self) {
+        let ending = &self.seat.ending;
+        let attempt = || {
+            if ending.is_ended() {
+                Attempt::Done {
+                    value: (),
+                    more: true,
+                }
+            } else {
+                Attempt::Pending {
+                    wake_at: Instant::NEVER,
+                }
+            }
+        };
+        // Without a deadline it never elapses.
+        let _ = until(
+            ending.event(),
+            &self.seat.shared.clock,
+            Instant::NEVER,
+            attempt,
+        )
+        .await;
+    }
+}
+
+impl<T> Drop for Lease<T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.seat.finish(self.started, self.outcome);
+    }
+}
+
+impl<T> Deref for Lease<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.seat.value
+    }
+}
+
+impl<T> fmt::Debug for Lease<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("id", &self.seat.id)
+            .finish_non_exhaustive()
+    }
+}
