@@ -130,20 +130,21 @@ impl Proxy {
         let mut renewed: Vec<(Arc<Gate>, Arc<str>, Site)> = Vec::new();
         for listener in &config.listeners {
             let asked = listener.bind();
-            let kept = former
-                .iter()
-                .find(|gate| gate.asked == asked && (asked.port() != 0 || **gate.name.lock() == *listener.name));
+            let kept = former.iter().find(|gate| {
+                gate.asked == asked && (asked.port() != 0 || **gate.name.lock() == *listener.name)
+            });
             if let Some(gate) = kept {
                 let site = self.site(listener, &config, &groups, gate.address.port())?;
                 renewed.push((Arc::clone(gate), listener.name.as_str().into(), site));
                 gates.push(Arc::clone(gate));
                 continue;
             }
-            let (address, sockets) = assemble::bind(asked, shared.workers).map_err(|problem| ProxyError::Bind {
-                listener: listener.name.clone(),
-                address: asked,
-                problem,
-            })?;
+            let (address, sockets) =
+                assemble::bind(asked, shared.workers).map_err(|problem| ProxyError::Bind {
+                    listener: listener.name.clone(),
+                    address: asked,
+                    problem,
+                })?;
             let site = self.site(listener, &config, &groups, address.port())?;
             gates.push(Arc::new(Gate {
                 id: control.next_gate,
@@ -163,7 +164,10 @@ impl Proxy {
             *gate.name.lock() = name;
             gate.site.store(Arc::new(site));
         }
-        control.groups = groups.iter().map(|group| (group.name.to_string(), Arc::clone(group))).collect();
+        control.groups = groups
+            .iter()
+            .map(|group| (group.name.to_string(), Arc::clone(group)))
+            .collect();
         control.config = config;
         shared.gates.send_replace(gates.into());
         Ok(())
@@ -180,7 +184,9 @@ impl Proxy {
             .default_actions
             .iter()
             .find_map(|action| match action {
-                ActionConfig::Forward(forward) => config.group(&forward.target_groups.first()?.name),
+                ActionConfig::Forward(forward) => {
+                    config.group(&forward.target_groups.first()?.name)
+                }
                 _ => None,
             })
             .unwrap_or(usize::MAX);
@@ -230,7 +236,11 @@ impl Proxy {
             }));
             ends.push(end);
         }
-        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections].into_iter().flatten().cloned().collect();
+        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         if !logs.is_empty() {
             let (clock, stage) = (shared.hall.clock.clone(), crew.stage.subscribe());
             crew.threads.push(thread::spawn(move || {
@@ -265,31 +275,54 @@ impl Proxy {
     #[must_use]
     pub fn local_addrs(&self) -> Vec<(String, SocketAddr)> {
         let gates = Arc::clone(&self.0.gates.borrow());
-        gates.iter().map(|gate| (gate.name.lock().to_string(), gate.address)).collect()
+        gates
+            .iter()
+            .map(|gate| (gate.name.lock().to_string(), gate.address))
+            .collect()
     }
 
     /// The balancer of a target group.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<Balancer<Arc<Endpoint>>> {
-        self.0.control.lock().groups.get(name).map(|group| group.balancer.clone())
+        self.0
+            .control
+            .lock()
+            .groups
+            .get(name)
+            .map(|group| group.balancer.clone())
     }
 
     /// Registers a target that no configuration names, as a function; a reload leaves it where it is.
     ///
     /// # Errors
     /// When there is no such group, or its balancer refuses the target.
-    pub fn register(&self, group: &str, id: impl Into<TargetId>, address: Address) -> Result<(), ProxyError> {
-        let group = self.0.control.lock().groups.get(group).cloned().ok_or_else(|| ProxyError::NoGroup {
-            name: group.to_owned(),
-        })?;
+    pub fn register(
+        &self,
+        group: &str,
+        id: impl Into<TargetId>,
+        address: Address,
+    ) -> Result<(), ProxyError> {
+        let group = self
+            .0
+            .control
+            .lock()
+            .groups
+            .get(group)
+            .cloned()
+            .ok_or_else(|| ProxyError::NoGroup {
+                name: group.to_owned(),
+            })?;
         let id = id.into();
         let endpoint = Arc::new(Endpoint::registered(address, &group.dial));
         let mut targets = group.targets.lock();
         let target = Target::new(id.clone(), Arc::clone(&endpoint));
-        group.balancer.register(target).map_err(|error| ProxyError::Target {
-            group: group.name.to_string(),
-            problem: error.to_string(),
-        })?;
+        group
+            .balancer
+            .register(target)
+            .map_err(|error| ProxyError::Target {
+                group: group.name.to_string(),
+                problem: error.to_string(),
+            })?;
         targets.insert(id, endpoint);
         Ok(())
     }
@@ -299,15 +332,25 @@ impl Proxy {
     /// # Errors
     /// When there is no such group or target.
     pub fn deregister(&self, group: &str, id: impl Into<TargetId>) -> Result<(), ProxyError> {
-        let group = self.0.control.lock().groups.get(group).cloned().ok_or_else(|| ProxyError::NoGroup {
-            name: group.to_owned(),
-        })?;
+        let group = self
+            .0
+            .control
+            .lock()
+            .groups
+            .get(group)
+            .cloned()
+            .ok_or_else(|| ProxyError::NoGroup {
+                name: group.to_owned(),
+            })?;
         let id = id.into();
         group.targets.lock().remove(&id);
-        group.balancer.deregister(&id).map_err(|error| ProxyError::Target {
-            group: group.name.to_string(),
-            problem: error.to_string(),
-        })
+        group
+            .balancer
+            .deregister(&id)
+            .map_err(|error| ProxyError::Target {
+                group: group.name.to_string(),
+                problem: error.to_string(),
+            })
     }
 
     /// What has been counted.
@@ -339,7 +382,9 @@ impl Proxy {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy").field("listeners", &self.local_addrs()).finish_non_exhaustive()
+        f.debug_struct("Proxy")
+            .field("listeners", &self.local_addrs())
+            .finish_non_exhaustive()
     }
 }
 
@@ -373,10 +418,12 @@ fn open_log(target: Option<&config::LogTarget>) -> Result<Option<Log>, ProxyErro
     };
     match &target.path {
         None => Ok(Some(Log::output(target.capacity))),
-        Some(path) => Log::file(path, target.capacity).map(Some).map_err(|problem| ProxyError::Log {
-            path: path.clone(),
-            problem,
-        }),
+        Some(path) => Log::file(path, target.capacity)
+            .map(Some)
+            .map_err(|problem| ProxyError::Log {
+                path: path.clone(),
+                problem,
+            }),
     }
 }
 

@@ -9,7 +9,9 @@ use sim_core::clock::Clock;
 use sim_core::sync::{Arc, Mutex};
 
 use super::ProxyError;
-use super::config::{ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig, TargetGroupConfig};
+use super::config::{
+    ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig, TargetGroupConfig,
+};
 use super::http::group::{Address, Dial, Endpoint, Group};
 use super::http::settings::Settings;
 use crate::balancer::Balancer;
@@ -48,9 +50,11 @@ pub(crate) fn group(
             Arc::clone(&former.metrics),
         ),
         None => (
-            Balancer::with_clock(balancing, clock.clone()).map_err(|problem| ProxyError::Group {
-                name: config.name.clone(),
-                problem,
+            Balancer::with_clock(balancing, clock.clone()).map_err(|problem| {
+                ProxyError::Group {
+                    name: config.name.clone(),
+                    problem,
+                }
             })?,
             Arc::new(Mutex::new(BTreeMap::new())),
             former.map_or_else(Arc::default, |former| Arc::clone(&former.metrics)),
@@ -79,7 +83,10 @@ pub(crate) fn group(
     })
 }
 
-fn connector(config: &TargetGroupConfig, clock: &Clock) -> Result<super::tls::TlsConnector, ProxyError> {
+fn connector(
+    config: &TargetGroupConfig,
+    clock: &Clock,
+) -> Result<super::tls::TlsConnector, ProxyError> {
     use super::config::ProtocolVersion;
     use super::tls::{Negotiated, Pem, TargetTlsConfig, TlsConnector, Verify};
     let verify = match (&config.tls.ca, config.tls.verify) {
@@ -94,7 +101,7 @@ fn connector(config: &TargetGroupConfig, clock: &Clock) -> Result<super::tls::Tl
     let settings = TargetTlsConfig {
         verify,
         name: config.tls.name.clone(),
-        alpn,
+        protocols: alpn,
         ..TargetTlsConfig::default()
     };
     TlsConnector::new(&settings, clock.clone()).map_err(|problem| ProxyError::Tls {
@@ -112,12 +119,17 @@ fn id_of(config: &TargetConfig) -> TargetId {
 /// registered, what is gone drains.
 pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Result<(), ProxyError> {
     let mut targets = group.targets.lock();
-    let wanted: BTreeMap<TargetId, &TargetConfig> =
-        config.targets.iter().map(|target| (id_of(target), target)).collect();
+    let wanted: BTreeMap<TargetId, &TargetConfig> = config
+        .targets
+        .iter()
+        .map(|target| (id_of(target), target))
+        .collect();
     let gone: Vec<TargetId> = targets
         .iter()
         .filter(|(id, endpoint)| {
-            let stays = wanted.get(*id).is_some_and(|target| same_place(endpoint, target));
+            let stays = wanted
+                .get(*id)
+                .is_some_and(|target| same_place(endpoint, target));
             // What a program registered itself is its own to deregister.
             !stays && endpoint.is_configured()
         })
@@ -146,10 +158,13 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
         if let Some(most) = config.max_outstanding {
             entry = entry.max_outstanding(most);
         }
-        group.balancer.register(entry).map_err(|error| ProxyError::Target {
-            group: config.name.clone(),
-            problem: error.to_string(),
-        })?;
+        group
+            .balancer
+            .register(entry)
+            .map_err(|error| ProxyError::Target {
+                group: config.name.clone(),
+                problem: error.to_string(),
+            })?;
         targets.insert(id, endpoint);
     }
     Ok(())
@@ -158,7 +173,9 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
 fn same_place(endpoint: &Endpoint, target: &TargetConfig) -> bool {
     match (endpoint.address(), address_of(&target.address)) {
         (Address::Socket(one), Some(Address::Socket(other))) => *one == other,
-        (Address::Name(host, port), Some(Address::Name(other, other_port))) => *host == other && *port == other_port,
+        (Address::Name(host, port), Some(Address::Name(other, other_port))) => {
+            *host == other && *port == other_port
+        }
         _ => false,
     }
 }
@@ -196,15 +213,42 @@ pub(crate) fn settings(listener: &ListenerConfig, whole: &ProxyConfig, port: u16
 fn response_fields(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
     use http::header;
     [
-        (header::STRICT_TRANSPORT_SECURITY, &headers.strict_transport_security),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, &headers.access_control_allow_origin),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, &headers.access_control_allow_methods),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, &headers.access_control_allow_headers),
-        (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, &headers.access_control_allow_credentials),
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, &headers.access_control_expose_headers),
-        (header::ACCESS_CONTROL_MAX_AGE, &headers.access_control_max_age),
-        (header::CONTENT_SECURITY_POLICY, &headers.content_security_policy),
-        (header::X_CONTENT_TYPE_OPTIONS, &headers.x_content_type_options),
+        (
+            header::STRICT_TRANSPORT_SECURITY,
+            &headers.strict_transport_security,
+        ),
+        (
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            &headers.access_control_allow_origin,
+        ),
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            &headers.access_control_allow_methods,
+        ),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            &headers.access_control_allow_headers,
+        ),
+        (
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            &headers.access_control_allow_credentials,
+        ),
+        (
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            &headers.access_control_expose_headers,
+        ),
+        (
+            header::ACCESS_CONTROL_MAX_AGE,
+            &headers.access_control_max_age,
+        ),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            &headers.content_security_policy,
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            &headers.x_content_type_options,
+        ),
         (header::X_FRAME_OPTIONS, &headers.x_frame_options),
     ]
     .into_iter()
@@ -213,7 +257,10 @@ fn response_fields(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> 
 }
 
 /// Binds one socket a worker to an address, all to the same port.
-pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Option<std::net::TcpListener>>)> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    workers: usize,
+) -> io::Result<(SocketAddr, Vec<Option<std::net::TcpListener>>)> {
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {

@@ -50,7 +50,10 @@ impl Log {
     /// # Errors
     /// That of opening the file.
     pub fn file(path: &Path, capacity: usize) -> io::Result<Self> {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
         Ok(Self::new(Writer::File(file), capacity))
     }
 
@@ -97,7 +100,10 @@ impl Log {
         let mut writer = self.0.writer.lock();
         let (lines, count) = {
             let mut state = self.0.state.lock();
-            (std::mem::take(&mut state.lines), std::mem::take(&mut state.count))
+            (
+                std::mem::take(&mut state.lines),
+                std::mem::take(&mut state.count),
+            )
         };
         if count == 0 {
             return;
@@ -141,7 +147,9 @@ impl Log {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
@@ -204,7 +212,11 @@ pub(crate) struct Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {} ", self.kind, self.time, self.balancer, self.client)?;
+        write!(
+            f,
+            "{} {} {} {} ",
+            self.kind, self.time, self.balancer, self.client
+        )?;
         match self.targets.last() {
             Some(target) => write!(f, "{} ", Plain(target))?,
             None => f.write_str("- ")?,
@@ -220,15 +232,38 @@ impl fmt::Display for Record {
             Some(status) => write!(f, "{status} ")?,
             None => f.write_str("- ")?,
         }
-        write!(f, "{} {} {} ", self.received_bytes, self.sent_bytes, Quoted(Some(self.request.as_bytes())))?;
-        write!(f, "{} ", Quoted(self.user_agent.as_ref().map(HeaderValue::as_bytes)))?;
-        write!(f, "{} {} ", self.cipher.unwrap_or("-"), self.protocol.unwrap_or("-"))?;
+        write!(
+            f,
+            "{} {} {} ",
+            self.received_bytes,
+            self.sent_bytes,
+            Quoted(Some(self.request.as_bytes()))
+        )?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.user_agent.as_ref().map(HeaderValue::as_bytes))
+        )?;
+        write!(
+            f,
+            "{} {} ",
+            self.cipher.unwrap_or("-"),
+            self.protocol.unwrap_or("-")
+        )?;
         match &self.target_group {
             Some(group) => write!(f, "{} ", Plain(group))?,
             None => f.write_str("- ")?,
         }
-        write!(f, "{} ", Quoted(self.trace_id.as_ref().map(HeaderValue::as_bytes)))?;
-        write!(f, "{} \"-\" ", Quoted(self.domain.as_ref().map(String::as_bytes)))?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.trace_id.as_ref().map(HeaderValue::as_bytes))
+        )?;
+        write!(
+            f,
+            "{} \"-\" ",
+            Quoted(self.domain.as_ref().map(String::as_bytes))
+        )?;
         match (self.matched, self.rule) {
             (true, Some(priority)) => write!(f, "{priority} ")?,
             (true, None) => f.write_str("0 ")?,
@@ -237,10 +272,18 @@ impl fmt::Display for Record {
         write!(f, "{} ", self.created)?;
         let actions = (!self.actions.is_empty()).then_some(self.actions.as_bytes());
         write!(f, "{} ", Quoted(actions))?;
-        write!(f, "{} ", Quoted(self.redirect.as_ref().map(HeaderValue::as_bytes)))?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.redirect.as_ref().map(HeaderValue::as_bytes))
+        )?;
         write!(f, "{} ", Quoted(self.error.map(str::as_bytes)))?;
         let targets = self.targets.join(" ");
-        write!(f, "{} ", Quoted((!targets.is_empty()).then_some(targets.as_bytes())))?;
+        write!(
+            f,
+            "{} ",
+            Quoted((!targets.is_empty()).then_some(targets.as_bytes()))
+        )?;
         f.write_char('"')?;
         if self.target_statuses.is_empty() {
             f.write_char('-')?;
@@ -258,10 +301,22 @@ impl fmt::Display for Record {
             None => f.write_str("\"-\" ")?,
         }
         write!(f, "{} ", self.connection)?;
-        write!(f, "{} ", Quoted(self.transformed_host.as_ref().map(HeaderValue::as_bytes)))?;
-        write!(f, "{} ", Quoted(self.transformed_uri.as_ref().map(String::as_bytes)))?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.transformed_host.as_ref().map(HeaderValue::as_bytes))
+        )?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.transformed_uri.as_ref().map(String::as_bytes))
+        )?;
         let transformed = self.transformed_host.is_some() || self.transformed_uri.is_some();
-        f.write_str(if transformed { "\"TransformSuccess\"" } else { "\"-\"" })
+        f.write_str(if transformed {
+            "\"TransformSuccess\""
+        } else {
+            "\"-\""
+        })
     }
 }
 
@@ -299,7 +354,11 @@ impl fmt::Display for ConnectionRecord {
             Some(time) => write!(f, "{:.3} ", time.as_secs_f64())?,
             None => f.write_str("- ")?,
         }
-        write!(f, "{} ", Quoted(self.subject.as_ref().map(String::as_bytes)))?;
+        write!(
+            f,
+            "{} ",
+            Quoted(self.subject.as_ref().map(String::as_bytes))
+        )?;
         for text in [&self.validity, &self.serial, &self.verified] {
             match text {
                 Some(text) => write!(f, "{} ", Plain(text))?,
@@ -342,7 +401,11 @@ struct Plain<'a>(&'a str);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for letter in self.0.chars() {
-            f.write_char(if letter.is_whitespace() || letter.is_control() { '_' } else { letter })?;
+            f.write_char(if letter.is_whitespace() || letter.is_control() {
+                '_'
+            } else {
+                letter
+            })?;
         }
         Ok(())
     }

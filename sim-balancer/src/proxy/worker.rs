@@ -55,7 +55,9 @@ pub(crate) fn work(
     gates: watch::Receiver<Arc<[Arc<Gate>]>>,
     stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(tend(worker, gates, stage));
     runtime.shutdown_background();
     Ok(())
@@ -94,13 +96,28 @@ async fn tend(
                 }
                 stays
             });
-            for gate in present.iter().filter(|gate| !open.contains_key(&gate.id)).cloned().collect::<Vec<_>>() {
-                let socket = gate.sockets.lock().get_mut(worker.index).and_then(Option::take);
-                let Some(socket) = socket.and_then(|socket| TcpListener::from_std(socket).ok()) else {
+            for gate in present
+                .iter()
+                .filter(|gate| !open.contains_key(&gate.id))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                let socket = gate
+                    .sockets
+                    .lock()
+                    .get_mut(worker.index)
+                    .and_then(Option::take);
+                let Some(socket) = socket.and_then(|socket| TcpListener::from_std(socket).ok())
+                else {
                     continue;
                 };
                 let (stop, stopping) = watch::channel(Stage::Running);
-                loops.spawn(accept(Arc::clone(worker), Arc::clone(&gate), socket, stopping));
+                loops.spawn(accept(
+                    Arc::clone(worker),
+                    Arc::clone(&gate),
+                    socket,
+                    stopping,
+                ));
                 open.insert(gate.id, (gate, stop));
             }
         }
@@ -126,7 +143,12 @@ fn sweep(worker: &Worker, site: &Site) {
 }
 
 /// Accepts connections until told to stop, then lets those that are open finish.
-async fn accept(worker: Arc<Worker>, gate: Arc<Gate>, socket: TcpListener, mut stage: watch::Receiver<Stage>) {
+async fn accept(
+    worker: Arc<Worker>,
+    gate: Arc<Gate>,
+    socket: TcpListener,
+    mut stage: watch::Receiver<Stage>,
+) {
     let hall = &worker.hall;
     let mut tasks: JoinSet<u64> = JoinSet::new();
     let mut pulses: BTreeMap<u64, Arc<Pulse>> = BTreeMap::new();
@@ -196,7 +218,13 @@ impl Drop for Place {
 }
 
 /// Reads what comes before HTTP (the PROXY protocol, TLS), then serves.
-async fn greet(worker: Arc<Worker>, gate: &Gate, stream: TcpStream, peer: SocketAddr, pulse: Arc<Pulse>) {
+async fn greet(
+    worker: Arc<Worker>,
+    gate: &Gate,
+    stream: TcpStream,
+    peer: SocketAddr,
+    pulse: Arc<Pulse>,
+) {
     let hall = Arc::clone(&worker.hall);
     let site = gate.site.load_arc();
     let settings = &site.settings;
@@ -234,9 +262,20 @@ async fn greet(worker: Arc<Worker>, gate: &Gate, stream: TcpStream, peer: Socket
                     let began = hall.clock.now();
                     let accepted = acceptor.accept(prefixed).await;
                     let took = hall.clock.now().saturating_duration_since(began);
-                    let info = accepted.as_ref().ok().map(|stream| Arc::clone(stream.info()));
+                    let info = accepted
+                        .as_ref()
+                        .ok()
+                        .map(|stream| Arc::clone(stream.info()));
                     let failure = accepted.as_ref().err().map(ToString::to_string);
-                    note(&hall, peer, settings.port, info.as_deref(), Some(took), failure, &id);
+                    note(
+                        &hall,
+                        peer,
+                        settings.port,
+                        info.as_deref(),
+                        Some(took),
+                        failure,
+                        &id,
+                    );
                     let Ok(stream) = accepted else {
                         hall.metrics.count(Count::ClientTlsErrors);
                         return;
@@ -319,7 +358,10 @@ fn note(
 }
 
 /// Completes when the stage is at least `wanted`, or its sender is gone.
-pub(crate) fn reaches(mut stage: watch::Receiver<Stage>, wanted: Stage) -> impl Future<Output = ()> {
+pub(crate) fn reaches(
+    mut stage: watch::Receiver<Stage>,
+    wanted: Stage,
+) -> impl Future<Output = ()> {
     async move {
         let _ = stage.wait_for(|stage| *stage >= wanted).await;
     }

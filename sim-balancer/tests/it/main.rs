@@ -4,4 +4,6 @@
 
 mod leases;
 mod picking;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod rig;

@@ -56,7 +56,9 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("size", &self.size_hint()).finish()
+        f.debug_struct("Body")
+            .field("size", &self.size_hint())
+            .finish()
     }
 }
 

@@ -113,7 +113,13 @@ pub(crate) fn treat(mode: DesyncMitigation, finding: Finding) -> Treatment {
 }
 
 /// Classifies a request by its fields and by its head as it came (empty on HTTP/2, where framing is not in fields).
-pub(crate) fn classify(method: &Method, target: &str, headers: &HeaderMap, scan: &Scan, raw: &[u8]) -> Finding {
+pub(crate) fn classify(
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    scan: &Scan,
+    raw: &[u8],
+) -> Finding {
     let mut finding = Finding::default();
     let bare = matches!(*method, Method::GET | Method::HEAD);
     if scan.transfer_encoding {
@@ -129,7 +135,9 @@ pub(crate) fn classify(method: &Method, target: &str, headers: &HeaderMap, scan:
         }
     } else if scan.content_length {
         if bare {
-            let zero = headers.get(header::CONTENT_LENGTH).is_some_and(|value| value == "0");
+            let zero = headers
+                .get(header::CONTENT_LENGTH)
+                .is_some_and(|value| value == "0");
             if zero {
                 finding.raise(Class::Acceptable, Doubt::GetHeadZeroContentLength);
             } else {
@@ -180,7 +188,11 @@ mod tests {
     use super::*;
     use crate::proxy::http::field;
 
-    fn find(method: Method, fields: &[(&'static str, &'static str)], raw: &str) -> (Class, Option<Doubt>) {
+    fn find(
+        method: Method,
+        fields: &[(&'static str, &'static str)],
+        raw: &str,
+    ) -> (Class, Option<Doubt>) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, header::HeaderValue::from_static(value));
@@ -200,16 +212,35 @@ mod tests {
     #[test]
     fn a_plain_request_is_compliant() {
         let raw = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
-        assert_eq!(find(Method::POST, &[("content-length", "3")], raw), (Class::Compliant, None));
-        assert_eq!(find(Method::GET, &[("host", "a")], "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), (Class::Compliant, None));
+        assert_eq!(
+            find(Method::POST, &[("content-length", "3")], raw),
+            (Class::Compliant, None)
+        );
+        assert_eq!(
+            find(
+                Method::GET,
+                &[("host", "a")],
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            ),
+            (Class::Compliant, None)
+        );
     }
 
     #[test]
     fn the_worst_doubt_stands() {
         let found = find(Method::GET, &[("content-length", "3"), ("x-empty", "")], "");
-        assert_eq!(found, (Class::Ambiguous, Some(Doubt::UndefinedContentLengthSemantics)));
+        assert_eq!(
+            found,
+            (
+                Class::Ambiguous,
+                Some(Doubt::UndefinedContentLengthSemantics)
+            )
+        );
         let found = find(Method::GET, &[("content-length", "0")], "");
-        assert_eq!(found, (Class::Acceptable, Some(Doubt::GetHeadZeroContentLength)));
+        assert_eq!(
+            found,
+            (Class::Acceptable, Some(Doubt::GetHeadZeroContentLength))
+        );
         let found = find(Method::POST, &[("content_length", "0")], "");
         assert_eq!(found, (Class::Ambiguous, Some(Doubt::SuspiciousHeader)));
     }
@@ -221,7 +252,10 @@ mod tests {
         assert_eq!(treat(Strictest, of(Class::Acceptable)), Treatment::Refuse);
         assert_eq!(treat(Strictest, of(Class::Compliant)), Treatment::Pass);
         assert_eq!(treat(Defensive, of(Class::Acceptable)), Treatment::Pass);
-        assert_eq!(treat(Defensive, of(Class::Ambiguous)), Treatment::PassAndClose);
+        assert_eq!(
+            treat(Defensive, of(Class::Ambiguous)),
+            Treatment::PassAndClose
+        );
         assert_eq!(treat(Defensive, of(Class::Severe)), Treatment::Refuse);
         assert_eq!(treat(Monitor, of(Class::Severe)), Treatment::PassAndClose);
     }

@@ -20,14 +20,12 @@ use super::body::{Body, Outgoing, Reply, Upload};
 use super::desync::{self, Finding, Treatment};
 use super::field::{self, Scan};
 use super::group::{Address, DialError, Endpoint, Ends, Group, Held};
-use super::link::Link;
 use super::metric::Count;
 use super::passage::Passage;
 use super::serve::{Client, blank_record};
 use super::settings::{LONGEST_FIELD, LONGEST_REQUEST_LINE, MOST_FORWARDED, Settings};
 use super::site::{Routes, Site};
 use super::upgrade::Tunnel;
-use crate::balancer::Lease;
 use crate::message::{self, Outcome, TargetId};
 use crate::proxy::config::ProtocolVersion;
 
@@ -40,7 +38,10 @@ pub(crate) struct Abort;
 struct Refusal(u16, &'static str);
 
 /// Answers a client's request.
-pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<Reply>, Abort> {
+pub(crate) async fn exchange(
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Abort> {
     let site = client.site.load_arc();
     let began = client.hall.clock.fine();
     let (mut parts, incoming) = request.into_parts();
@@ -57,7 +58,15 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
     let settings = &site.settings;
     let host = host_of(&parts);
     if let Some(record) = passage.record() {
-        describe(record, &client, settings, &parts, &scan, host.as_ref(), finding);
+        describe(
+            record,
+            &client,
+            settings,
+            &parts,
+            &scan,
+            host.as_ref(),
+            finding,
+        );
     }
     let mut closing = client.pulse.state().closing || client.hall.clock.recent() >= client.retires;
     if finding.doubt.is_some() {
@@ -65,7 +74,14 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
         match desync::treat(settings.desync, finding) {
             Treatment::Pass => {}
             Treatment::PassAndClose => closing = true,
-            Treatment::Refuse => return Ok(refuse(&client, passage, &Refusal(400, "DesyncMitigation"), true)),
+            Treatment::Refuse => {
+                return Ok(refuse(
+                    &client,
+                    passage,
+                    &Refusal(400, "DesyncMitigation"),
+                    true,
+                ));
+            }
         }
     }
     if let Some(refusal) = check(&client, settings, &parts, &scan, host.as_ref(), &incoming) {
@@ -80,14 +96,33 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
         .flatten();
     let Routes::One(group) = &site.routes;
     let Some(group) = site.groups.get(*group) else {
-        return Ok(refuse(&client, passage, &Refusal(503, "NoTargetGroup"), closing));
+        return Ok(refuse(
+            &client,
+            passage,
+            &Refusal(503, "NoTargetGroup"),
+            closing,
+        ));
     };
     if mismatch(&client, group, &parts.method, &scan) {
-        return Ok(refuse(&client, passage, &Refusal(464, "ProtocolMismatch"), closing));
+        return Ok(refuse(
+            &client,
+            passage,
+            &Refusal(464, "ProtocolMismatch"),
+            closing,
+        ));
     }
     let (body, upload) = Outgoing::client(incoming, settings.most_body);
     passage.upload(upload.clone());
-    prepare(&client, settings, group, &mut parts, &scan, host, &body, upgrade.is_some());
+    prepare(
+        &client,
+        settings,
+        group,
+        &mut parts,
+        &scan,
+        host,
+        &body,
+        upgrade.is_some(),
+    );
     let forward = Forward {
         client: &client,
         site: &site,
@@ -129,7 +164,10 @@ fn describe(
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or("-");
     let (name, _) = split_port(host);
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    record.request = format!("{} {scheme}://{name}:{}{path} {:?}", parts.method, settings.port, parts.version);
+    record.request = format!(
+        "{} {scheme}://{name}:{}{path} {:?}",
+        parts.method, settings.port, parts.version
+    );
     record.user_agent = parts.headers.get(header::USER_AGENT).cloned();
     record.finding = finding;
     record.matched = true;
@@ -139,7 +177,11 @@ fn describe(
 /// The name and the port of a `Host`.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        Some((name, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            (name, Some(port))
+        }
         _ => (host, None),
     }
 }
@@ -153,7 +195,10 @@ fn check(
     host: Option<&HeaderValue>,
     body: &Incoming,
 ) -> Option<Refusal> {
-    let line = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let line = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if line > LONGEST_REQUEST_LINE {
         return Some(Refusal(414, "UriTooLong"));
     }
@@ -195,7 +240,10 @@ fn mismatch(client: &Client, group: &Group, method: &Method, scan: &Scan) -> boo
 }
 
 /// Makes the client's head the one that the target gets.
-#[expect(clippy::too_many_arguments, reason = "one step of the exchange, called once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of the exchange, called once"
+)]
 fn prepare(
     client: &Client,
     settings: &Settings,
@@ -211,8 +259,13 @@ fn prepare(
         field::drop_invalid(headers);
         client.hall.metrics.count(Count::DroppedFields);
     }
-    let upgrade = upgrading.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-    let trailers = scan.te && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let upgrade = upgrading
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten();
+    let trailers = scan.te
+        && headers
+            .get(header::TE)
+            .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     field::strip_hop(headers, scan);
     if scan.expect {
         // The proxy says 100 itself, when it begins to read the body.
@@ -222,14 +275,24 @@ fn prepare(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
     }
-    let host = host.map(|host| if settings.preserve_host { host } else { with_port(host, settings) });
+    let host = host.map(|host| {
+        if settings.preserve_host {
+            host
+        } else {
+            with_port(host, settings)
+        }
+    });
     if group.is_http2() {
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         headers.remove(header::HOST);
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme = Some(if group.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        uri.scheme = Some(if group.tls.is_some() {
+            http::uri::Scheme::HTTPS
+        } else {
+            http::uri::Scheme::HTTP
+        });
         uri.authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
         if uri.authority.is_none() {
             uri.authority = Some(http::uri::Authority::from_static("localhost"));
@@ -246,12 +309,19 @@ fn prepare(
             headers.insert(header::HOST, host);
         }
         if parts.uri.authority().is_some() {
-            let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            let path = parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/"));
             parts.uri = Uri::from(path);
         }
         let sized = hyper::body::Body::size_hint(body).exact().is_some();
         if !hyper::body::Body::is_end_stream(body) && !sized {
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
         }
         parts.version = http::Version::HTTP_11;
     }
@@ -291,7 +361,12 @@ fn with_port(host: HeaderValue, settings: &Settings) -> HeaderValue {
 }
 
 /// A response of the proxy's own.
-fn refuse(client: &Client, mut passage: Passage, refusal: &Refusal, closing: bool) -> Response<Reply> {
+fn refuse(
+    client: &Client,
+    mut passage: Passage,
+    refusal: &Refusal,
+    closing: bool,
+) -> Response<Reply> {
     if let Some(record) = passage.record() {
         record.error = Some(refusal.1);
     }
@@ -302,7 +377,12 @@ fn refuse(client: &Client, mut passage: Passage, refusal: &Refusal, closing: boo
 }
 
 /// Sends a response that is known whole.
-fn answer(client: &Client, mut passage: Passage, response: Response<Bytes>, closing: bool) -> Response<Reply> {
+fn answer(
+    client: &Client,
+    mut passage: Passage,
+    response: Response<Bytes>,
+    closing: bool,
+) -> Response<Reply> {
     passage.responding(response.status());
     let (mut parts, body) = response.into_parts();
     if closing {
@@ -389,8 +469,12 @@ impl Forward<'_> {
         let client = self.client;
         let clock = &client.hall.clock;
         let replayable = matches!(body, Outgoing::Empty) && parts.method.is_idempotent();
-        let mut late = Late::new(client, self.site.settings.request_timeout, self.upload.clone());
-        let mut avoid: Vec<TargetId> = Vec::new();
+        let mut late = Late::new(
+            client,
+            self.site.settings.request_timeout,
+            self.upload.clone(),
+        );
+        let avoid: Vec<TargetId> = Vec::new();
         let mut request = Request::from_parts(parts, body);
         let mut fresh = upgrade.is_some();
         loop {
@@ -400,14 +484,23 @@ impl Forward<'_> {
             };
             let lease = match self.group.balancer.try_pick_for(&ask) {
                 Ok(lease) => lease,
-                Err(_) => return Ok(refuse(client, passage, &Refusal(503, "NoTarget"), self.closing)),
+                Err(_) => {
+                    return Ok(refuse(
+                        client,
+                        passage,
+                        &Refusal(503, "NoTarget"),
+                        self.closing,
+                    ));
+                }
             };
             let target = Arc::clone(&*lease);
             passage.sent_to(self.group, lease, clock.fine());
             let kept = replayable.then(|| request_head(&request));
             let tried = match target.address() {
                 Address::Function(function) => call(function.clone(), request, &mut late).await,
-                _ if self.group.is_http2() => self.try_stream(&target, request, &mut late, fresh).await,
+                _ if self.group.is_http2() => {
+                    self.try_stream(&target, request, &mut late, fresh).await
+                }
                 _ => self.try_link(&target, request, &mut late, fresh).await,
             };
             match tried {
@@ -419,7 +512,12 @@ impl Forward<'_> {
                 Try::Stale => {
                     passage.try_failed(Outcome::Cancelled);
                     let Some(kept) = kept else {
-                        return Ok(refuse(client, passage, &Refusal(502, "TargetClosedConnection"), self.closing));
+                        return Ok(refuse(
+                            client,
+                            passage,
+                            &Refusal(502, "TargetClosedConnection"),
+                            self.closing,
+                        ));
                     };
                     client.hall.metrics.count(Count::Retries);
                     request = kept.into_request();
@@ -434,17 +532,31 @@ impl Forward<'_> {
                 }
                 Try::Failed(refusal, outcome) => {
                     passage.try_failed(outcome);
-                    let closing = self.closing || self.upload.as_ref().is_some_and(|upload| !upload.lock().complete);
+                    let closing = self.closing
+                        || self
+                            .upload
+                            .as_ref()
+                            .is_some_and(|upload| !upload.lock().complete);
                     return Ok(refuse(client, passage, &refusal, closing));
                 }
             }
         }
     }
 
-    async fn try_link(&self, target: &Arc<Endpoint>, request: Request<Outgoing>, late: &mut Late<'_>, fresh: bool) -> Try {
+    async fn try_link(
+        &self,
+        target: &Arc<Endpoint>,
+        request: Request<Outgoing>,
+        late: &mut Late<'_>,
+        fresh: bool,
+    ) -> Try {
         let client = self.client;
         let worker = client.worker.index;
-        let rested = if fresh || self.group.dial.prefix { None } else { target.take(worker) };
+        let rested = if fresh || self.group.dial.prefix {
+            None
+        } else {
+            target.take(worker)
+        };
         let used = rested.is_some();
         let mut link = match rested {
             Some(link) => link,
@@ -492,17 +604,33 @@ impl Forward<'_> {
         }
     }
 
-    async fn try_stream(&self, target: &Arc<Endpoint>, request: Request<Outgoing>, late: &mut Late<'_>, fresh: bool) -> Try {
+    async fn try_stream(
+        &self,
+        target: &Arc<Endpoint>,
+        request: Request<Outgoing>,
+        late: &mut Late<'_>,
+        fresh: bool,
+    ) -> Try {
         let client = self.client;
         let worker = client.worker.index;
         let now = client.hall.clock.recent();
         let mut used = true;
-        let seat = if fresh || self.group.dial.prefix { None } else { target.seat(worker, now) };
+        let seat = if fresh || self.group.dial.prefix {
+            None
+        } else {
+            target.seat(worker, now)
+        };
         let mut seat = match seat {
             Some(seat) => seat,
             None => {
                 used = false;
-                match self.open(late, self.group.open_shared(target, ends(client), worker, now)).await {
+                match self
+                    .open(
+                        late,
+                        self.group.open_shared(target, ends(client), worker, now),
+                    )
+                    .await
+                {
                     Ok(seat) => seat,
                     Err(failed) => return failed,
                 }
@@ -540,7 +668,11 @@ impl Forward<'_> {
     }
 
     /// Opens a connection, unless it is too late.
-    async fn open<T>(&self, late: &mut Late<'_>, opening: impl Future<Output = Result<T, DialError>>) -> Result<T, Try> {
+    async fn open<T>(
+        &self,
+        late: &mut Late<'_>,
+        opening: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, Try> {
         let metrics = &self.client.hall.metrics;
         let mut opening = pin!(opening);
         let outcome = poll_fn(|cx| {
@@ -575,14 +707,20 @@ impl Forward<'_> {
     fn upload_ended(&self) -> Option<Try> {
         let upload = self.upload.as_ref()?.lock();
         if upload.too_large {
-            return Some(Try::Failed(Refusal(413, "BodyTooLarge"), Outcome::Cancelled));
+            return Some(Try::Failed(
+                Refusal(413, "BodyTooLarge"),
+                Outcome::Cancelled,
+            ));
         }
         upload.broken.then_some(Try::Gone)
     }
 
     /// Who was waited for in vain: the client, for the rest of its body, or the target.
     fn too_late(&self) -> Try {
-        let waits_for_client = self.upload.as_ref().is_some_and(|upload| !upload.lock().complete);
+        let waits_for_client = self
+            .upload
+            .as_ref()
+            .is_some_and(|upload| !upload.lock().complete);
         if waits_for_client {
             Try::Failed(Refusal(408, "RequestTimeout"), Outcome::Cancelled)
         } else {
@@ -603,7 +741,9 @@ impl Forward<'_> {
         let settings = &self.site.settings;
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         let scan = field::scan(&parts.headers);
-        let protocol = switching.then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
+        let protocol = switching
+            .then(|| parts.headers.get(header::UPGRADE).cloned())
+            .flatten();
         field::strip_hop(&mut parts.headers, &scan);
         if !settings.keep_server {
             parts.headers.remove(header::SERVER);
@@ -614,7 +754,11 @@ impl Forward<'_> {
         if self.closing {
             close(client, &mut parts.headers);
         }
-        parts.version = if client.is_http1() { http::Version::HTTP_11 } else { http::Version::HTTP_2 };
+        parts.version = if client.is_http1() {
+            http::Version::HTTP_11
+        } else {
+            http::Version::HTTP_2
+        };
         if switching {
             return self.switch(passage, parts, from, upgrade, protocol);
         }
@@ -648,7 +792,9 @@ impl Forward<'_> {
         };
         client.hall.metrics.count(Count::Upgrades);
         passage.responding(parts.status);
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = protocol {
             parts.headers.insert(header::UPGRADE, protocol);
         }
@@ -679,7 +825,11 @@ fn request_head(request: &Request<Outgoing>) -> Kept {
 }
 
 /// Calls a target that is a function.
-async fn call(mut function: super::group::Function, request: Request<Outgoing>, late: &mut Late<'_>) -> Try {
+async fn call(
+    mut function: super::group::Function,
+    request: Request<Outgoing>,
+    late: &mut Late<'_>,
+) -> Try {
     let request = request.map(Body::request);
     let answering = async move { function.ready().await?.call(request).await };
     let mut answering = pin!(answering);
@@ -722,13 +872,20 @@ struct Late<'a> {
 }
 
 impl<'a> Late<'a> {
-    fn new(client: &'a Client, timeout: Option<std::time::Duration>, upload: Option<Arc<Mutex<Upload>>>) -> Self {
+    fn new(
+        client: &'a Client,
+        timeout: Option<std::time::Duration>,
+        upload: Option<Arc<Mutex<Upload>>>,
+    ) -> Self {
         let clock = &client.hall.clock;
-        let limit = timeout.map_or(Instant::NEVER, |timeout| clock.recent() + clock.lag() + timeout);
+        let limit = timeout.map_or(Instant::NEVER, |timeout| {
+            clock.recent() + clock.lag() + timeout
+        });
         if client.is_http1() && !limit.is_never() {
             client.pulse.state().limit = limit;
         }
-        let sleep = (!client.is_http1()).then(|| clock.sleep_until(client.idle_deadline().min(limit)));
+        let sleep =
+            (!client.is_http1()).then(|| clock.sleep_until(client.idle_deadline().min(limit)));
         Self {
             client,
             sleep,
@@ -740,7 +897,11 @@ impl<'a> Late<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(sleep) = &mut self.sleep else {
-            return if self.client.pulse.state().expired { Poll::Ready(()) } else { Poll::Pending };
+            return if self.client.pulse.state().expired {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         };
         loop {
             if Pin::new(&mut *sleep).poll(cx).is_pending() {

@@ -81,7 +81,8 @@ fn is_grpc(value: &HeaderValue) -> bool {
 
 /// Whether a name is one of `[A-Za-z0-9-]+`.
 fn is_plain(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Takes out the fields whose names are not plain.
@@ -212,10 +213,20 @@ pub(crate) fn forward_client(
 }
 
 /// A new value for `X-Amzn-Trace-Id`, or the client's with this hop's id before it.
-pub(crate) fn trace_id(former: Option<&HeaderValue>, seconds: u32, random: [u64; 2]) -> HeaderValue {
+pub(crate) fn trace_id(
+    former: Option<&HeaderValue>,
+    seconds: u32,
+    random: [u64; 2],
+) -> HeaderValue {
     let mut text = String::with_capacity(96);
-    let former = former.and_then(|value| value.to_str().ok()).filter(|value| value.contains("Root="));
-    text.push_str(if former.is_some() { "Self=1-" } else { "Root=1-" });
+    let former = former
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| value.contains("Root="));
+    text.push_str(if former.is_some() {
+        "Self=1-"
+    } else {
+        "Root=1-"
+    });
     push_hex(&mut text, u64::from(seconds), 8);
     text.push('-');
     push_hex(&mut text, random[0], 16);
@@ -247,7 +258,12 @@ mod tests {
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -287,7 +303,9 @@ mod tests {
             }
             let found = scan(&headers);
             forward_client(&mut headers, &found, mode, &client);
-            let value = headers.get(FORWARDED_FOR).map(|value| value.to_str().unwrap());
+            let value = headers
+                .get(FORWARDED_FOR)
+                .map(|value| value.to_str().unwrap());
             assert_eq!(value, after, "{mode:?} {before:?}");
         }
     }
@@ -306,7 +324,10 @@ mod tests {
         assert_eq!(new, "Root=1-5f000001-0123456789abcdef12345678");
         let former = HeaderValue::from_static("Self=1-1-1;Root=1-2-3;Lineage=x");
         let next = trace_id(Some(&former), 1, [0, 0]);
-        assert_eq!(next, "Self=1-00000001-000000000000000000000000;Root=1-2-3;Lineage=x");
+        assert_eq!(
+            next,
+            "Self=1-00000001-000000000000000000000000;Root=1-2-3;Lineage=x"
+        );
     }
 
     #[test]
@@ -320,8 +341,17 @@ mod tests {
 
     #[test]
     fn grpc_is_told_by_its_content_type() {
-        for (value, expected) in [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc-web", false), ("text/plain", false)] {
-            assert_eq!(is_grpc(&HeaderValue::from_static(value)), expected, "{value}");
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(
+                is_grpc(&HeaderValue::from_static(value)),
+                expected,
+                "{value}"
+            );
         }
     }
 }

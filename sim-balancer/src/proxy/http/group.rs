@@ -150,7 +150,10 @@ impl Endpoint {
         let mut shelf = self.shelves[worker].lock();
         shelf.shared.retain(|shared| !shared.send.is_closed());
         let full = shelf.shared.len() >= MOST_SHARED;
-        let shared = shelf.shared.iter_mut().min_by_key(|shared| Arc::strong_count(&shared.users))?;
+        let shared = shelf
+            .shared
+            .iter_mut()
+            .min_by_key(|shared| Arc::strong_count(&shared.users))?;
         if !full && Arc::strong_count(&shared.users) > STREAMS {
             return None;
         }
@@ -178,9 +181,12 @@ impl Endpoint {
     /// Closes connections that have rested since before `before`.
     pub(crate) fn sweep(&self, worker: usize, before: Instant) {
         let mut shelf = self.shelves[worker].lock();
-        shelf.resting.retain_mut(|link| link.rested >= before && link.is_fit());
+        shelf
+            .resting
+            .retain_mut(|link| link.rested >= before && link.is_fit());
         shelf.shared.retain(|shared| {
-            !shared.send.is_closed() && (Arc::strong_count(&shared.users) > 1 || shared.used >= before)
+            !shared.send.is_closed()
+                && (Arc::strong_count(&shared.users) > 1 || shared.used >= before)
         });
     }
 
@@ -193,7 +199,9 @@ impl Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -265,7 +273,10 @@ pub(crate) struct Ends {
 impl Group {
     /// Whether its targets speak HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self.dial.version, ProtocolVersion::Http2 | ProtocolVersion::Grpc)
+        matches!(
+            self.dial.version,
+            ProtocolVersion::Http2 | ProtocolVersion::Grpc
+        )
     }
 
     /// Closes connections of a worker that have rested for too long.
@@ -281,7 +292,9 @@ impl Group {
     /// Opens a connection and speaks HTTP/1.1 on it.
     pub(crate) async fn open(&self, target: &Endpoint, ends: Ends) -> Result<Box<Link>, DialError> {
         let stream = self.connect(target, ends).await?;
-        Link::open(stream, self.dial.largest_head).await.map_err(DialError::Http)
+        Link::open(stream, self.dial.largest_head)
+            .await
+            .map_err(DialError::Http)
     }
 
     /// Opens a connection, speaks HTTP/2 on it, and takes the first seat.
@@ -323,14 +336,20 @@ impl Group {
     async fn connect_now(&self, target: &Endpoint, ends: Ends) -> Result<Stream, DialError> {
         let (mut stream, host) = match &target.address {
             Address::Socket(address) => (
-                TcpStream::connect(*address).await.map_err(DialError::Connect)?,
+                TcpStream::connect(*address)
+                    .await
+                    .map_err(DialError::Connect)?,
                 None,
             ),
             Address::Name(host, port) => (
-                TcpStream::connect((&**host, *port)).await.map_err(DialError::Connect)?,
+                TcpStream::connect((&**host, *port))
+                    .await
+                    .map_err(DialError::Connect)?,
                 Some(host),
             ),
-            Address::Function(_) => return Err(DialError::Connect(io::ErrorKind::Unsupported.into())),
+            Address::Function(_) => {
+                return Err(DialError::Connect(io::ErrorKind::Unsupported.into()));
+            }
         };
         stream.set_nodelay(true).map_err(DialError::Connect)?;
         if self.dial.prefix {
@@ -358,6 +377,8 @@ impl Group {
 
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Group").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Group")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

@@ -19,11 +19,14 @@ use super::wire::{Stream, Watcher, Wire};
 /// How often a link is polled in one go.
 const ROUNDS: u32 = 4;
 
+/// hyper's side of a link. Its type has no name; one box a connection.
+type Connection = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
+
 /// An HTTP/1.1 connection to a target.
 pub(crate) struct Link {
     pub(crate) send: http1::SendRequest<Outgoing>,
     /// `None` once it has ended.
-    conn: Option<http1::UpgradeableConnection<TokioIo<Wire>, Outgoing>>,
+    conn: Option<Connection>,
     relay: Arc<Relay>,
     /// Of `relay`.
     waker: Waker,
@@ -37,7 +40,10 @@ pub(crate) struct Link {
 
 impl Link {
     /// Speaks HTTP/1.1 on a connected stream.
-    pub(crate) async fn open(stream: Stream, largest_head: usize) -> Result<Box<Self>, hyper::Error> {
+    pub(crate) async fn open(
+        stream: Stream,
+        largest_head: usize,
+    ) -> Result<Box<Self>, hyper::Error> {
         let received = Arc::new(Mutex::new(0));
         let wire = Wire::new(
             stream,
@@ -52,7 +58,7 @@ impl Link {
         let waker = Waker::from(Arc::clone(&relay));
         Ok(Box::new(Self {
             send,
-            conn: Some(conn.with_upgrades()),
+            conn: Some(Box::pin(conn.with_upgrades())),
             relay,
             waker,
             received,
@@ -71,7 +77,7 @@ impl Link {
         for _ in 0..ROUNDS {
             let mut inner = Context::from_waker(&self.waker);
             if let Some(conn) = &mut self.conn
-                && Pin::new(conn).poll(&mut inner).is_ready()
+                && conn.as_mut().poll(&mut inner).is_ready()
             {
                 self.conn = None;
             }
@@ -92,10 +98,11 @@ impl Link {
         self.relay.enter(None);
         for _ in 0..ROUNDS {
             let mut inner = Context::from_waker(&self.waker);
-            match &mut self.conn {
-                Some(conn) if Pin::new(&mut *conn).poll(&mut inner).is_ready() => self.conn = None,
-                Some(_) => {}
-                None => break,
+            let Some(conn) = &mut self.conn else {
+                break;
+            };
+            if conn.as_mut().poll(&mut inner).is_ready() {
+                self.conn = None;
             }
             if !self.relay.again() {
                 break;

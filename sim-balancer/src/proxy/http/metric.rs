@@ -259,7 +259,9 @@ impl Timing {
         u32::try_from(self.count)
             .ok()
             .and_then(|count| self.sum.checked_div(count))
-            .unwrap_or_else(|| Duration::from_secs_f64(self.sum.as_secs_f64() / self.count.max(1) as f64))
+            .unwrap_or_else(|| {
+                Duration::from_secs_f64(self.sum.as_secs_f64() / self.count.max(1) as f64)
+            })
     }
 
     /// The bound of the bucket in which the quantile `q` (0 to 1) lies: at most twice the true one.
@@ -284,7 +286,16 @@ mod tests {
 
     #[test]
     fn a_time_falls_into_the_first_bucket_that_holds_it() {
-        for (nanos, expected) in [(0, 0), (1, 0), (1_000, 0), (1_001, 1), (2_000, 1), (2_001, 2), (4_000, 2), (u64::MAX, TIMING_BUCKETS - 1)] {
+        for (nanos, expected) in [
+            (0, 0),
+            (1, 0),
+            (1_000, 0),
+            (1_001, 1),
+            (2_000, 1),
+            (2_001, 2),
+            (4_000, 2),
+            (u64::MAX, TIMING_BUCKETS - 1),
+        ] {
             assert_eq!(bucket(nanos), expected, "{nanos} ns");
         }
     }
@@ -300,7 +311,13 @@ mod tests {
         let timing = &stats.target_response_time;
         assert_eq!(timing.quantile(0.5), Duration::from_micros(4));
         assert_eq!(timing.quantile(1.0), Duration::from_micros(1_024));
-        assert_eq!(timing.mean(), Duration::from_nanos((99 * 3_000 + 1_000_000) / 100));
-        assert_eq!((stats.http_code_target_2xx, stats.http_code_target_5xx), (99, 1));
+        assert_eq!(
+            timing.mean(),
+            Duration::from_nanos((99 * 3_000 + 1_000_000) / 100)
+        );
+        assert_eq!(
+            (stats.http_code_target_2xx, stats.http_code_target_5xx),
+            (99, 1)
+        );
     }
 }

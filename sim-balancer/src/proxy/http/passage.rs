@@ -12,7 +12,7 @@ use super::body::Upload;
 use super::group::{Endpoint, Group};
 use super::metric::Count;
 use super::serve::Client;
-use crate::balancer::Lease;
+use crate::balancer::lease::Lease;
 use crate::message::Outcome;
 use crate::proxy::log::Record;
 
@@ -37,7 +37,12 @@ pub(crate) struct Passage {
 }
 
 impl Passage {
-    pub(crate) fn new(client: Arc<Client>, began: Instant, received: u64, record: Option<Box<Record>>) -> Self {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        began: Instant,
+        received: u64,
+        record: Option<Box<Record>>,
+    ) -> Self {
         let (received_before, sent_before) = {
             let state = client.pulse.state();
             (state.received.saturating_sub(received), state.sent)
@@ -69,7 +74,12 @@ impl Passage {
     }
 
     /// The request goes to a target.
-    pub(crate) fn sent_to(&mut self, group: &Arc<Group>, lease: Lease<Arc<Endpoint>>, now: Instant) {
+    pub(crate) fn sent_to(
+        &mut self,
+        group: &Arc<Group>,
+        lease: Lease<Arc<Endpoint>>,
+        now: Instant,
+    ) {
         if self.group.is_none() {
             group.metrics.count(Count::Requests);
         }
@@ -101,7 +111,9 @@ impl Passage {
             500..=599 => Outcome::Failure,
             _ => Outcome::Success,
         };
-        let took = self.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+        let took = self
+            .sent
+            .map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
         self.client.hall.metrics.target_response(status, took);
         if let Some(group) = &self.group {
             group.metrics.target_response(status, took);
@@ -181,12 +193,16 @@ impl Drop for Passage {
             record.target_status = self.target_status.map(|status| status.as_u16());
             record.received_bytes = received;
             record.sent_bytes = sent;
-            record.request_time = self.sent.map(|sent| sent.saturating_duration_since(self.began));
+            record.request_time = self
+                .sent
+                .map(|sent| sent.saturating_duration_since(self.began));
             record.target_time = match (self.sent, self.answered) {
                 (Some(sent), Some(answered)) => Some(answered.saturating_duration_since(sent)),
                 _ => None,
             };
-            record.response_time = self.answered.map(|answered| now.saturating_duration_since(answered));
+            record.response_time = self
+                .answered
+                .map(|answered| now.saturating_duration_since(answered));
             record.time = client.hall.clock.timestamp(now);
             log.write(&record);
         }

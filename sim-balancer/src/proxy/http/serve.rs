@@ -1,7 +1,5 @@
 //! A client's connection: HTTP/1.1 or HTTP/2 on hyper, with one timer, until it ends or is to stop.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +19,7 @@ use sim_core::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::desync::Finding;
-use super::exchange::{Abort, exchange};
+use super::exchange::exchange;
 use super::metric::Count;
 use super::site::{Hall, Site, Worker};
 use super::wire::{Phase, Pulse, Stream, Watcher, Wire};
@@ -72,7 +70,11 @@ impl Client {
 
 /// Reads the first bytes of a connection: whether it is HTTP/2, and what was read. `None` when nothing came in time, or the
 /// connection is to end.
-pub(crate) async fn sniff(stream: &mut Stream, pulse: &Pulse, patience: Duration) -> Option<(Version, Bytes)> {
+pub(crate) async fn sniff(
+    stream: &mut Stream,
+    pulse: &Pulse,
+    patience: Duration,
+) -> Option<(Version, Bytes)> {
     let mut seen = BytesMut::with_capacity(8 * 1024);
     let reading = async {
         loop {
@@ -291,7 +293,11 @@ fn note(client: &Client, status: u16, finding: Finding) {
 /// A record of the access log with what the connection knows.
 pub(crate) fn blank_record(client: &Client, created: sim_core::time::Timestamp) -> Record {
     Record {
-        kind: if client.secure.is_some() { "https" } else { "http" },
+        kind: if client.secure.is_some() {
+            "https"
+        } else {
+            "http"
+        },
         time: created,
         balancer: Arc::clone(&client.hall.name),
         client: client.peer,
@@ -308,7 +314,10 @@ pub(crate) fn blank_record(client: &Client, created: sim_core::time::Timestamp) 
         protocol: client.secure.as_ref().map(|info| info.version),
         target_group: None,
         trace_id: None,
-        domain: client.secure.as_ref().and_then(|info| info.server_name.clone()),
+        domain: client
+            .secure
+            .as_ref()
+            .and_then(|info| info.server_name.clone()),
         rule: None,
         matched: false,
         created,
@@ -343,10 +352,7 @@ impl<'a> Alarm<'a> {
     fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let set_for = self.sleep.deadline();
         // Nearly always: the timer stands, early enough, and cannot have fired.
-        if self.armed
-            && set_for <= deadline
-            && self.clock.recent() + self.clock.lag() < set_for
-        {
+        if self.armed && set_for <= deadline && self.clock.recent() + self.clock.lag() < set_for {
             return Poll::Pending;
         }
         if !self.armed || set_for > deadline {

@@ -230,7 +230,9 @@ impl Pulse {
         }
         if state.tapping && state.head.len() < KEPT_HEAD {
             let room = KEPT_HEAD - state.head.len();
-            state.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            state
+                .head
+                .extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
     }
 
@@ -306,7 +308,11 @@ impl Pulse {
     /// Registers the connection's task, and reads what it must look at: whether it is to close, and its deadline.
     pub(crate) fn watch(&self, cx: &Context<'_>) -> (bool, Instant) {
         let mut state = self.state.lock();
-        if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+        if !state
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
             state.task = Some(cx.waker().clone());
         }
         (state.closing, state.deadline.min(state.limit))
@@ -346,7 +352,10 @@ mod tests {
 
     #[test]
     fn a_head_ends_after_its_empty_line() {
-        assert_eq!(end_of_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest"), Some(27));
+        assert_eq!(
+            end_of_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest"),
+            Some(27)
+        );
         assert_eq!(end_of_head(b"GET / HTTP/1.1\nHost: a\n\nrest"), Some(24));
         assert_eq!(end_of_head(b"GET / HTTP/1.1\r\nHost: a\r\n"), None);
     }
