@@ -32,5 +32,6 @@ pub mod logs;
 pub mod measure;
 pub mod memory;
 pub mod pauses;
+pub mod proxies;
 pub mod replay;
 pub mod report;

@@ -189,7 +189,7 @@ impl Running {
              \x20     proxy_set_header X-Forwarded-Port $server_port;\n    }}\n  }}\n}}\n"
         );
         let file = write(folder, "nginx.conf", &config)?;
-        let mut command = Command::new("nginx");
+        let mut command = Command::new(program("nginx"));
         command.arg("-p").arg(folder).arg("-c").arg(file);
         Self::start("nginx", &mut command, address)
     }
@@ -206,7 +206,7 @@ impl Running {
             address.port()
         );
         let file = write(folder, "haproxy.cfg", &config)?;
-        let mut command = Command::new("haproxy");
+        let mut command = Command::new(program("haproxy"));
         command.arg("-db").arg("-f").arg(file);
         Self::start("haproxy", &mut command, address)
     }
@@ -260,6 +260,12 @@ fn charged(stat: &str) -> Option<Duration> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(Duration::from_millis((user + system) * 10))
+}
+
+/// Where Debian puts servers, which is in no user's path.
+fn program(name: &str) -> PathBuf {
+    let place = Path::new("/usr/sbin").join(name);
+    if place.exists() { place } else { PathBuf::from(name) }
 }
 
 fn write(folder: &Path, name: &str, content: &str) -> Result<PathBuf, Failure> {

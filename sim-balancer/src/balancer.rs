@@ -418,6 +418,13 @@ impl<T> Balancer<T> {
         })
     }
 
+    /// Takes the result of a check of this very target, and not of a later one of the same name.
+    #[cfg(feature = "check")]
+    pub(crate) fn report_at(&self, target: &TargetRef<T>, result: ProbeResult) {
+        self.shared
+            .enter(|control, now| control.machine.probe(now, target.slot(), result));
+    }
+
     /// Hands out the targets that are to be checked now, each once an interval.
     #[must_use]
     pub fn due_checks(&self) -> Vec<TargetRef<T>> {

@@ -24,10 +24,14 @@ pub use algorithm::{
 pub use balancer::Balancer;
 pub use balancer::lease::Lease;
 pub use balancer::seat::TargetRef;
+#[cfg(feature = "check")]
+pub use check::{Checked, Checker, CheckerError};
 pub use config::BalancerConfig;
 pub use error::{
     ConfigError, PickError, RegisterError, RegisterReason, UnknownTarget, UnknownZone, WeightError,
 };
-pub use machine::{ProbeResult, Reason, Rules, State, TargetHealth, TargetId, Zone, ZoneId};
+pub use machine::{
+    HealthCheck, ProbeResult, Reason, Rules, State, TargetHealth, TargetId, Zone, ZoneId,
+};
 pub use message::{Feedback, Outcome, Request, Target, key_of};
 pub use stats::{BalancerStats, TargetStats};

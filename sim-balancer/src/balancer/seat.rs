@@ -169,6 +169,12 @@ impl<T> TargetRef<T> {
         self.0.zone.as_ref()
     }
 
+    /// Where the target stands; another target of the same name has another slot.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.0.slot
+    }
+
     /// Leases of it that are out now.
     #[must_use]
     pub fn outstanding(&self) -> u32 {

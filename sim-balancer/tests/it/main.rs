@@ -7,3 +7,8 @@ mod picking;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod rig;
+
+#[cfg(feature = "tower")]
+mod service;
+#[cfg(feature = "tower")]
+mod soak;
