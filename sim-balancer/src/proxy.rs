@@ -1,6 +1,8 @@
 //! Listeners: a proxy for HTTP/1.1, HTTP/2, gRPC, WebSocket, TLS, TCP and UDP, configured by plain structs or a file.
 
 mod assemble;
+mod balancing;
+mod keeper;
 mod worker;
 
 pub mod action;
@@ -36,7 +38,6 @@ use self::log::{Log, LogStats};
 use self::tls::TlsError;
 use self::worker::{Gate, Stage, work};
 use crate::balancer::Balancer;
-use crate::config::BalancerConfig;
 use crate::error::ConfigError;
 use crate::message::{Target, TargetId};
 
@@ -55,6 +56,7 @@ struct Shared {
     workers: usize,
     control: Mutex<Control>,
     gates: watch::Sender<Arc<[Arc<Gate>]>>,
+    groups: watch::Sender<Arc<[Arc<Group>]>>,
 }
 
 /// What a reload changes.
@@ -62,6 +64,7 @@ struct Control {
     config: ProxyConfig,
     groups: BTreeMap<String, Arc<Group>>,
     next_gate: u64,
+    next_serial: u64,
     running: bool,
 }
 
@@ -86,6 +89,7 @@ impl Proxy {
             clock,
         });
         let (gates, _) = watch::channel(Arc::from(Vec::new()));
+        let (groups, _) = watch::channel(Arc::from(Vec::new()));
         let proxy = Self(Arc::new(Shared {
             hall,
             workers,
@@ -93,9 +97,11 @@ impl Proxy {
                 config: ProxyConfig::default(),
                 groups: BTreeMap::new(),
                 next_gate: 0,
+                next_serial: 0,
                 running: false,
             }),
             gates,
+            groups,
         }));
         proxy.reload(config)?;
         Ok(proxy)
@@ -116,12 +122,13 @@ impl Proxy {
         let mut control = shared.control.lock();
         let mut groups = Vec::with_capacity(config.target_groups.len());
         for group in &config.target_groups {
-            let balancing = BalancerConfig {
-                name: group.name.clone(),
-                ..BalancerConfig::default()
-            };
-            let former = control.groups.get(&group.name);
-            let made = assemble::group(group, balancing, &config, former, shared.workers, clock)?;
+            let Control {
+                groups: former,
+                next_serial,
+                ..
+            } = &mut *control;
+            let former = former.get(&group.name);
+            let made = assemble::group(group, &config, former, shared.workers, next_serial, clock)?;
             groups.push(Arc::new(made));
         }
         let groups: Arc<[Arc<Group>]> = groups.into();
@@ -169,6 +176,7 @@ impl Proxy {
             .map(|group| (group.name.to_string(), Arc::clone(group)))
             .collect();
         control.config = config;
+        shared.groups.send_replace(groups);
         shared.gates.send_replace(gates.into());
         Ok(())
     }
@@ -236,17 +244,13 @@ impl Proxy {
             }));
             ends.push(end);
         }
-        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
-        if !logs.is_empty() {
-            let (clock, stage) = (shared.hall.clock.clone(), crew.stage.subscribe());
-            crew.threads.push(thread::spawn(move || {
-                log::write_until_stopped(&logs, &clock, &|| *stage.borrow() == Stage::Ended);
-            }));
-        }
+        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections].into_iter().flatten().cloned().collect();
+        let (groups, stage) = (shared.groups.subscribe(), crew.stage.subscribe());
+        let (ended, end) = oneshot::channel();
+        crew.threads.push(thread::spawn(move || {
+            let _ = ended.send(keeper::keep(&logs, groups, stage));
+        }));
+        let mut kept = end;
         {
             let mut ended = pin!(async {
                 for end in &mut ends {
@@ -256,11 +260,18 @@ impl Proxy {
                 }
                 io::Error::other("the workers ended")
             });
+            let mut keeper = pin!(async {
+                if let Ok(Err(error)) = (&mut kept).await {
+                    return error;
+                }
+                io::Error::other("the keeper ended")
+            });
             let mut shutdown = pin!(shutdown);
             tokio::select! {
                 biased;
                 () = &mut shutdown => {}
                 problem = &mut ended => return Err(RunError::Worker(problem)),
+                problem = &mut keeper => return Err(RunError::Worker(problem)),
             }
         }
         crew.stage.send_replace(Stage::Draining);

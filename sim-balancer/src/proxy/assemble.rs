@@ -9,13 +9,13 @@ use sim_core::clock::Clock;
 use sim_core::sync::{Arc, Mutex};
 
 use super::ProxyError;
+use super::balancing::balancing;
 use super::config::{
     ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig, TargetGroupConfig,
 };
 use super::http::group::{Address, Dial, Endpoint, Group};
 use super::http::settings::Settings;
 use crate::balancer::Balancer;
-use crate::config::BalancerConfig;
 use crate::message::{Target, TargetId};
 
 /// The largest body of a request that is forwarded. Chosen: none; a bound belongs to the target.
@@ -36,20 +36,26 @@ pub(crate) fn address_of(text: &str) -> Option<Address> {
 /// Makes a group, on the balancer of the former one of that name if its way to choose is the same.
 pub(crate) fn group(
     config: &TargetGroupConfig,
-    balancing: BalancerConfig,
     whole: &ProxyConfig,
     former: Option<&Arc<Group>>,
     workers: usize,
+    next_serial: &mut u64,
     clock: &Clock,
 ) -> Result<Group, ProxyError> {
+    let balancing = balancing(config, &whole.attributes);
     let kept = former.filter(|former| *former.balancer.config() == balancing);
-    let (balancer, targets, metrics) = match kept {
+    let (serial, balancer, targets, metrics) = match kept {
         Some(former) => (
+            former.serial,
             former.balancer.clone(),
             Arc::clone(&former.targets),
             Arc::clone(&former.metrics),
         ),
         None => (
+            {
+                *next_serial += 1;
+                *next_serial
+            },
             Balancer::with_clock(balancing, clock.clone()).map_err(|problem| {
                 ProxyError::Group {
                     name: config.name.clone(),
@@ -67,6 +73,7 @@ pub(crate) fn group(
     };
     Ok(Group {
         name: config.name.as_str().into(),
+        serial,
         balancer,
         dial: Dial {
             version: config.protocol_version,

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderValue;
-use sim_core::clock::Clock;
-use sim_core::event::Event;
 use sim_core::sync::{Arc, Mutex};
 use sim_core::time::Timestamp;
 
@@ -26,7 +24,6 @@ struct Shared {
     state: Mutex<State>,
     /// Held by the one who writes, so that lines keep their order.
     writer: Mutex<Writer>,
-    arrivals: Event,
 }
 
 #[derive(Default)]
@@ -74,25 +71,18 @@ impl Log {
             capacity,
             state: Mutex::default(),
             writer: Mutex::new(writer),
-            arrivals: Event::new(),
         }))
     }
 
     /// Adds a line, or drops and counts it when the queue is full.
     pub(crate) fn write(&self, line: &impl fmt::Display) {
-        let first = {
-            let mut state = self.0.state.lock();
-            if state.count >= self.0.capacity {
-                state.dropped += 1;
-                return;
-            }
-            let _ = writeln!(state.lines, "{line}");
-            state.count += 1;
-            state.count == 1
-        };
-        if first {
-            self.0.arrivals.notify_all();
+        let mut state = self.0.state.lock();
+        if state.count >= self.0.capacity {
+            state.dropped += 1;
+            return;
         }
+        let _ = writeln!(state.lines, "{line}");
+        state.count += 1;
     }
 
     /// Writes out what waits; called by the proxy while it runs and at its end.
@@ -121,15 +111,6 @@ impl Log {
             Ok(()) => state.written += count as u64,
             Err(_) => state.failed += count as u64,
         }
-    }
-
-    /// Notified when a line comes into an empty queue.
-    pub(crate) fn arrivals(&self) -> &Event {
-        &self.0.arrivals
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.state.lock().count == 0
     }
 
     /// What became of its lines.
@@ -410,20 +391,6 @@ impl fmt::Display for Plain<'_> {
         Ok(())
     }
 }
-
-/// Writes out the logs whenever something waits, until `stopped`.
-pub(crate) fn write_until_stopped(logs: &[Log], clock: &Clock, stopped: &dyn Fn() -> bool) {
-    while !stopped() {
-        let now = clock.now();
-        clock.sleep_until_blocking(now + FLUSH_EVERY);
-        logs.iter().for_each(Log::flush);
-    }
-    logs.iter().for_each(Log::flush);
-}
-
-/// How long a line may wait for the next round of writing. Chosen: a tail on the file feels immediate, and a busy log is
-/// written in large pieces.
-const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

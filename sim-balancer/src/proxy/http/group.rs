@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -64,6 +64,8 @@ pub struct Endpoint {
     most_idle: usize,
     /// Whether a configuration names it.
     configured: bool,
+    /// Where its health is checked.
+    checked: Option<SocketAddr>,
 }
 
 /// The connections of one worker to one target.
@@ -104,7 +106,24 @@ impl Endpoint {
             shelves: (0..dial.workers.max(1)).map(|_| Mutex::default()).collect(),
             most_idle: dial.most_idle,
             configured: false,
+            checked: None,
         }
+        .looked_up()
+    }
+
+    /// Looks up a name once, for checks; connections look it up each time.
+    fn looked_up(mut self) -> Self {
+        self.checked = match &self.address {
+            Address::Socket(address) => Some(*address),
+            Address::Name(host, port) => (&**host, *port).to_socket_addrs().ok().and_then(|mut found| found.next()),
+            Address::Function(_) => None,
+        };
+        self
+    }
+
+    /// Where its health is checked, if that is a socket.
+    pub(crate) fn checked(&self) -> Option<SocketAddr> {
+        self.checked
     }
 
     pub(crate) fn is_configured(&self) -> bool {
@@ -255,6 +274,8 @@ pub(crate) enum DialError {
 /// A target group.
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
+    /// Of its balancer: another one after a reload that changed how targets are chosen or checked.
+    pub(crate) serial: u64,
     pub(crate) balancer: Balancer<Arc<Endpoint>>,
     pub(crate) dial: Dial,
     pub(crate) tls: Option<TlsConnector>,

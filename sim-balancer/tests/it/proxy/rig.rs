@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sim_balancer::proxy::config::{
-    ActionConfig, Attributes, ForwardConfig, ListenerConfig, ProtocolVersion, ProxyConfig, TargetConfig,
+    ActionConfig, Attributes, ForwardConfig, HealthCheckConfig, ListenerConfig, ProtocolVersion, ProxyConfig, TargetConfig,
     TargetGroupConfig,
 };
 use sim_balancer::proxy::{Proxy, RunError};
@@ -75,6 +75,11 @@ pub(super) fn config(targets: &[SocketAddr]) -> ProxyConfig {
         }],
         target_groups: vec![TargetGroupConfig {
             name: "web".to_owned(),
+            // Checks would be connections that tests do not expect.
+            health_check: HealthCheckConfig {
+                enabled: false,
+                ..Default::default()
+            },
             targets: targets.iter().map(|target| TargetConfig::at(&target.to_string())).collect(),
             ..Default::default()
         }],
