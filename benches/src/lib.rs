@@ -5,7 +5,7 @@
 //! checksum of what was received, so that a peer that loses or doubles a message fails instead of looking fast.
 //!
 //! Reading order: [`pattern`], [`payload`], the three drivers ([`tasks`], [`threads`], [`rings`]), [`rivals`],
-//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`].
+//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`]. [`simulate`] stands apart: it measures nothing, its time is virtual.
 
 #![deny(unsafe_code)]
 
@@ -35,3 +35,4 @@ pub mod pauses;
 pub mod proxies;
 pub mod replay;
 pub mod report;
+pub mod simulate;

@@ -15,6 +15,7 @@ use benches::pattern::{Failure, Pattern};
 use benches::pauses;
 use benches::proxies;
 use benches::report::{self, Origin, Results};
+use benches::simulate;
 use benches::timing::Watchdog;
 
 mod alloc;
@@ -25,8 +26,9 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), proxy (processor
-time beside nginx and haproxy)
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs),
+simulate (balancers in virtual time; fails when the known order does not come out),
+proxy (processor time beside nginx and haproxy)
 
 Options:
   --json           print one object a line on standard output instead of tables
@@ -90,7 +92,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
                 }
             }
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            group if groups::NAMES.contains(&group) || group == PROXY => options.groups.push(argument),
+            group if groups::NAMES.contains(&group) || [simulate::NAME, PROXY].contains(&group) => {
+                options.groups.push(argument);
+            }
             group => {
                 return Err(format!(
                     "unknown group `{group}` (there are: {})",
@@ -139,6 +143,8 @@ fn main() -> ExitCode {
     for group in &options.groups {
         let outcome = if group == PROXY {
             run_proxies(&options)
+        } else if group == simulate::NAME {
+            simulated(&options)
         } else {
             run(group, &options, &watchdog)
         };
@@ -148,6 +154,55 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Plays the simulation, prints it, and fails where the known order does not come out.
+fn simulated(options: &Options) -> Result<(), Failure> {
+    let origin = Origin::find();
+    let mut suites = simulate::suites(options.scale);
+    if let Some(text) = &options.filter {
+        suites.retain(|suite| suite.name.contains(text.as_str()));
+    }
+    if options.list {
+        for suite in &suites {
+            let names: Vec<&str> = suite.contenders.iter().map(|one| one.name).collect();
+            println!("{}: {}", suite.name, names.join(", "));
+        }
+        return Ok(());
+    }
+    let results = simulate::run(&suites)?;
+    let bars = simulate::checks(&results);
+    if options.json {
+        simulate::lines(&results)
+            .iter()
+            .for_each(|line| println!("{line}"));
+    } else {
+        print!("{}", simulate::tables(&suites, &results));
+        print!("{}", simulate::plot(&suites, &results));
+        println!("{}", report::bars_table(&bars));
+    }
+    let complete = options.scale == Scale::Full && options.filter.is_none();
+    let folder = match &options.out {
+        Some(folder) => Some(folder.clone()),
+        None if complete => Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")),
+        None => None,
+    };
+    if let Some(folder) = folder {
+        simulate::write(&folder, &origin, &suites, &results, &bars)
+            .map_err(|error| Failure(format!("cannot write to {}: {error}", folder.display())))?;
+    }
+    let short: Vec<&str> = bars
+        .iter()
+        .filter(|bar| !bar.met)
+        .map(|bar| bar.aim.as_str())
+        .collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "not as it should be: {}",
+        short.join("; ")
+    )))
 }
 
 /// The allocator's count.

@@ -67,6 +67,20 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    /// The commit that was built, and whether it was changed since.
+    #[must_use]
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// The compiler and its version.
+    #[must_use]
+    pub fn compiler(&self) -> &str {
+        &self.compiler
+    }
+}
+
 const UNKNOWN: &str = "unknown";
 
 fn output(program: &str, arguments: &[&str]) -> String {

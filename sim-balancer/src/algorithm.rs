@@ -5,9 +5,24 @@
 //! a table that nobody writes, and counts survive any change of the table.
 
 pub(crate) mod alias;
+pub(crate) mod aperture;
+pub(crate) mod bounded;
+pub(crate) mod c3;
+pub(crate) mod first;
+pub mod flow;
+pub(crate) mod hash;
 pub(crate) mod least;
+pub(crate) mod limits;
 pub(crate) mod load;
+pub(crate) mod maglev;
 pub(crate) mod memory;
+pub(crate) mod prequal;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod properties;
+pub(crate) mod rendezvous;
+pub(crate) mod reported;
+pub(crate) mod ring;
+pub(crate) mod sticky;
 pub(crate) mod turns;
 
 use std::time::Duration;
@@ -15,14 +30,34 @@ use std::time::Duration;
 use sim_core::time::Instant;
 
 use self::alias::RandomTable;
+use self::aperture::Part;
+use self::bounded::Bounded;
+use self::c3::C3;
+use self::first::First;
 use self::least::{LeastTable, Score};
 use self::load::Decay;
+use self::maglev::Maglev;
 use self::memory::Memory;
+use self::prequal::Prequal;
+use self::rendezvous::Rendezvous;
+use self::reported::Reported;
+use self::ring::Ring;
+use self::sticky::Sticky;
 use self::turns::TurnTable;
 use crate::error::ConfigError;
 
+pub use self::aperture::{APERTURE_LEAST, ApertureConfig, SUBSET_SIZE, SubsetConfig};
+pub use self::bounded::{BOUND_FACTOR, BoundedConfig};
+pub use self::c3::{C3_DECAY, C3_SAMPLES, C3Config};
 pub(crate) use self::load::Loads;
 pub use self::load::MOST_OUTSTANDING;
+pub use self::maglev::{MAGLEV_LARGEST, MAGLEV_TABLE, MaglevConfig};
+pub use self::prequal::{
+    PREQUAL_AGE, PREQUAL_POOL, PREQUAL_PROBES, PREQUAL_QUANTILE, PREQUAL_REMOVED, PrequalConfig,
+};
+pub use self::reported::{REPORTED_BLACKOUT, REPORTED_EXPIRATION, REPORTED_UPDATE, ReportedConfig};
+pub use self::ring::{RING_LARGEST, RING_POINTS, RingConfig};
+pub use self::sticky::{STICKY_KEYS, STICKY_MOST, STICKY_TIME, StickyConfig};
 
 /// The time constant of the average latency: 10 s, as in Finagle and linkerd.
 pub const DECAY: Duration = Duration::from_secs(10);
@@ -64,7 +99,33 @@ pub enum Algorithm {
     PeakEwma(PeakEwma),
     /// The one whose average latency times what it has in hand is least, for its weight. Reads the clock twice a request.
     LeastTime(LeastTime),
-    // HASH: variants.
+    /// That of the request's key, by consistent hashing on a ring in the manner of ketama. O(1). Requests without a key go
+    /// anywhere, here as with the other algorithms by key.
+    RingHash(RingConfig),
+    /// That of the request's key, by a Maglev table: the most even shares, in the least time. O(1).
+    Maglev(MaglevConfig),
+    /// That of the request's key, by rendezvous hashing: exact shares, the least disruption, no table. O(n), a
+    /// nanosecond or two a target.
+    Rendezvous,
+    /// That of the request's key on a ring, unless it has more than its bound of what is outstanding. O(1) while it is idle,
+    /// else O(n).
+    BoundedLoad(BoundedConfig),
+    /// That to which the request's key was given first, as long as it is there. O(1).
+    Sticky(StickyConfig),
+    /// The first that has room, in the order of their registration.
+    FirstAvailable,
+    /// The less loaded of two out of this balancer's subset of the targets. O(1).
+    Subset(SubsetConfig),
+    /// The less loaded of two out of this balancer's deterministic aperture. O(1).
+    Aperture(ApertureConfig),
+    /// By what targets tell of their queues, with [`observe`](crate::Lease::observe): C3. Reads the clock.
+    C3(C3Config),
+    /// By what targets answer when they are asked ([`Balancer::sample`](crate::Balancer::sample)), or tell with their
+    /// responses: Prequal's hot-cold rule. Reads the clock.
+    Prequal(PrequalConfig),
+    /// Each in its turn, as often as its reports of work done and utilization say: gRPC's client-side weighted round
+    /// robin (ORCA). Reads the clock.
+    Reported(ReportedConfig),
 }
 
 impl Default for Algorithm {
@@ -183,14 +244,29 @@ impl Algorithm {
             Self::LeastOutstanding(_) => "least_outstanding",
             Self::PeakEwma(_) => "peak_ewma",
             Self::LeastTime(_) => "least_time",
-            // HASH: names.
+            Self::RingHash(_) => "ring_hash",
+            Self::Maglev(_) => "maglev",
+            Self::Rendezvous => "rendezvous",
+            Self::BoundedLoad(_) => "bounded_load",
+            Self::Sticky(_) => "sticky",
+            Self::FirstAvailable => "first_available",
+            Self::Subset(_) => "subset",
+            Self::Aperture(_) => "aperture",
+            Self::C3(_) => "c3",
+            Self::Prequal(_) => "prequal",
+            Self::Reported(_) => "reported",
         }
     }
 
     /// Checks the settings.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self {
-            Self::RoundRobin | Self::SmoothWeighted | Self::Random | Self::WeightedRandom => Ok(()),
+            Self::RoundRobin
+            | Self::SmoothWeighted
+            | Self::Random
+            | Self::WeightedRandom
+            | Self::Rendezvous
+            | Self::FirstAvailable => Ok(()),
             Self::LeastOutstanding(settings) => check_choices(settings.choices),
             Self::PeakEwma(settings) => {
                 check_choices(settings.choices)?;
@@ -199,7 +275,16 @@ impl Algorithm {
             Self::LeastTime(settings) => {
                 check_choices(settings.choices)?;
                 check_decay(settings.decay)
-            } // HASH: checks.
+            }
+            Self::RingHash(settings) => settings.check(),
+            Self::Maglev(settings) => settings.check(),
+            Self::BoundedLoad(settings) => settings.check(),
+            Self::Sticky(settings) => settings.check(),
+            Self::Subset(settings) => settings.check(),
+            Self::Aperture(settings) => settings.check(),
+            Self::C3(settings) => settings.check(),
+            Self::Prequal(settings) => settings.check(),
+            Self::Reported(settings) => settings.check(),
         }
     }
 
@@ -216,7 +301,24 @@ impl Algorithm {
                 penalty: settings.penalty.as_nanos() as f32,
                 retry_after_cap: settings.retry_after_cap,
             }),
-            // HASH: algorithms that need the time.
+            Self::C3(settings) => Some(Timing {
+                decay: settings.averaged(),
+                penalty: PENALTY.as_nanos() as f32,
+                retry_after_cap: RETRY_AFTER_CAP,
+            }),
+            // What these need is the time of the pick.
+            Self::Sticky(_) | Self::Prequal(_) | Self::Reported(_) => Some(Timing {
+                decay: Decay::mean(DECAY),
+                penalty: PENALTY.as_nanos() as f32,
+                retry_after_cap: RETRY_AFTER_CAP,
+            }),
+            Self::RingHash(_)
+            | Self::Maglev(_)
+            | Self::Rendezvous
+            | Self::BoundedLoad(_)
+            | Self::FirstAvailable
+            | Self::Subset(_)
+            | Self::Aperture(_) => None,
             Self::RoundRobin
             | Self::SmoothWeighted
             | Self::Random
@@ -270,7 +372,16 @@ pub(crate) enum Selector {
     Turns(TurnTable),
     Random(RandomTable),
     Least(LeastTable),
-    // HASH: tables.
+    Ring(Ring),
+    Maglev(Maglev),
+    Rendezvous(Rendezvous),
+    Bounded(Bounded),
+    Sticky(Sticky),
+    First(First),
+    Part(Part),
+    C3(C3),
+    Prequal(Prequal),
+    Reported(Reported),
 }
 
 impl Selector {
@@ -301,7 +412,17 @@ impl Selector {
                 settings.choices,
                 candidates,
             )),
-            // HASH: builds.
+            Algorithm::RingHash(settings) => Self::Ring(Ring::build(settings, candidates)),
+            Algorithm::Maglev(settings) => Self::Maglev(Maglev::build(settings, candidates)),
+            Algorithm::Rendezvous => Self::Rendezvous(Rendezvous::build(candidates)),
+            Algorithm::BoundedLoad(settings) => Self::Bounded(Bounded::build(settings, candidates)),
+            Algorithm::Sticky(settings) => Self::Sticky(Sticky::build(settings, candidates)),
+            Algorithm::FirstAvailable => Self::First(First::build(candidates)),
+            Algorithm::Subset(settings) => Self::Part(Part::subset(settings, candidates)),
+            Algorithm::Aperture(settings) => Self::Part(Part::aperture(settings, candidates)),
+            Algorithm::C3(settings) => Self::C3(C3::build(settings, candidates)),
+            Algorithm::Prequal(settings) => Self::Prequal(Prequal::build(settings, candidates)),
+            Algorithm::Reported(settings) => Self::Reported(Reported::build(settings, candidates)),
         }
     }
 
@@ -317,7 +438,16 @@ impl Selector {
             Self::Turns(table) => table.choose(memory),
             Self::Random(table) => table.choose(memory),
             Self::Least(table) => table.choose(loads, ask, memory),
-            // HASH: choices.
+            Self::Ring(table) => table.choose(ask, memory),
+            Self::Maglev(table) => table.choose(ask, memory),
+            Self::Rendezvous(table) => table.choose(ask, memory),
+            Self::Bounded(table) => table.choose(loads, ask, memory),
+            Self::Sticky(table) => table.choose(loads, ask, memory),
+            Self::First(table) => table.choose(),
+            Self::Part(table) => table.choose(loads, memory),
+            Self::C3(table) => table.choose(loads, ask, memory),
+            Self::Prequal(table) => table.choose(loads, ask, memory),
+            Self::Reported(table) => table.choose(loads, ask, memory),
         }
     }
 
@@ -334,7 +464,16 @@ impl Selector {
             Self::Turns(table) => table.next(loads, memory, admit),
             Self::Random(table) => table.next(loads, memory, admit),
             Self::Least(table) => table.next(loads, ask, memory, admit),
-            // HASH: second choices.
+            Self::Ring(table) => table.next(ask, memory, admit),
+            Self::Maglev(table) => table.next(ask, memory, admit),
+            Self::Rendezvous(table) => table.next(ask, memory, admit),
+            Self::Bounded(table) => table.next(loads, ask, memory, admit),
+            Self::Sticky(table) => table.next(loads, ask, memory, admit),
+            Self::First(table) => table.next(admit),
+            Self::Part(table) => table.next(loads, memory, admit),
+            Self::C3(table) => table.next(loads, ask, memory, admit),
+            Self::Prequal(table) => table.next(loads, ask, memory, admit),
+            Self::Reported(table) => table.next(loads, memory, admit),
         }
     }
 }

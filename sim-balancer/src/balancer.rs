@@ -39,7 +39,7 @@ use self::control::Control;
 use self::lease::Lease;
 use self::seat::{Ending, Seat, TargetRef};
 use self::table::{Table, Tier};
-use crate::algorithm::load::{Barred, Entry, Load};
+use crate::algorithm::load::{Barred, Entry, Load, Loads as _};
 use crate::algorithm::memory::Memory;
 use crate::algorithm::{Ask, MOST_OUTSTANDING, Timing};
 use crate::config::{BalancerConfig, is_limit};
@@ -47,7 +47,8 @@ use crate::error::{
     ConfigError, PickError, RegisterError, RegisterReason, UnknownTarget, UnknownZone, WeightError,
 };
 use crate::machine::{
-    Machine, Note, ProbeResult, Registration, Rules, Streak, TargetHealth, TargetId, Unused, Zone,
+    Machine, Note, ProbeResult, Registration, Rules, Streak, TargetHealth, TargetId, Unused, View,
+    Zone,
 };
 use crate::message::{Request, Target, key_of};
 use crate::stats::{BalancerStats, TargetStats};
@@ -123,6 +124,7 @@ impl<T> Balancer<T> {
         let random = Random::new(config.seed);
         let seed = random.fork("picks").next_u64();
         let machine = Machine::new(config.rules.clone(), random.fork("machine"), clock.now())?;
+        let next_due = machine.next_deadline().unwrap_or(Instant::NEVER);
         let timing = config.algorithm.timing();
         if timing.is_some() {
             // The counter is calibrated at the first reading; not in the first pick.
@@ -134,11 +136,11 @@ impl<T> Balancer<T> {
                 failures: machine.streak_threshold(Streak::Failures).unwrap_or(0),
                 gateway: machine.streak_threshold(Streak::Gateway).unwrap_or(0),
             },
-            memory: Memory::new(seed),
+            memory: Memory::new(seed).remembering(&config.algorithm),
             clock,
             config,
             table: CachePadded::new(Snapshot::new(Table::empty())),
-            next_due: CachePadded::new(AtomicU64::new(u64::MAX)),
+            next_due: CachePadded::new(AtomicU64::new(next_due.as_nanos())),
             control: CachePadded::new(Mutex::new(Control::new(machine))),
             openings: Event::new(),
             checks: Event::new(),
@@ -320,6 +322,50 @@ impl<T> Balancer<T> {
         self.shared.pick(request)
     }
 
+    /// Some targets at random, to be asked for their load; each at most once, and none that is not eligible. For
+    /// [`Algorithm::Prequal`](crate::Algorithm::Prequal): ask them, and give what they answer to
+    /// [`TargetRef::observe`].
+    ///
+    /// ```
+    /// use sim_balancer::{Algorithm, Balancer, BalancerConfig, Feedback, PrequalConfig, Target};
+    ///
+    /// let balancer = Balancer::new(BalancerConfig {
+    ///     algorithm: Algorithm::Prequal(PrequalConfig::default()),
+    ///     ..Default::default()
+    /// })?;
+    /// for port in 8_000..8_010_u16 {
+    ///     balancer.register(Target::new(format!("10.0.0.1:{port}"), port))?;
+    /// }
+    /// let lease = balancer.try_pick()?;
+    /// // Beside the request, three targets are asked.
+    /// for target in balancer.sample(3) {
+    ///     let answer = Feedback { in_flight: 2, ..Default::default() };
+    ///     target.observe(answer);
+    /// }
+    /// # drop(lease);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<TargetRef<T>> {
+        let memory = &self.shared.memory;
+        let table = self.shared.table.load();
+        let (tiers, first) = table.tiers(self.shared.config.zone.as_ref(), memory);
+        let Some(tier) = tiers.get(first) else {
+            return Vec::new();
+        };
+        let targets = tier.seats.len();
+        let count = count.min(targets);
+        let mut drawn = Vec::with_capacity(count);
+        // Floyd, in Bentley, "Programming pearls: a sample of brilliance", CACM 30(9), 1987.
+        for last in targets - count..targets {
+            let draw = memory.below(last + 1);
+            let draw = if drawn.contains(&draw) { last } else { draw };
+            drawn.push(draw);
+        }
+        let target = |index| TargetRef(Arc::clone(tier.seats.get(index)));
+        drawn.into_iter().map(target).collect()
+    }
+
     /// Picks a target, and waits while there is none.
     ///
     /// # Cancel safety
@@ -459,6 +505,15 @@ impl<T> Balancer<T> {
     pub fn health(&self, id: &TargetId) -> Option<TargetHealth> {
         let control = self.shared.control.lock();
         control.machine.health(control.machine.slot(id)?)
+    }
+
+    /// Who may get requests now, and how many: what picks choose from. A copy, for looking at.
+    ///
+    /// It tells too whether a zone, or the whole, is available ([`Pool::available`](crate::machine::Pool::available)).
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.shared
+            .enter(|control, _| control.machine.view().clone())
     }
 
     /// A target, without a lease; `None` when it is not there.

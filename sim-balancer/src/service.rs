@@ -287,7 +287,14 @@ pub enum BalanceError<E> {
     /// The target's own error.
     #[error("the target failed: {0}")]
     Service(E),
+    /// The call was cut off: the target drained for too long or became unhealthy, under rules that then terminate
+    /// connections. The body of a response that has come is not cut off.
+    #[error("the call was ended, as the rules say for a target that leaves or is unhealthy")]
+    Terminated,
 }
+
+/// Completes when what runs at the target is to be ended.
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Waiting<S> = Pin<Box<dyn Future<Output = Lease<S>> + Send>>;
 
@@ -302,18 +309,19 @@ pin_project! {
         Refused { error: Option<PickError> },
         // The one box: only a request that waits for room has it.
         Waiting { waiting: Waiting<S>, request: Option<Req>, route: R },
-        Calling { lease: Option<Lease<S>>, #[pin] call: Oneshot<S, R::Request> },
+        Calling { lease: Option<Lease<S>>, #[pin] call: Oneshot<S, R::Request>, ending: Option<Ending> },
     }
 }
 
 impl<S, R, Req> Stage<S, R, Req>
 where
-    S: Service<R::Request> + Clone,
+    S: Service<R::Request> + Clone + Send + Sync + 'static,
     R: Route<Req>,
 {
     fn calling(lease: Lease<S>, request: R::Request) -> Self {
         let call = Oneshot::new((*lease).clone(), request);
         Self::Calling {
+            ending: lease.termination(),
             lease: Some(lease),
             call,
         }
@@ -382,8 +390,20 @@ where
                     route.sent(&request, lease.id());
                     Stage::calling(lease, route.unwrap_request(request))
                 }
-                StageProjection::Calling { lease, call } => {
-                    let result = ready!(call.poll(cx));
+                StageProjection::Calling {
+                    lease,
+                    call,
+                    ending,
+                } => {
+                    let Poll::Ready(result) = call.poll(cx) else {
+                        if let Some(ending) = ending {
+                            ready!(ending.as_mut().poll(cx));
+                            // Dropped: nothing is concluded from what was cut off.
+                            drop(lease.take());
+                            return Poll::Ready(Err(BalanceError::Terminated));
+                        }
+                        return Poll::Pending;
+                    };
                     let lease = lease.take().expect("polled after it completed");
                     let outcome = this.judge.outcome(&result);
                     return Poll::Ready(match result {

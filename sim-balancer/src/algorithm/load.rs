@@ -43,6 +43,9 @@ pub const MOST_OUTSTANDING: u32 = 1 << 23;
 /// A tick of the estimates' clock, as a power of two of nanoseconds: 65.5 us. 32 bits of it last 78 hours.
 const TICK: u32 = 16;
 
+/// The ticks without a report after which a target is new again: 180 s, gRPC's expiration.
+const REPORT_PAUSE: u32 = (180_000_000_000_u64 >> TICK) as u32;
+
 /// The load of one target. It outlives the tables in which the target stands.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -64,6 +67,11 @@ pub(crate) struct Load {
     cancelled: AtomicU64,
     /// Finished requests carried over from the word.
     carried: AtomicU64,
+    /// What it reports to serve by its utilization, as an `f32` in the upper half, and when it did so last below: the
+    /// tick. Zero: nothing.
+    report: AtomicU64,
+    /// Since when it reports without a long pause: the tick.
+    report_since: AtomicU32,
 }
 
 /// Why a target cannot be entered.
@@ -163,6 +171,17 @@ pub(crate) struct ServerLoad {
     pub(crate) age: u64,
 }
 
+/// What a target reported of its work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Report {
+    /// Requests a second by utilization.
+    pub(crate) weight: f32,
+    /// When: the tick.
+    pub(crate) at: u32,
+    /// Since when it reports: the tick.
+    pub(crate) since: u32,
+}
+
 /// The counts of a target since it was registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
@@ -185,6 +204,8 @@ impl Load {
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             carried: AtomicU64::new(0),
+            report: AtomicU64::new(0),
+            report_since: AtomicU32::new(0),
         }
     }
 
@@ -424,6 +445,38 @@ impl Load {
         self.server_at.store(tick(now), Ordering::Relaxed);
         self.server
             .store(pack(in_flight, latency.to_bits()), Ordering::Relaxed);
+        if let (Some(rate), Some(utilization)) = (feedback.rate, feedback.utilization) {
+            self.take_report(rate, utilization, feedback.error_rate, now);
+        }
+    }
+
+    /// Takes a report of work: gRPC's weight, with an error penalty of one (proposal A58). One that makes no sense is left
+    /// out.
+    fn take_report(&self, rate: f32, utilization: f32, error_rate: Option<f32>, now: Instant) {
+        let failing = error_rate.unwrap_or(0.0).max(0.0) / rate;
+        let weight = rate / (utilization + failing);
+        if !(rate > 0.0 && utilization > 0.0 && weight.is_finite() && weight > 0.0) {
+            return;
+        }
+        let at = tick(now);
+        let former = self.report.load(Ordering::Relaxed);
+        let pause = at.wrapping_sub(former as u32) as i32;
+        if former == 0 || pause.max(0).unsigned_abs() > REPORT_PAUSE {
+            self.report_since.store(at, Ordering::Relaxed);
+        }
+        self.report
+            .store(pack(weight.to_bits(), at), Ordering::Relaxed);
+    }
+
+    /// What the target reported last.
+    #[inline]
+    pub(crate) fn reported(&self) -> Option<Report> {
+        let found = self.report.load(Ordering::Relaxed);
+        (found != 0).then(|| Report {
+            weight: f32::from_bits((found >> 32) as u32),
+            at: found as u32,
+            since: self.report_since.load(Ordering::Relaxed),
+        })
     }
 
     /// What the target told of itself last.
@@ -579,6 +632,7 @@ mod tests {
             Feedback {
                 in_flight: 0,
                 latency: Some(Duration::from_millis(3)),
+                ..Feedback::default()
             },
             at(1),
         );

@@ -10,13 +10,14 @@
 //! # Ordering
 //! Relaxed throughout: numbers are drawn, nothing is read on their account.
 
-use std::time::Duration;
-
 use sim_core::sync::CachePadded;
 use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use sim_core::sync::stripe;
 use sim_core::time::Instant;
 
+use super::Algorithm;
+use super::prequal::Pool;
+use super::sticky::Affinity;
 use crate::message::Feedback;
 
 /// The step of SplitMix64: the golden ratio in 64 bits.
@@ -34,7 +35,10 @@ pub(crate) struct Memory {
     turn: CachePadded<AtomicU64>,
     /// A typical latency of a target in nanoseconds, as an `f32`; for targets that nothing is known of. Zero: unknown.
     typical: CachePadded<AtomicU32>,
-    // HASH: what Prequal, aperture and others remember.
+    /// Answers to probes, where the algorithm goes by them.
+    pool: Option<Box<Pool>>,
+    /// Keys and their targets, where the algorithm remembers them.
+    affinity: Option<Affinity>,
 }
 
 impl Memory {
@@ -48,7 +52,36 @@ impl Memory {
             begun: CachePadded::new(AtomicU64::new(0)),
             turn: CachePadded::new(AtomicU64::new(0)),
             typical: CachePadded::new(AtomicU32::new(0)),
+            pool: None,
+            affinity: None,
         }
+    }
+
+    /// With room for what the algorithm remembers.
+    pub(crate) fn remembering(self, algorithm: &Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Prequal(settings) => Self {
+                pool: Some(Box::new(Pool::new(settings))),
+                ..self
+            },
+            Algorithm::Sticky(settings) => Self {
+                affinity: Some(Affinity::new(settings)),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    /// Answers to probes.
+    #[inline]
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_deref()
+    }
+
+    /// Keys and their targets.
+    #[inline]
+    pub(crate) fn affinity(&self) -> Option<&Affinity> {
+        self.affinity.as_ref()
     }
 
     /// Draws 64 bits.
@@ -96,14 +129,10 @@ impl Memory {
 
     /// A target told of its own load.
     #[inline]
-    pub(crate) fn observed(&self, _slot: u32, _feedback: Feedback, _now: Instant) {
-        // HASH: pools of probes take it from here.
-    }
-
-    /// A timed request was finished.
-    #[inline]
-    pub(crate) fn finished(&self, _slot: u32, _latency: Duration, _now: Instant) {
-        // HASH: as above.
+    pub(crate) fn observed(&self, slot: u32, feedback: &Feedback, now: Instant) {
+        if let Some(pool) = &self.pool {
+            pool.add(slot, feedback, now);
+        }
     }
 }
 

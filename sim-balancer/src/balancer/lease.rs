@@ -77,12 +77,7 @@ impl<T> Lease<T> {
 
     /// Notes what the target told of its own load. May be called more than once.
     pub fn observe(&self, feedback: Feedback) {
-        let shared = &self.seat.shared;
-        let now = shared.clock.fine();
-        self.seat.load.hear(feedback, now);
-        shared
-            .memory
-            .observed(self.seat.slot.index() as u32, feedback, now);
+        self.seat.hear(feedback);
     }
 
     /// Whether what still runs at the target is to be ended: it was deregistered and its time is up, or it became
@@ -97,28 +92,42 @@ impl<T> Lease<T> {
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn terminated(&self) {
-        let ending = &self.seat.ending;
-        let attempt = || {
-            if ending.is_ended() {
-                Attempt::Done {
-                    value: (),
-                    more: true,
-                }
-            } else {
-                Attempt::Pending {
-                    wake_at: Instant::NEVER,
-                }
-            }
-        };
-        // Without a deadline it never elapses.
-        let _ = until(
-            ending.event(),
-            &self.seat.shared.clock,
-            Instant::NEVER,
-            attempt,
-        )
-        .await;
+        ended(&self.seat).await;
     }
+}
+
+impl<T: Send + Sync + 'static> Lease<T> {
+    /// What completes as [`terminated`](Self::terminated) does, apart from the lease; `None` under rules by which it never
+    /// would.
+    #[cfg(feature = "tower")]
+    pub(crate) fn termination(&self) -> Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let rules = &self.seat.shared.config.rules;
+        let may_end =
+            rules.deregistration.connection_termination || rules.unhealthy.connection_termination;
+        may_end.then(|| {
+            let seat = Arc::clone(&self.seat);
+            Box::pin(async move { ended(&seat).await }) as _
+        })
+    }
+}
+
+/// Waits until what runs at a target is to be ended.
+async fn ended<T>(seat: &Seat<T>) {
+    let ending = &seat.ending;
+    let attempt = || {
+        if ending.is_ended() {
+            Attempt::Done {
+                value: (),
+                more: true,
+            }
+        } else {
+            Attempt::Pending {
+                wake_at: Instant::NEVER,
+            }
+        }
+    };
+    // Without a deadline it never elapses.
+    let _ = until(ending.event(), &seat.shared.clock, Instant::NEVER, attempt).await;
 }
 
 impl<T> Drop for Lease<T> {

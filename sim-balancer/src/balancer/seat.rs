@@ -12,7 +12,7 @@ use sim_core::time::Instant;
 use super::Shared;
 use crate::algorithm::load::{After, Exit, Load};
 use crate::machine::{Slot, Streak, TargetId, Zone};
-use crate::message::Outcome;
+use crate::message::{Feedback, Outcome};
 
 /// A registered target.
 ///
@@ -110,7 +110,14 @@ impl<T> Seat<T> {
         if self.load.record(sample, now, &timing.decay) && memory.typical() == 0.0 {
             memory.typify(sample);
         }
-        memory.finished(self.slot.index() as u32, latency, now);
+    }
+
+    /// Notes what the target told of its own load.
+    pub(crate) fn hear(&self, feedback: Feedback) {
+        let now = self.shared.clock.fine();
+        self.load.hear(feedback, now);
+        let slot = self.slot.index() as u32;
+        self.shared.memory.observed(slot, &feedback, now);
     }
 
     #[cold]
@@ -179,6 +186,11 @@ impl<T> TargetRef<T> {
     #[must_use]
     pub fn outstanding(&self) -> u32 {
         self.0.load.outstanding()
+    }
+
+    /// Notes what the target told of its own load, when it was asked.
+    pub fn observe(&self, feedback: Feedback) {
+        self.0.hear(feedback);
     }
 }
 

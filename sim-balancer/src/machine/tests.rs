@@ -787,9 +787,8 @@ fn one_healthy_target_among_very_many_keeps_its_priority_alive() {
     for n in 1..20_000 {
         rig.add_at(&n.to_string(), 1);
     }
-    rig.machine.set_weight(rig.now, &"0".into(), 0).unwrap();
     let second = Slot { index: 1, birth: 0 };
-    rig.probe(first, ProbeResult::Good);
+    rig.probes(first, ProbeResult::Failed, 2);
     rig.probe(second, ProbeResult::Good);
     assert_eq!(rig.loads(), [(1, 10_000, false)]);
     assert_eq!(rig.served(), [1]);

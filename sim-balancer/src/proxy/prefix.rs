@@ -34,6 +34,8 @@ use sim_core::clock::Clock;
 use sim_core::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::config::{PrefixMode, ProxyProtocolIn};
+
 pub use self::encode::encode;
 pub use self::parse::{ParsePrefixError, Parsed, parse};
 pub use self::stream::Prefixed;
@@ -159,8 +161,8 @@ pub enum Mode {
 pub struct PrefixConfig {
     /// Whether headers are expected. Default: [`Mode::Off`].
     pub mode: Mode,
-    /// Whose headers are read. The connections of others are passed on as they are, and go on under the address that they
-    /// have. Default: nobody's.
+    /// Whose headers are read. The connections of others are refused if headers are required; else they are passed on as
+    /// they are, under the address that they have. Default: nobody's.
     pub trusted: Vec<IpNet>,
     /// How long a header may take from the accepted connection on; more than zero. Default: 5 s.
     pub timeout: Duration,
@@ -175,6 +177,21 @@ impl Default for PrefixConfig {
             trusted: Vec::new(),
             timeout: Duration::from_secs(5),
             limit: 1_024,
+        }
+    }
+}
+
+impl From<&ProxyProtocolIn> for PrefixConfig {
+    fn from(listener: &ProxyProtocolIn) -> Self {
+        Self {
+            mode: match listener.mode {
+                PrefixMode::Off => Mode::Off,
+                PrefixMode::Optional => Mode::Optional,
+                PrefixMode::Required => Mode::Required,
+            },
+            trusted: listener.trusted.clone(),
+            timeout: listener.timeout,
+            ..Self::default()
         }
     }
 }
@@ -206,6 +223,12 @@ pub enum ReadPrefixError {
     Timeout {
         /// The time that it had.
         after: Duration,
+    },
+    /// A header is required, and of this peer none is believed.
+    #[error("peer {peer} is not trusted, and a header of the PROXY protocol is required")]
+    Untrusted {
+        /// The peer.
+        peer: IpAddr,
     },
     /// The connection does not begin with a header, and must.
     #[error("connection begins without a header of the PROXY protocol, which is required")]
@@ -280,7 +303,10 @@ impl PrefixReader {
         S: AsyncRead + Unpin,
     {
         if !self.reads_from(peer) {
-            return Ok((None, Prefixed::from(stream)));
+            return match self.config.mode {
+                Mode::Required => Err(ReadPrefixError::Untrusted { peer }),
+                Mode::Off | Mode::Optional => Ok((None, Prefixed::from(stream))),
+            };
         }
         let mut stream = stream;
         let mut bytes = BytesMut::with_capacity(MIN_LIMIT);

@@ -23,6 +23,7 @@ mod mutual;
 mod pem;
 mod policy;
 mod resolve;
+mod settings;
 
 use std::fmt;
 use std::io;
@@ -39,7 +40,8 @@ pub use self::accept::{TlsAcceptor, TlsStream};
 pub use self::connect::{TargetStream, TargetTlsConfig, TlsConnector, Verify};
 pub use self::facts::{ClientCertificate, MutualHeaders, Negotiated, SessionHeaders, TlsInfo};
 pub use self::pem::TlsError;
-pub use self::policy::{AlpnPolicy, ParseSecurityPolicyError, SecurityPolicy};
+pub use self::policy::{ParseSecurityPolicyError, SecurityPolicy};
+pub use super::config::AlpnPolicy;
 
 /// PEM text: where it stands, or itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl Default for TlsConfig {
     fn default() -> Self {
         Self {
             certificates: Vec::new(),
-            alpn: AlpnPolicy::default(),
+            alpn: AlpnPolicy::Http2Preferred,
             security_policy: SecurityPolicy::default(),
             mutual: Mutual::Off,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -80,6 +81,7 @@ where
         Poll::Ready(Ok(response.map(|body| LeasedBody {
             body,
             lease: Some((lease, outcome)),
+            of_trailers: J::of_trailers,
         })))
     }
 }
@@ -102,6 +104,7 @@ pin_project! {
         #[pin]
         body: B,
         lease: Option<(Lease<S>, Outcome)>,
+        of_trailers: fn(&HeaderMap) -> Option<Outcome>,
     }
 }
 
@@ -115,6 +118,13 @@ impl<B: Body, S: Send + Sync + 'static> Body for LeasedBody<B, S> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if let Some(Ok(last)) = &frame
+            && let Some(trailers) = last.trailers_ref()
+            && let Some((_, outcome)) = this.lease
+            && let Some(told) = (this.of_trailers)(trailers)
+        {
+            *outcome = told;
+        }
         let outcome_of_end = match &frame {
             // A server may not ask again after the last frame.
             Some(Ok(_)) if this.body.is_end_stream() => Some(None),

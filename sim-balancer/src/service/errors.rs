@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::BalanceError;
 
-/// Answers for its service when that fails: 503 when no target was picked, 502 when the target failed. The body is empty.
+/// Answers for its service when that fails: 503 when no target was picked, 502 when the target failed or the call was cut off. The body is empty.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorsAsResponses<V>(V);
 
@@ -66,7 +66,7 @@ where
         let status = match ready!(self.project().future.poll(cx)) {
             Ok(response) => return Poll::Ready(Ok(response)),
             Err(BalanceError::Pick(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Err(BalanceError::Service(_)) => StatusCode::BAD_GATEWAY,
+            Err(BalanceError::Service(_) | BalanceError::Terminated) => StatusCode::BAD_GATEWAY,
         };
         let mut response = http::Response::new(B::default());
         *response.status_mut() = status;

@@ -11,6 +11,17 @@ use crate::message::Outcome;
 pub trait Judge<Res, Err> {
     /// The outcome for the balancer's counts, penalties and ejections.
     fn outcome(&self, result: &Result<Res, Err>) -> Outcome;
+
+    /// The outcome that the trailers of an HTTP response tell, where they tell one and the lease is held
+    /// [through the body](super::Balance::through_body): then it counts instead. By default they tell nothing.
+    #[must_use]
+    fn of_trailers(trailers: &HeaderMap) -> Option<Outcome>
+    where
+        Self: Sized,
+    {
+        let _ = trailers;
+        None
+    }
 }
 
 impl<Res, Err, F: Fn(&Result<Res, Err>) -> Outcome> Judge<Res, Err> for F {
@@ -32,7 +43,8 @@ impl<Res, Err> Judge<Res, Err> for ByResult {
     }
 }
 
-/// By the status of an HTTP response, and of a gRPC response that is all trailers.
+/// By the status of an HTTP response, and of a gRPC response: one without a message at once, others
+/// [through the body](super::Balance::through_body).
 ///
 /// | response | outcome |
 /// | --- | --- |
@@ -57,12 +69,17 @@ impl ByStatus {
                 }
             }
             status if status.is_server_error() => Outcome::Failure,
-            _ => match headers.get("grpc-status").map(http::HeaderValue::as_bytes) {
-                Some(b"8") => Outcome::Overloaded { retry_after: None },
-                Some(b"4" | b"13" | b"14" | b"15") => Outcome::Failure,
-                _ => Outcome::Success,
-            },
+            _ => Self::of_grpc(headers).unwrap_or(Outcome::Success),
         }
+    }
+
+    /// Judges a gRPC call by its status, which stands in the head or the trailers.
+    fn of_grpc(headers: &HeaderMap) -> Option<Outcome> {
+        Some(match headers.get("grpc-status")?.as_bytes() {
+            b"8" => Outcome::Overloaded { retry_after: None },
+            b"4" | b"13" | b"14" | b"15" => Outcome::Failure,
+            _ => Outcome::Success,
+        })
     }
 }
 
@@ -72,6 +89,10 @@ impl<B, Err> Judge<http::Response<B>, Err> for ByStatus {
             Ok(response) => Self::of(response.status(), response.headers()),
             Err(_) => Outcome::Failure,
         }
+    }
+
+    fn of_trailers(trailers: &HeaderMap) -> Option<Outcome> {
+        Self::of_grpc(trailers)
     }
 }
 

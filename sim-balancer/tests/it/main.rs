@@ -3,6 +3,7 @@
 #![cfg(not(loom))]
 
 mod leases;
+mod model;
 mod picking;
 #[cfg(feature = "proxy")]
 mod proxy;

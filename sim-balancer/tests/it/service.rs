@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use sim_balancer::machine::{Deregistration, Rules};
 use sim_balancer::service::{
     Again, Balance, BalanceError, BalanceLayer, Breaker, BreakerConfig, BreakerError, ByDirections,
     ByStatus, Directed, Tried, WhenSaturated, directed, function,
@@ -359,4 +360,71 @@ async fn an_overloaded_answer_is_judged_as_such() {
     });
     service.oneshot(()).await.expect("a response");
     assert_eq!(judged.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_call_at_a_target_that_may_not_finish_is_cut_off() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let config = BalancerConfig {
+        rules: Rules {
+            deregistration: Deregistration {
+                delay: Duration::from_secs(60),
+                connection_termination: true,
+            },
+            ..Rules::default()
+        },
+        ..BalancerConfig::default()
+    };
+    let targets = Balancer::with_clock(config, clock).expect("a configuration");
+    targets
+        .register(Target::new("stuck", stuck()))
+        .expect("a new target");
+    let mut service = Balance::new(targets.clone());
+    let mut call = pin!(service.call(1));
+    assert!(poll(call.as_mut()).is_pending());
+    targets.deregister(&"stuck".into()).expect("it is there");
+    time.advance(Duration::from_secs(59));
+    targets.advance(targets.clock().now());
+    assert!(poll(call.as_mut()).is_pending());
+    time.advance(Duration::from_secs(1));
+    targets.advance(targets.clock().now());
+    assert!(matches!(
+        poll(call.as_mut()),
+        Poll::Ready(Err(BalanceError::Terminated))
+    ));
+    assert_eq!(targets.depth().in_flight, 0);
+    assert_eq!(targets.finished(), Some(0), "nothing is concluded from it");
+}
+
+#[tokio::test]
+async fn a_status_in_the_trailers_counts() {
+    let answers = |code: &'static str| {
+        function(move |(): ()| async move {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static(code));
+            let body = Full::new(Bytes::from_static(b"half"));
+            let body = body.with_trailers(async move { Some(Ok(trailers)) });
+            Ok::<_, Infallible>(http::Response::new(body.boxed_unsync()))
+        })
+    };
+    for (code, failed) in [("0", 0), ("5", 0), ("13", 1)] {
+        let targets = balancer([("one", answers(code))]);
+        let service = Balance::new(targets.clone()).judge(ByStatus).through_body();
+        let response = service.oneshot(()).await.expect("a response");
+        response.into_body().collect().await.expect("a body");
+        assert_eq!(targets.stats().failed, failed, "code {code}");
+        assert_eq!(targets.finished(), Some(1));
+    }
+}
+
+#[test]
+fn the_view_tells_who_may_get_requests() {
+    let targets = balancer([("a", stuck()), ("b", stuck())]);
+    targets.deregister(&"a".into()).expect("it is there");
+    let view = targets.view();
+    let [pool] = &view.pools[..] else {
+        panic!("one pool without zones: {view:?}");
+    };
+    assert!(pool.available);
+    assert_eq!(pool.registered, 1);
 }

@@ -1,33 +1,30 @@
-//! One request and its response: checked, routed, sent to a target, answered.
+//! One request: checked, routed, made into what its target gets.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, response};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use sim_core::clock::Sleep;
-use sim_core::sync::{Arc, Mutex};
-use sim_core::time::Instant;
-use tower::{Service, ServiceExt};
+use sim_core::sync::Arc;
 
-use super::body::{Body, Outgoing, Reply, Upload};
+use super::body::{Outgoing, Reply};
 use super::desync::{self, Finding, Treatment};
 use super::field::{self, Scan};
-use super::group::{Address, DialError, Endpoint, Ends, Group, Held};
+use super::forward::Forward;
+use super::group::Group;
 use super::metric::Count;
 use super::passage::Passage;
 use super::serve::{Client, blank_record};
 use super::settings::{LONGEST_FIELD, LONGEST_REQUEST_LINE, MOST_FORWARDED, Settings};
-use super::site::{Routes, Site};
-use super::upgrade::Tunnel;
-use crate::message::{self, Outcome, TargetId};
+use super::site::Site;
+use crate::proxy::action::{Decision, Edits};
 use crate::proxy::config::ProtocolVersion;
+use crate::proxy::log::Record;
+use crate::proxy::rule::View;
 
 /// The connection is given up without a response: its client has left, or broke its own request.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +32,14 @@ use crate::proxy::config::ProtocolVersion;
 pub(crate) struct Abort;
 
 /// What a request is refused with: the status and, for the log, the reason.
-struct Refusal(u16, &'static str);
+pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
 
 /// Answers a client's request.
-pub(crate) async fn exchange(
-    client: Arc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, Abort> {
+pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<Reply>, Abort> {
     let site = client.site.load_arc();
-    let began = client.hall.clock.fine();
+    let settings = &site.settings;
+    let clock = &client.hall.clock;
+    let began = clock.fine();
     let (mut parts, incoming) = request.into_parts();
     let scan = field::scan(&parts.headers);
     let (finding, raw) = client.pulse.begin(|raw| {
@@ -51,37 +47,21 @@ pub(crate) async fn exchange(
         desync::classify(&parts.method, target, &parts.headers, &scan, raw)
     });
     let record = client.hall.access.is_some().then(|| {
-        let now = client.hall.clock.timestamp(client.hall.clock.now());
+        let now = clock.timestamp(clock.now());
         Box::new(blank_record(&client, now))
     });
     let mut passage = Passage::new(Arc::clone(&client), began, raw, record);
-    let settings = &site.settings;
     let host = host_of(&parts);
     if let Some(record) = passage.record() {
-        describe(
-            record,
-            &client,
-            settings,
-            &parts,
-            &scan,
-            host.as_ref(),
-            finding,
-        );
+        describe(record, &client, settings, &parts, &scan, host.as_ref(), finding);
     }
-    let mut closing = client.pulse.state().closing || client.hall.clock.recent() >= client.retires;
+    let mut closing = client.pulse.state().closing || clock.recent() >= client.retires;
     if finding.doubt.is_some() {
         client.hall.metrics.count(Count::Desync);
         match desync::treat(settings.desync, finding) {
             Treatment::Pass => {}
             Treatment::PassAndClose => closing = true,
-            Treatment::Refuse => {
-                return Ok(refuse(
-                    &client,
-                    passage,
-                    &Refusal(400, "DesyncMitigation"),
-                    true,
-                ));
-            }
+            Treatment::Refuse => return Ok(refuse(&client, passage, &Refusal(400, "DesyncMitigation"), true)),
         }
     }
     if let Some(refusal) = check(&client, settings, &parts, &scan, host.as_ref(), &incoming) {
@@ -91,46 +71,119 @@ pub(crate) async fn exchange(
     if scan.grpc {
         client.hall.metrics.count(Count::Grpc);
     }
+    let view = View {
+        method: &parts.method,
+        protocol: settings.protocol,
+        host: host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(""),
+        port: settings.port,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+        source: source(&client, settings, &parts.headers, &scan),
+        now: clock.recent(),
+        time: clock.timestamp(clock.recent()),
+        draw: client.worker.draw(),
+    };
+    let decision = match site.routes.decide(&view) {
+        Decision::Pending(pending) => Box::pin(site.routes.resolve(pending, &view, &client.hall.keeper)).await,
+        decision => decision,
+    };
+    let forward = match decision {
+        Decision::Forward(forward) => forward,
+        Decision::Respond(respond) => {
+            client.hall.metrics.count(Count::Fixed);
+            if let Some(record) = passage.record() {
+                record.matched = true;
+                record.rule = respond.rule.priority();
+                record.actions = respond.taken.to_string();
+                record.error = respond.reason.map(|reason| reason.as_str());
+                record.redirect = respond.response.headers().get(header::LOCATION).filter(|_| respond.is_redirect).cloned();
+            }
+            if let Some(delay) = respond.delay {
+                Box::pin(hold(&client, delay)).await;
+            }
+            return Ok(answer(&client, settings, passage, respond.response, closing));
+        }
+        // It was resolved above.
+        Decision::Pending(_) => return Ok(refuse(&client, passage, &Refusal(500, "Unresolved"), closing)),
+    };
+    if let Some(record) = passage.record() {
+        record.matched = true;
+        record.rule = forward.rule.priority();
+        record.actions = forward.taken.to_string();
+        record.transformed_host = forward.edits.host.clone();
+        record.transformed_uri = forward.edits.path_and_query.as_ref().map(ToString::to_string);
+    }
+    let Some(group) = site.groups.get(forward.group) else {
+        return Ok(refuse(&client, passage, &Refusal(503, "NoTargetGroup"), closing));
+    };
+    if mismatch(&client, group, &parts.method, &scan) {
+        return Ok(refuse(&client, passage, &Refusal(464, "ProtocolMismatch"), closing));
+    }
+    let key = if group.keyed { group.plan.key(&view) } else { None };
+    let sticky = group.plan.sticky.as_ref().and_then(|sticky| sticky.read(&parts.headers, view.time));
+    if let Some(delay) = forward.delay {
+        Box::pin(hold(&client, delay)).await;
+    }
     let upgrade = (client.is_http1() && field::wants_upgrade(&parts.headers, &scan))
         .then(|| parts.extensions.remove::<OnUpgrade>())
         .flatten();
-    let Routes::One(group) = &site.routes;
-    let Some(group) = site.groups.get(*group) else {
-        return Ok(refuse(
-            &client,
-            passage,
-            &Refusal(503, "NoTargetGroup"),
-            closing,
-        ));
-    };
-    if mismatch(&client, group, &parts.method, &scan) {
-        return Ok(refuse(
-            &client,
-            passage,
-            &Refusal(464, "ProtocolMismatch"),
-            closing,
-        ));
-    }
     let (body, upload) = Outgoing::client(incoming, settings.most_body);
     passage.upload(upload.clone());
-    prepare(
-        &client,
-        settings,
+    let (edits, mirrors) = (forward.edits, forward.mirrors);
+    let prepared = Prepared {
+        client: &client,
+        site: &site,
         group,
-        &mut parts,
-        &scan,
-        host,
-        &body,
-        upgrade.is_some(),
-    );
+        scan: &scan,
+        edits: &edits,
+        upgrading: upgrade.is_some(),
+    };
+    prepared.apply(&mut parts, host, &body);
+    for mirror in mirrors {
+        super::mirror::send(&client, &site, mirror, &parts, &body);
+    }
     let forward = Forward {
         client: &client,
         site: &site,
         group,
+        edits,
+        key,
+        sticky: sticky.map(Into::into),
         upload,
         closing,
     };
     forward.run(passage, parts, body, upgrade).await
+}
+
+/// Holds a request back on purpose.
+async fn hold(client: &Client, delay: std::time::Duration) {
+    let clock = &client.hall.clock;
+    clock.sleep_until(clock.now() + delay).await;
+}
+
+/// The address that rules see: the peer's, or behind trusted proxies the last one that they did not add themselves.
+fn source(client: &Client, settings: &Settings, headers: &HeaderMap, scan: &Scan) -> IpAddr {
+    let peer = client.peer.ip();
+    let trusted = |address: IpAddr| settings.trusted.iter().any(|block| block.contains(&address));
+    if !scan.forwarded || settings.trusted.is_empty() || !trusted(peer) {
+        return peer;
+    }
+    let mut source = peer;
+    for value in headers.get_all(field::FORWARDED_FOR).iter().rev() {
+        for part in value.to_str().unwrap_or("").rsplit(',') {
+            let part = part.trim();
+            let told = part.parse().or_else(|_| part.parse().map(|address: std::net::SocketAddr| address.ip()));
+            match told {
+                Ok(address) => source = address,
+                Err(_) => return source,
+            }
+            if !trusted(source) {
+                return source;
+            }
+        }
+    }
+    source
 }
 
 /// The host that a request names, as its `Host` or authority says.
@@ -143,7 +196,7 @@ fn host_of(parts: &Parts) -> Option<HeaderValue> {
 
 /// Fills in what a line of the log tells of the request.
 fn describe(
-    record: &mut crate::proxy::log::Record,
+    record: &mut Record,
     client: &Client,
     settings: &Settings,
     parts: &Parts,
@@ -170,8 +223,6 @@ fn describe(
     );
     record.user_agent = parts.headers.get(header::USER_AGENT).cloned();
     record.finding = finding;
-    record.matched = true;
-    record.actions = "forward".to_owned();
 }
 
 /// The name and the port of a `Host`.
@@ -223,7 +274,7 @@ fn check(
     if scan.forwarded && field::forwarded_addresses(&parts.headers) > MOST_FORWARDED {
         return Some(Refusal(463, "TooManyForwardedAddresses"));
     }
-    let size = hyper::body::Body::size_hint(body);
+    let size = body.size_hint();
     if size.lower() > settings.most_body {
         return Some(Refusal(413, "BodyTooLarge"));
     }
@@ -239,105 +290,122 @@ fn mismatch(client: &Client, group: &Group, method: &Method, scan: &Scan) -> boo
     }
 }
 
-/// Makes the client's head the one that the target gets.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one step of the exchange, called once"
-)]
-fn prepare(
-    client: &Client,
-    settings: &Settings,
-    group: &Group,
-    parts: &mut Parts,
-    scan: &Scan,
-    host: Option<HeaderValue>,
-    body: &Outgoing,
+/// What the client's head is made into what the target gets with.
+struct Prepared<'a> {
+    client: &'a Client,
+    site: &'a Site,
+    group: &'a Group,
+    scan: &'a Scan,
+    edits: &'a Edits,
     upgrading: bool,
-) {
-    let headers = &mut parts.headers;
-    if settings.drop_invalid_fields && scan.invalid {
-        field::drop_invalid(headers);
-        client.hall.metrics.count(Count::DroppedFields);
-    }
-    let upgrade = upgrading
-        .then(|| headers.get(header::UPGRADE).cloned())
-        .flatten();
-    let trailers = scan.te
-        && headers
-            .get(header::TE)
-            .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    field::strip_hop(headers, scan);
-    if scan.expect {
-        // The proxy says 100 itself, when it begins to read the body.
-        headers.remove(header::EXPECT);
-    }
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
-    }
-    let host = host.map(|host| {
-        if settings.preserve_host {
-            host
-        } else {
-            with_port(host, settings)
+}
+
+impl Prepared<'_> {
+    fn apply(&self, parts: &mut Parts, host: Option<HeaderValue>, body: &Outgoing) {
+        let (client, settings, scan) = (self.client, &self.site.settings, self.scan);
+        let headers = &mut parts.headers;
+        if settings.drop_invalid_fields && scan.invalid {
+            field::drop_invalid(headers);
+            client.hall.metrics.count(Count::DroppedFields);
         }
-    });
-    if group.is_http2() {
+        let upgrade = self.upgrading.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+        let trailers =
+            scan.te && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        field::strip_hop(headers, scan);
+        if scan.expect {
+            // The proxy says 100 itself, when it begins to read the body.
+            headers.remove(header::EXPECT);
+        }
+        if let Some(upgrade) = upgrade {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, upgrade);
+        }
+        if let Some(target) = &self.edits.path_and_query {
+            let mut uri = std::mem::take(&mut parts.uri).into_parts();
+            uri.path_and_query = Some(target.clone());
+            parts.uri = Uri::from_parts(uri).unwrap_or_else(|_| Uri::from(target.clone()));
+        }
+        let host = match (&self.edits.host, host) {
+            (Some(host), _) => Some(host.clone()),
+            (None, Some(host)) if !settings.preserve_host => Some(with_port(host, settings)),
+            (None, host) => host,
+        };
+        if self.group.is_http2() {
+            self.address_http2(parts, host, trailers);
+        } else {
+            address_http1(parts, host, body);
+        }
+        self.tell_of_client(&mut parts.headers);
+        self.edits.apply_request(&mut parts.headers);
+        parts.extensions.clear();
+    }
+
+    /// HTTP/2 has the host in the target and no `Host`.
+    fn address_http2(&self, parts: &mut Parts, host: Option<HeaderValue>, trailers: bool) {
         if trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        headers.remove(header::HOST);
+        parts.headers.remove(header::HOST);
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme = Some(if group.tls.is_some() {
-            http::uri::Scheme::HTTPS
-        } else {
-            http::uri::Scheme::HTTP
-        });
-        uri.authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
-        if uri.authority.is_none() {
-            uri.authority = Some(http::uri::Authority::from_static("localhost"));
-        }
+        let secure = self.group.tls.is_some();
+        uri.scheme = Some(if secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        let authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
+        uri.authority = Some(authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")));
         if uri.path_and_query.is_none() {
             uri.path_and_query = Some(PathAndQuery::from_static("/"));
         }
         parts.uri = Uri::from_parts(uri).unwrap_or_default();
         parts.version = http::Version::HTTP_2;
-    } else {
-        if let Some(host) = host
-            && headers.get(header::HOST) != Some(&host)
-        {
-            headers.insert(header::HOST, host);
-        }
-        if parts.uri.authority().is_some() {
-            let path = parts
-                .uri
-                .path_and_query()
-                .cloned()
-                .unwrap_or_else(|| PathAndQuery::from_static("/"));
-            parts.uri = Uri::from(path);
-        }
-        let sized = hyper::body::Body::size_hint(body).exact().is_some();
-        if !hyper::body::Body::is_end_stream(body) && !sized {
-            headers.insert(
-                header::TRANSFER_ENCODING,
-                HeaderValue::from_static("chunked"),
-            );
-        }
-        parts.version = http::Version::HTTP_11;
     }
-    let headers = &mut parts.headers;
-    field::forward_client(headers, scan, settings.xff_mode, &client.address);
-    headers.insert(field::FORWARDED_PROTO, settings.proto_value.clone());
-    headers.insert(field::FORWARDED_PORT, settings.port_value.clone());
-    if settings.trace_id {
-        let clock = &client.hall.clock;
-        let seconds = clock.timestamp(clock.recent()).as_unix_nanos() / 1_000_000_000;
-        let random = [client.worker.draw(), client.worker.draw()];
-        let former = scan.trace.then(|| headers.get(field::TRACE_ID)).flatten();
-        let id = field::trace_id(former, u32::try_from(seconds).unwrap_or(0), random);
-        headers.insert(field::TRACE_ID, id);
+
+    /// Who the client is, by which way it came, and the trace.
+    fn tell_of_client(&self, headers: &mut HeaderMap) {
+        let (client, settings, scan) = (self.client, &self.site.settings, self.scan);
+        field::forward_client(headers, scan, settings.xff_mode, &client.address);
+        headers.insert(field::FORWARDED_PROTO, settings.proto_value.clone());
+        headers.insert(field::FORWARDED_PORT, settings.port_value.clone());
+        if settings.trace_id {
+            let clock = &client.hall.clock;
+            let seconds = clock.timestamp(clock.recent()).as_unix_seconds();
+            let random = [client.worker.draw(), client.worker.draw()];
+            let former = scan.trace.then(|| headers.get(field::TRACE_ID)).flatten();
+            let id = field::trace_id(former, u32::try_from(seconds).unwrap_or(0), random);
+            headers.insert(field::TRACE_ID, id);
+        }
+        let names = &settings.names;
+        match &client.secure {
+            Some(info) => {
+                info.write_mutual_headers(&names.0, headers);
+                names.1.strip(headers);
+                if settings.session_fields {
+                    info.write_session_headers(&names.1, headers);
+                }
+            }
+            // Nobody but the proxy may say what a certificate says.
+            None if scan.amazon || settings.own_names => {
+                names.0.strip(headers);
+                names.1.strip(headers);
+            }
+            None => {}
+        }
     }
-    parts.extensions.clear();
+}
+
+/// HTTP/1.1 has a path as its target, and the host in `Host`.
+fn address_http1(parts: &mut Parts, host: Option<HeaderValue>, body: &Outgoing) {
+    if let Some(host) = host
+        && parts.headers.get(header::HOST) != Some(&host)
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+    if parts.uri.authority().is_some() {
+        let target = parts.uri.path_and_query().cloned();
+        parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    parts.version = http::Version::HTTP_11;
 }
 
 /// The reference's rule for a `Host` that is not preserved: it tells the listener's port, unless that is the scheme's own.
@@ -371,9 +439,13 @@ fn refuse(
         record.error = Some(refusal.1);
     }
     let status = StatusCode::from_u16(refusal.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(Bytes::new());
+    passage.responding(status);
+    let mut response = Response::new(Reply::full(Bytes::new(), passage));
     *response.status_mut() = status;
-    answer(client, passage, response, closing)
+    if closing {
+        close(client, response.headers_mut());
+    }
+    response
 }
 
 /// Sends a response that is known whole.
@@ -385,6 +457,9 @@ fn answer(
 ) -> Response<Reply> {
     passage.responding(response.status());
     let (mut parts, body) = response.into_parts();
+    for (name, value) in &settings.response_fields {
+        parts.headers.insert(name.clone(), value.clone());
+    }
     if closing {
         close(client, &mut parts.headers);
     }
@@ -392,534 +467,10 @@ fn answer(
 }
 
 /// The connection ends after this response.
-fn close(client: &Client, headers: &mut HeaderMap) {
+pub(crate) fn close(client: &Client, headers: &mut HeaderMap) {
     if client.is_http1() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     } else {
         client.pulse.close();
-    }
-}
-
-/// A request on its way to a group.
-struct Forward<'a> {
-    client: &'a Arc<Client>,
-    site: &'a Site,
-    group: &'a Arc<Group>,
-    upload: Option<Arc<Mutex<Upload>>>,
-    closing: bool,
-}
-
-/// What came of one try.
-enum Try {
-    /// A response, of which the rest is still to come.
-    Answered(response::Parts, From),
-    /// The target could not be had, or did not answer as it should.
-    Failed(Refusal, Outcome),
-    /// The connection was a used one, and died before a byte of the response came.
-    Stale,
-    /// The connection was a used one, and died before the request was sent.
-    Unsent(Request<Outgoing>),
-    /// The client is gone.
-    Gone,
-}
-
-/// Where the body of a response comes from.
-enum From {
-    Link(Incoming, Held),
-    Stream(Incoming),
-    Function(Body),
-}
-
-/// The head of a request, kept for a second try.
-struct Kept {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    version: http::Version,
-}
-
-impl Kept {
-    fn of(parts: &Parts) -> Self {
-        Self {
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            headers: parts.headers.clone(),
-            version: parts.version,
-        }
-    }
-
-    fn into_request(self) -> Request<Outgoing> {
-        let mut request = Request::new(Outgoing::Empty);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        *request.version_mut() = self.version;
-        request
-    }
-}
-
-impl Forward<'_> {
-    async fn run(
-        self,
-        mut passage: Passage,
-        parts: Parts,
-        body: Outgoing,
-        upgrade: Option<OnUpgrade>,
-    ) -> Result<Response<Reply>, Abort> {
-        let client = self.client;
-        let clock = &client.hall.clock;
-        let replayable = matches!(body, Outgoing::Empty) && parts.method.is_idempotent();
-        let mut late = Late::new(
-            client,
-            self.site.settings.request_timeout,
-            self.upload.clone(),
-        );
-        let avoid: Vec<TargetId> = Vec::new();
-        let mut request = Request::from_parts(parts, body);
-        let mut fresh = upgrade.is_some();
-        loop {
-            let ask = message::Request {
-                avoid: &avoid,
-                ..Default::default()
-            };
-            let lease = match self.group.balancer.try_pick_for(&ask) {
-                Ok(lease) => lease,
-                Err(_) => {
-                    return Ok(refuse(
-                        client,
-                        passage,
-                        &Refusal(503, "NoTarget"),
-                        self.closing,
-                    ));
-                }
-            };
-            let target = Arc::clone(&*lease);
-            passage.sent_to(self.group, lease, clock.fine());
-            let kept = replayable.then(|| request_head(&request));
-            let tried = match target.address() {
-                Address::Function(function) => call(function.clone(), request, &mut late).await,
-                _ if self.group.is_http2() => {
-                    self.try_stream(&target, request, &mut late, fresh).await
-                }
-                _ => self.try_link(&target, request, &mut late, fresh).await,
-            };
-            match tried {
-                Try::Answered(response, from) => {
-                    passage.answered(response.status, clock.fine());
-                    return Ok(self.respond(passage, response, from, upgrade, late));
-                }
-                Try::Gone => return Err(Abort),
-                Try::Stale => {
-                    passage.try_failed(Outcome::Cancelled);
-                    let Some(kept) = kept else {
-                        return Ok(refuse(
-                            client,
-                            passage,
-                            &Refusal(502, "TargetClosedConnection"),
-                            self.closing,
-                        ));
-                    };
-                    client.hall.metrics.count(Count::Retries);
-                    request = kept.into_request();
-                    // A used connection may fail again; a new one tells the truth about the target.
-                    fresh = true;
-                }
-                Try::Unsent(unsent) => {
-                    passage.try_failed(Outcome::Cancelled);
-                    client.hall.metrics.count(Count::Retries);
-                    request = unsent;
-                    fresh = true;
-                }
-                Try::Failed(refusal, outcome) => {
-                    passage.try_failed(outcome);
-                    let closing = self.closing
-                        || self
-                            .upload
-                            .as_ref()
-                            .is_some_and(|upload| !upload.lock().complete);
-                    return Ok(refuse(client, passage, &refusal, closing));
-                }
-            }
-        }
-    }
-
-    async fn try_link(
-        &self,
-        target: &Arc<Endpoint>,
-        request: Request<Outgoing>,
-        late: &mut Late<'_>,
-        fresh: bool,
-    ) -> Try {
-        let client = self.client;
-        let worker = client.worker.index;
-        let rested = if fresh || self.group.dial.prefix {
-            None
-        } else {
-            target.take(worker)
-        };
-        let used = rested.is_some();
-        let mut link = match rested {
-            Some(link) => link,
-            None => match self.open(late, self.group.open(target, ends(client))).await {
-                Ok(link) => link,
-                Err(failed) => return failed,
-            },
-        };
-        link.carried = link.carried.saturating_add(1);
-        let before = link.received();
-        let mut response = pin!(link.send.try_send_request(request));
-        let outcome = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = link.poll_with(cx, |cx| response.as_mut().poll(cx)) {
-                return Poll::Ready(Some(outcome));
-            }
-            late.poll(cx).map(|()| None)
-        })
-        .await;
-        match outcome {
-            Some(Ok(response)) => {
-                let (parts, incoming) = response.into_parts();
-                let held = Held {
-                    link,
-                    home: Arc::clone(target),
-                    worker,
-                    clock: client.hall.clock.clone(),
-                    reusable: !self.group.dial.prefix,
-                };
-                Try::Answered(parts, From::Link(incoming, held))
-            }
-            Some(Err(mut failed)) => {
-                if let Some(ended) = self.upload_ended() {
-                    return ended;
-                }
-                if used && let Some(request) = failed.take_message() {
-                    return Try::Unsent(request);
-                }
-                let error = failed.into_error();
-                if used && link.received() == before && !error.is_parse() {
-                    return Try::Stale;
-                }
-                Try::Failed(blame(&error), Outcome::Unreachable)
-            }
-            None => self.too_late(),
-        }
-    }
-
-    async fn try_stream(
-        &self,
-        target: &Arc<Endpoint>,
-        request: Request<Outgoing>,
-        late: &mut Late<'_>,
-        fresh: bool,
-    ) -> Try {
-        let client = self.client;
-        let worker = client.worker.index;
-        let now = client.hall.clock.recent();
-        let mut used = true;
-        let seat = if fresh || self.group.dial.prefix {
-            None
-        } else {
-            target.seat(worker, now)
-        };
-        let mut seat = match seat {
-            Some(seat) => seat,
-            None => {
-                used = false;
-                match self
-                    .open(
-                        late,
-                        self.group.open_shared(target, ends(client), worker, now),
-                    )
-                    .await
-                {
-                    Ok(seat) => seat,
-                    Err(failed) => return failed,
-                }
-            }
-        };
-        let mut response = pin!(seat.send.try_send_request(request));
-        let outcome = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = response.as_mut().poll(cx) {
-                return Poll::Ready(Some(outcome));
-            }
-            late.poll(cx).map(|()| None)
-        })
-        .await;
-        match outcome {
-            Some(Ok(response)) => {
-                let (parts, incoming) = response.into_parts();
-                Try::Answered(parts, From::Stream(incoming))
-            }
-            Some(Err(mut failed)) => {
-                if let Some(ended) = self.upload_ended() {
-                    return ended;
-                }
-                if used && let Some(request) = failed.take_message() {
-                    return Try::Unsent(request);
-                }
-                let error = failed.into_error();
-                // What was cancelled was never sent, or refused by a target that is going away.
-                if used && (error.is_canceled() || error.is_closed()) {
-                    return Try::Stale;
-                }
-                Try::Failed(blame(&error), Outcome::Unreachable)
-            }
-            None => self.too_late(),
-        }
-    }
-
-    /// Opens a connection, unless it is too late.
-    async fn open<T>(
-        &self,
-        late: &mut Late<'_>,
-        opening: impl Future<Output = Result<T, DialError>>,
-    ) -> Result<T, Try> {
-        let metrics = &self.client.hall.metrics;
-        let mut opening = pin!(opening);
-        let outcome = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = opening.as_mut().poll(cx) {
-                return Poll::Ready(Some(outcome));
-            }
-            late.poll(cx).map(|()| None)
-        })
-        .await;
-        let error = match outcome {
-            Some(Ok(opened)) => {
-                metrics.count(Count::TargetConnections);
-                return Ok(opened);
-            }
-            None => return Err(self.too_late()),
-            Some(Err(error)) => error,
-        };
-        metrics.count(match error {
-            DialError::Tls(_) => Count::TargetTlsErrors,
-            _ => Count::TargetConnectionErrors,
-        });
-        let refusal = match error {
-            DialError::Late => Refusal(504, "TargetConnectTimeout"),
-            DialError::Connect(_) => Refusal(502, "TargetConnectionRefused"),
-            DialError::Tls(_) => Refusal(502, "TargetTlsError"),
-            DialError::Http(_) => Refusal(502, "TargetProtocolError"),
-        };
-        Err(Try::Failed(refusal, Outcome::Unreachable))
-    }
-
-    /// What a try that ended with an error means when the client's own body was the cause.
-    fn upload_ended(&self) -> Option<Try> {
-        let upload = self.upload.as_ref()?.lock();
-        if upload.too_large {
-            return Some(Try::Failed(
-                Refusal(413, "BodyTooLarge"),
-                Outcome::Cancelled,
-            ));
-        }
-        upload.broken.then_some(Try::Gone)
-    }
-
-    /// Who was waited for in vain: the client, for the rest of its body, or the target.
-    fn too_late(&self) -> Try {
-        let waits_for_client = self
-            .upload
-            .as_ref()
-            .is_some_and(|upload| !upload.lock().complete);
-        if waits_for_client {
-            Try::Failed(Refusal(408, "RequestTimeout"), Outcome::Cancelled)
-        } else {
-            Try::Failed(Refusal(504, "TargetTimeout"), Outcome::Unreachable)
-        }
-    }
-
-    /// The target's response on its way to the client.
-    fn respond(
-        &self,
-        mut passage: Passage,
-        mut parts: response::Parts,
-        from: From,
-        upgrade: Option<OnUpgrade>,
-        late: Late<'_>,
-    ) -> Response<Reply> {
-        let client = self.client;
-        let settings = &self.site.settings;
-        let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        let scan = field::scan(&parts.headers);
-        let protocol = switching
-            .then(|| parts.headers.get(header::UPGRADE).cloned())
-            .flatten();
-        field::strip_hop(&mut parts.headers, &scan);
-        if !settings.keep_server {
-            parts.headers.remove(header::SERVER);
-        }
-        for (name, value) in &settings.response_fields {
-            parts.headers.insert(name.clone(), value.clone());
-        }
-        if self.closing {
-            close(client, &mut parts.headers);
-        }
-        parts.version = if client.is_http1() {
-            http::Version::HTTP_11
-        } else {
-            http::Version::HTTP_2
-        };
-        if switching {
-            return self.switch(passage, parts, from, upgrade, protocol);
-        }
-        passage.responding(parts.status);
-        passage.watch(late.into_sleep());
-        let reply = match from {
-            From::Function(body) => Reply::function(body, passage),
-            From::Stream(incoming) => Reply::stream(incoming, passage),
-            From::Link(incoming, held) => {
-                parts.extensions.clear();
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                Reply::link(incoming, held, passage, &mut cx)
-            }
-        };
-        Response::from_parts(parts, reply)
-    }
-
-    /// The target leaves HTTP, and the client with it, if it asked for that.
-    fn switch(
-        &self,
-        mut passage: Passage,
-        mut parts: response::Parts,
-        from: From,
-        upgrade: Option<OnUpgrade>,
-        protocol: Option<HeaderValue>,
-    ) -> Response<Reply> {
-        let client = self.client;
-        let target = parts.extensions.remove::<OnUpgrade>();
-        let (Some(upgrade), Some(target), From::Link(_, held)) = (upgrade, target, from) else {
-            return refuse(client, passage, &Refusal(502, "UnexpectedUpgrade"), true);
-        };
-        client.hall.metrics.count(Count::Upgrades);
-        passage.responding(parts.status);
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            parts.headers.insert(header::UPGRADE, protocol);
-        }
-        client.pulse.leave_tunnel(Box::new(Tunnel {
-            client: upgrade,
-            target,
-            link: held.link,
-            passage,
-        }));
-        Response::from_parts(parts, Reply::nothing())
-    }
-}
-
-fn ends(client: &Client) -> Ends {
-    Ends {
-        peer: client.peer,
-        local: client.local,
-    }
-}
-
-fn request_head(request: &Request<Outgoing>) -> Kept {
-    Kept {
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        headers: request.headers().clone(),
-        version: request.version(),
-    }
-}
-
-/// Calls a target that is a function.
-async fn call(
-    mut function: super::group::Function,
-    request: Request<Outgoing>,
-    late: &mut Late<'_>,
-) -> Try {
-    let request = request.map(Body::request);
-    let answering = async move { function.ready().await?.call(request).await };
-    let mut answering = pin!(answering);
-    let outcome = poll_fn(|cx| {
-        if let Poll::Ready(outcome) = answering.as_mut().poll(cx) {
-            return Poll::Ready(Some(outcome));
-        }
-        late.poll(cx).map(|()| None)
-    })
-    .await;
-    match outcome {
-        Some(Ok(response)) => {
-            let (parts, body) = response.into_parts();
-            Try::Answered(parts, From::Function(body))
-        }
-        Some(Err(_)) => Try::Failed(Refusal(502, "FunctionFailed"), Outcome::Failure),
-        None => Try::Failed(Refusal(504, "FunctionTimeout"), Outcome::Unreachable),
-    }
-}
-
-/// The status for a target that did not answer as it should.
-fn blame(error: &hyper::Error) -> Refusal {
-    if error.is_parse() {
-        Refusal(502, "TargetMalformedResponse")
-    } else if error.is_timeout() {
-        Refusal(504, "TargetTimeout")
-    } else {
-        Refusal(502, "TargetConnectionClosed")
-    }
-}
-
-/// Tells when a request has waited for too long: by the timer of its connection on HTTP/1.1, by its own on HTTP/2.
-struct Late<'a> {
-    client: &'a Client,
-    sleep: Option<Sleep>,
-    limit: Instant,
-    upload: Option<Arc<Mutex<Upload>>>,
-    /// How much of the body had been read when the timer was set.
-    read: u64,
-}
-
-impl<'a> Late<'a> {
-    fn new(
-        client: &'a Client,
-        timeout: Option<std::time::Duration>,
-        upload: Option<Arc<Mutex<Upload>>>,
-    ) -> Self {
-        let clock = &client.hall.clock;
-        let limit = timeout.map_or(Instant::NEVER, |timeout| {
-            clock.recent() + clock.lag() + timeout
-        });
-        if client.is_http1() && !limit.is_never() {
-            client.pulse.state().limit = limit;
-        }
-        let sleep =
-            (!client.is_http1()).then(|| clock.sleep_until(client.idle_deadline().min(limit)));
-        Self {
-            client,
-            sleep,
-            limit,
-            upload,
-            read: 0,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(sleep) = &mut self.sleep else {
-            return if self.client.pulse.state().expired {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            };
-        };
-        loop {
-            if Pin::new(&mut *sleep).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let read = self.upload.as_ref().map_or(0, |upload| upload.lock().read);
-            if read == self.read || self.client.hall.clock.now() >= self.limit {
-                return Poll::Ready(());
-            }
-            self.read = read;
-            sleep.reset((self.client.hall.clock.now() + self.client.idle).min(self.limit));
-        }
-    }
-
-    /// The timer, for the response's body.
-    fn into_sleep(self) -> Option<Sleep> {
-        let mut sleep = self.sleep?;
-        sleep.reset(self.client.idle_deadline());
-        Some(sleep)
     }
 }

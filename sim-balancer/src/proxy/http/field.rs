@@ -32,6 +32,8 @@ pub(crate) struct Scan {
     /// Whether there is an `X-Forwarded-For`.
     pub(crate) forwarded: bool,
     pub(crate) trace: bool,
+    /// Whether there is another field that only the proxy may set.
+    pub(crate) amazon: bool,
     /// Bytes of the largest field.
     pub(crate) largest: usize,
     /// Bytes of all fields.
@@ -64,7 +66,10 @@ pub(crate) fn scan(headers: &HeaderMap) -> Scan {
                     "x-amzn-trace-id" => scan.trace = true,
                     "keep-alive" => scan.keep_alive = true,
                     "proxy-connection" => scan.proxy_connection = true,
-                    _ => scan.invalid |= !is_plain(name),
+                    _ => {
+                        scan.amazon |= name.starts_with("x-amzn-");
+                        scan.invalid |= !is_plain(name);
+                    }
                 }
             }
         }

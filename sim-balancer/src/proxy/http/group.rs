@@ -18,10 +18,11 @@ use tower::util::BoxCloneSyncService;
 use super::body::{Body, BodyError, Outgoing};
 use super::link::Link;
 use super::metric::Metrics;
+use super::retry::Policy;
 use super::wire::{Stream, Watcher, Wire};
 use crate::balancer::Balancer;
 use crate::message::TargetId;
-use crate::proxy::config::ProtocolVersion;
+use crate::proxy::config::{GroupPlan, ProtocolVersion};
 use crate::proxy::prefix;
 use crate::proxy::tls::TlsConnector;
 
@@ -278,6 +279,11 @@ pub(crate) struct Group {
     pub(crate) serial: u64,
     pub(crate) balancer: Balancer<Arc<Endpoint>>,
     pub(crate) dial: Dial,
+    /// Its cookies, and what its hash-based algorithm goes by.
+    pub(crate) plan: GroupPlan,
+    /// Whether its algorithm goes by a key.
+    pub(crate) keyed: bool,
+    pub(crate) retry: Policy,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) metrics: Arc<Metrics>,
     /// The targets that are registered, by name.

@@ -102,6 +102,13 @@ impl Passage {
         }
     }
 
+    /// The target's response is not taken: another try follows.
+    pub(crate) fn next_try(&mut self) {
+        self.target_done();
+        self.target_status = None;
+        self.answered = None;
+    }
+
     /// The target answered.
     pub(crate) fn answered(&mut self, status: StatusCode, now: Instant) {
         self.answered = Some(now);

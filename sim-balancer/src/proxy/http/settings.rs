@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 
-use crate::proxy::config::{DesyncMitigation, XffMode};
+use crate::proxy::config::{DesyncMitigation, Protocol, XffMode};
+use crate::proxy::tls::{MutualHeaders, SessionHeaders};
 
 /// The status that the reference gives to more addresses than this in `X-Forwarded-For` is 463.
 pub(crate) const MOST_FORWARDED: usize = 30;
@@ -18,6 +20,7 @@ pub(crate) const LONGEST_FIELD: usize = 16 * 1024;
 /// What a listener's requests are held to.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) protocol: Protocol,
     pub(crate) secure: bool,
     pub(crate) port: u16,
     pub(crate) port_value: HeaderValue,
@@ -32,6 +35,14 @@ pub(crate) struct Settings {
     pub(crate) drop_invalid_fields: bool,
     pub(crate) desync: DesyncMitigation,
     pub(crate) trace_id: bool,
+    /// Peers whose `X-Forwarded-For` rules believe.
+    pub(crate) trusted: Vec<IpNet>,
+    /// The fields that tell of certificates and sessions.
+    pub(crate) names: (MutualHeaders, SessionHeaders),
+    /// Whether those have other names than usual.
+    pub(crate) own_names: bool,
+    /// Whether targets are told the session's version and cipher.
+    pub(crate) session_fields: bool,
     pub(crate) http2: bool,
     pub(crate) keep_server: bool,
     /// Fields that every response gets, over those of the target.

@@ -7,8 +7,10 @@ use sim_core::sync::{Arc, Mutex};
 use super::group::Group;
 use super::metric::Metrics;
 use super::settings::Settings;
+use crate::proxy::auth::Keeper;
 use crate::proxy::log::Log;
 use crate::proxy::prefix::PrefixReader;
+use crate::proxy::rule::Routes;
 use crate::proxy::tls::TlsAcceptor;
 
 /// What a listener does, as of one load of the configuration. A request keeps the one that it began with.
@@ -20,17 +22,13 @@ pub(crate) struct Site {
     pub(crate) prefix: Option<PrefixReader>,
 }
 
-/// Where requests go.
-pub(crate) enum Routes {
-    /// All to one group.
-    One(usize),
-}
-
 /// What all listeners and workers of a proxy share.
 pub(crate) struct Hall {
     pub(crate) name: Arc<str>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    /// Keys and sessions of identity providers.
+    pub(crate) keeper: Keeper,
     pub(crate) access: Option<Log>,
     pub(crate) connections: Option<Log>,
     /// Client connections that are open.
@@ -42,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) hall: Arc<Hall>,
     pub(crate) random: Mutex<Random>,
+    /// Copies for mirrors that are out.
+    pub(crate) copies: Mutex<usize>,
 }
 
 impl Worker {

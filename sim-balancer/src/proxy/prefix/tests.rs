@@ -271,18 +271,24 @@ async fn without_a_header_a_connection_is_refused_or_passed_on_as_the_mode_has_i
 #[tokio::test]
 async fn only_trusted_peers_are_believed() {
     let (clock, _time) = Clock::virtual_at(Timestamp::from_unix_nanos(0));
-    let reader = reader(Mode::Required, clock);
+    let required = reader(Mode::Required, clock.clone());
+    let reader = reader(Mode::Optional, clock);
     let bytes = encode(Version::V1, &proxied());
     let (mut near, far) = duplex(4_096);
     near.write_all(&bytes).await.unwrap();
     drop(near);
-    let stranger = "192.0.2.1".parse().unwrap();
+    let stranger: IpAddr = "192.0.2.1".parse().unwrap();
     let (prefix, mut stream) = reader.read(far, stranger).await.unwrap();
     assert_eq!(prefix, None);
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, bytes, "it goes through like any bytes");
     assert!(reader.reads_from("::ffff:10.1.2.3".parse().unwrap()));
+    let (_near, far) = duplex(64);
+    assert!(matches!(
+        required.read(far, stranger).await,
+        Err(ReadPrefixError::Untrusted { peer }) if peer == stranger
+    ));
 }
 
 #[tokio::test]

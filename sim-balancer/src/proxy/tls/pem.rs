@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::Pem;
+use super::{ParseSecurityPolicyError, Pem};
 
 /// Settings of TLS that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,15 @@ pub enum TlsError {
         /// The name.
         name: String,
     },
+    /// The security policy is none.
+    #[error(transparent)]
+    Policy(#[from] ParseSecurityPolicyError),
+    /// There is no trust store of this name.
+    #[error("there is no trust store \"{name}\"")]
+    TrustStore {
+        /// The name.
+        name: String,
+    },
     /// The roots of the operating system cannot be read.
     #[error("no root certificate of the operating system can be read: {problem}")]
     NativeRoots {
@@ -141,10 +150,15 @@ impl Pem {
         self.all("certificate")
     }
 
-    /// All revocation lists; at least one.
+    /// All revocation lists; at least one. Authorities publish theirs in DER: one such list is taken too.
     pub(super) fn revocations(
         &self,
     ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        let text = self.text()?;
+        // A sequence with a long length, which no text begins with.
+        if text.starts_with(&[0x30, 0x82]) || text.starts_with(&[0x30, 0x81]) {
+            return Ok(vec![CertificateRevocationListDer::from(text.to_vec())]);
+        }
         self.all("revocation list")
     }
 

@@ -7,26 +7,12 @@ use rustls::crypto::ring::cipher_suite as suite;
 use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
-/// Which protocols a server offers, and which it prefers.
-///
-/// A client that offers protocols of which the server has none is refused; one that offers none at all is served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum AlpnPolicy {
-    /// HTTP/1.1 and 1.0.
-    Http1Only,
-    /// HTTP/2.
-    Http2Only,
-    /// HTTP/1.1 and 1.0, and HTTP/2 for who offers nothing else.
-    Http2Optional,
-    /// HTTP/2, and HTTP/1.1 and 1.0 for who does not speak it.
-    #[default]
-    Http2Preferred,
-    /// None: the connection's protocol is not spoken of.
-    None,
-}
+use crate::proxy::config::AlpnPolicy;
 
 impl AlpnPolicy {
     /// The protocols' names, the preferred one first.
+    ///
+    /// A client that offers protocols of which the server has none is refused; one that offers none at all is served.
     #[must_use]
     pub fn protocols(self) -> &'static [&'static str] {
         match self {

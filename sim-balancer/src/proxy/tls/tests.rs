@@ -1,5 +1,6 @@
 use http::HeaderMap;
 use rcgen::KeyPair;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use sim_core::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -316,6 +317,18 @@ async fn a_revoked_certificate_is_refused_even_if_expiry_is_ignored() {
     let other = ca.client(9, 2026, 2027);
     let edit = |store: &mut TrustStore| store.revocations = vec![list.clone()];
     verified(edit, &ca, Some(&other)).await.unwrap();
+    // As authorities publish it.
+    let Pem::Inline(text) = &list else {
+        panic!("{list:?}");
+    };
+    let der = rustls::pki_types::CertificateRevocationListDer::from_pem_slice(text).unwrap();
+    let der = Pem::Inline(Bytes::copy_from_slice(der.as_ref()));
+    let edit = |store: &mut TrustStore| store.revocations = vec![der];
+    let revoked = ca.client(7, 2026, 2027);
+    assert_eq!(
+        problem(verified(edit, &ca, Some(&revoked)).await),
+        CertificateProblem::Revoked
+    );
     // A list of another authority says nothing about this one's certificates.
     let foreign = Authority::new("other").revoked(&[9]);
     let edit = |store: &mut TrustStore| store.revocations = vec![foreign];

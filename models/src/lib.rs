@@ -1,0 +1,1 @@
+//! Models of the siblings' handles under loom. All of it stands in `tests/`; `ci/loom` runs it.
