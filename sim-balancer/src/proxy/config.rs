@@ -29,6 +29,7 @@
 //! assert!(config.check().is_ok());
 //! ```
 
+mod balancing;
 mod check;
 mod group;
 mod listener;
@@ -55,7 +56,9 @@ pub use listener::{
     MutualMode, PrefixMode, Protocol, ProxyProtocolIn, RequestHeaderNames, ResponseHeaders,
     SECURITY_POLICY, Scheme,
 };
+pub use plan::{GroupPlan, ListenerPlan, Plan};
 
+pub(crate) use check::is_token;
 pub(crate) use problem::At;
 pub use problem::{Problem, ProxyConfigError};
 pub use quota::{Profile, Quotas};
@@ -349,6 +352,15 @@ impl ProxyConfig {
 }
 
 impl ListenerConfig {
+    /// The name, or protocol and port where none is given.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.name.as_str() {
+            "" => format!("{}:{}", self.protocol, self.port),
+            name => name.to_owned(),
+        }
+    }
+
     /// The address that the listener binds: its own, or the loopback for [`Scheme::Internal`] and any for
     /// [`Scheme::InternetFacing`].
     #[must_use]

@@ -437,7 +437,7 @@ pub(super) fn ranges(text: &str, (least, most): (u16, u16)) -> Option<Vec<(u16, 
 }
 
 /// The host and the port of an address.
-pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
+pub(super) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
     let inner = host

@@ -166,7 +166,7 @@ pub struct TargetConfig {
     pub weight: u32,
     /// The zone that it stands in. Default: none.
     pub zone: Option<String>,
-    /// Lower ones are used first; beyond AWS. Default: 0.
+    /// Lower ones are used first: 0 to 15; beyond AWS. Default: 0.
     pub priority: u32,
     /// The port of AWS's target control agent. Data only: `max_outstanding` bounds what is in progress here.
     pub control_port: Option<u16>,
@@ -180,6 +180,12 @@ impl TargetConfig {
             address: address.into(),
             ..Self::default()
         }
+    }
+
+    /// The host and the port of its address; `None` if it is no address.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        super::check::split_address(&self.address)
     }
 
     /// Its name: the id, or else the address.
