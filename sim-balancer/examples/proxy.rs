@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use http::{Request, Response};
 use sim_balancer::proxy::Proxy;
 use sim_balancer::proxy::config::{
-    ActionConfig, Attributes, ForwardConfig, ListenerConfig, ProxyConfig, TargetConfig, TargetGroupConfig,
+    ActionConfig, Attributes, ForwardConfig, ListenerConfig, ProxyConfig, TargetConfig,
+    TargetGroupConfig,
 };
 use sim_balancer::proxy::http::{Address, Body, BodyError};
 use sim_core::clock::Clock;
@@ -39,7 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }],
         target_groups: vec![TargetGroupConfig {
             name: "web".to_owned(),
-            targets: targets.iter().map(|target| TargetConfig::at(target)).collect(),
+            targets: targets
+                .iter()
+                .map(|target| TargetConfig::at(target))
+                .collect(),
             ..Default::default()
         }],
         ..Default::default()
@@ -47,7 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let proxy = Proxy::bind(config, Clock::system())?;
     let address = proxy.local_addrs()[0].1;
     println!("listening on {address}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         if !targets.is_empty() {
             return proxy.run(std::future::pending()).await.map_err(Into::into);
@@ -56,7 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (ask, asked) = tokio::sync::oneshot::channel::<()>();
         let asking = async {
             let mut stream = tokio::net::TcpStream::connect(address).await?;
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").await?;
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+                .await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
             println!("{answer}");
@@ -77,6 +85,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// A target that is a function of this program.
 fn hello() -> BoxCloneSyncService<Request<Body>, Response<Body>, BodyError> {
     BoxCloneSyncService::new(tower::service_fn(|request: Request<Body>| async move {
-        Ok::<_, BodyError>(Response::new(Body::full(format!("hello, {}", request.uri()))))
+        Ok::<_, BodyError>(Response::new(Body::full(format!(
+            "hello, {}",
+            request.uri()
+        ))))
     }))
 }

@@ -3,6 +3,7 @@
 mod assemble;
 mod balancing;
 mod keeper;
+mod secure;
 mod worker;
 
 pub mod action;
@@ -30,11 +31,14 @@ use sim_core::snapshot::Snapshot;
 use sim_core::sync::{Arc, Mutex, thread};
 use tokio::sync::{oneshot, watch};
 
-use self::config::{ActionConfig, ListenerConfig, Protocol, ProxyConfig, ProxyConfigError};
+use self::auth::{Keeper, WebFetch, WebFetchConfig};
+use self::config::{ListenerConfig, ProxyConfig, ProxyConfigError};
+use self::cookie::{Keys, KeysError};
 use self::http::group::{Address, Endpoint, Group};
 use self::http::metric::HttpStats;
-use self::http::site::{Hall, Routes, Site, Worker};
+use self::http::site::{Hall, Site, Worker};
 use self::log::{Log, LogStats};
+use self::rule::Routes;
 use self::tls::TlsError;
 use self::worker::{Gate, Stage, work};
 use crate::balancer::Balancer;
@@ -63,6 +67,7 @@ struct Shared {
 struct Control {
     config: ProxyConfig,
     groups: BTreeMap<String, Arc<Group>>,
+    keys: Option<Arc<Keys>>,
     next_gate: u64,
     next_serial: u64,
     running: bool,
@@ -80,12 +85,19 @@ impl Proxy {
             0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         };
+        let fetch = WebFetch::new(WebFetchConfig::default(), clock.clone()).map_err(|problem| {
+            ProxyError::Tls {
+                name: "identity providers".to_owned(),
+                problem,
+            }
+        })?;
         let hall = Arc::new(Hall {
             name: config.name.as_str().into(),
             metrics: http::metric::Metrics::default(),
             access: open_log(config.logs.access.as_ref())?,
             connections: open_log(config.logs.connection.as_ref())?,
             open: Mutex::new(0),
+            keeper: Keeper::new(clock.clone(), Box::new(fetch)),
             clock,
         });
         let (gates, _) = watch::channel(Arc::from(Vec::new()));
@@ -96,6 +108,7 @@ impl Proxy {
             control: Mutex::new(Control {
                 config: ProxyConfig::default(),
                 groups: BTreeMap::new(),
+                keys: None,
                 next_gate: 0,
                 next_serial: 0,
                 running: false,
@@ -116,46 +129,59 @@ impl Proxy {
     /// # Errors
     /// As [`bind`](Self::bind); the former configuration stays in force.
     pub fn reload(&self, config: ProxyConfig) -> Result<(), ProxyError> {
-        config.check()?;
         let shared = &*self.0;
         let clock = &shared.hall.clock;
         let mut control = shared.control.lock();
+        let keys = match &control.keys {
+            // Cookies stay readable: keys that were drawn are kept.
+            Some(keys) if control.config.secrets == config.secrets => Arc::clone(keys),
+            _ => Arc::new(Keys::new(&config.secrets)?),
+        };
+        let plan = config.plan(&keys)?;
         let mut groups = Vec::with_capacity(config.target_groups.len());
-        for group in &config.target_groups {
+        for (group, planned) in config.target_groups.iter().zip(plan.groups) {
             let Control {
                 groups: former,
                 next_serial,
                 ..
             } = &mut *control;
             let former = former.get(&group.name);
-            let made = assemble::group(group, &config, former, shared.workers, next_serial, clock)?;
+            let made = assemble::group(
+                group,
+                planned,
+                &config,
+                former,
+                shared.workers,
+                next_serial,
+                clock,
+            )?;
             groups.push(Arc::new(made));
         }
         let groups: Arc<[Arc<Group>]> = groups.into();
         let former = Arc::clone(&shared.gates.borrow());
         let mut gates: Vec<Arc<Gate>> = Vec::new();
         let mut renewed: Vec<(Arc<Gate>, Arc<str>, Site)> = Vec::new();
-        for listener in &config.listeners {
-            let asked = listener.bind();
+        for (listener, planned) in config.listeners.iter().zip(plan.listeners) {
+            let (asked, label, routes) = (planned.bind, planned.name, planned.routes);
             let kept = former.iter().find(|gate| {
-                gate.asked == asked && (asked.port() != 0 || **gate.name.lock() == *listener.name)
+                gate.asked == asked && (asked.port() != 0 || **gate.name.lock() == *label)
             });
             if let Some(gate) = kept {
-                let site = self.site(listener, &config, &groups, gate.address.port())?;
-                renewed.push((Arc::clone(gate), listener.name.as_str().into(), site));
+                let site = self.site(listener, &config, &groups, routes, gate.address.port())?;
+                renewed.push((Arc::clone(gate), label.as_str().into(), site));
                 gates.push(Arc::clone(gate));
                 continue;
             }
             let (address, sockets) =
                 assemble::bind(asked, shared.workers).map_err(|problem| ProxyError::Bind {
-                    listener: listener.name.clone(),
+                    listener: label.clone(),
                     address: asked,
                     problem,
                 })?;
-            let site = self.site(listener, &config, &groups, address.port())?;
+            let site = self.site(listener, &config, &groups, routes, address.port())?;
             gates.push(Arc::new(Gate {
                 id: control.next_gate,
-                name: Mutex::new(listener.name.as_str().into()),
+                name: Mutex::new(label.as_str().into()),
                 address,
                 asked,
                 site: Arc::new(Snapshot::new(site)),
@@ -176,6 +202,7 @@ impl Proxy {
             .map(|group| (group.name.to_string(), Arc::clone(group)))
             .collect();
         control.config = config;
+        control.keys = Some(keys);
         shared.groups.send_replace(groups);
         shared.gates.send_replace(gates.into());
         Ok(())
@@ -186,25 +213,20 @@ impl Proxy {
         listener: &ListenerConfig,
         config: &ProxyConfig,
         groups: &Arc<[Arc<Group>]>,
+        routes: Routes,
         port: u16,
     ) -> Result<Site, ProxyError> {
-        let group = listener
-            .default_actions
-            .iter()
-            .find_map(|action| match action {
-                ActionConfig::Forward(forward) => {
-                    config.group(&forward.target_groups.first()?.name)
-                }
-                _ => None,
-            })
-            .unwrap_or(usize::MAX);
-        let _ = Protocol::Http;
+        let clock = &self.0.hall.clock;
+        let tls = match listener.protocol.is_secure() {
+            true => Some(secure::acceptor(listener, config, clock)?),
+            false => None,
+        };
         Ok(Site {
             settings: assemble::settings(listener, config, port),
             groups: Arc::clone(groups),
-            routes: Routes::One(group),
-            tls: None,
-            prefix: None,
+            routes,
+            tls,
+            prefix: secure::prefix(listener, clock)?,
         })
     }
 
@@ -235,6 +257,7 @@ impl Proxy {
                 index,
                 hall: Arc::clone(&shared.hall),
                 random: Mutex::new(seed.fork(&index.to_string())),
+                copies: Mutex::new(0),
             });
             let (gates, stage) = (shared.gates.subscribe(), crew.stage.subscribe());
             let (ended, end) = oneshot::channel();
@@ -244,7 +267,11 @@ impl Proxy {
             }));
             ends.push(end);
         }
-        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections].into_iter().flatten().cloned().collect();
+        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let (groups, stage) = (shared.groups.subscribe(), crew.stage.subscribe());
         let (ended, end) = oneshot::channel();
         crew.threads.push(thread::spawn(move || {
@@ -445,6 +472,17 @@ pub enum ProxyError {
     /// A field cannot be used.
     #[error(transparent)]
     Config(#[from] ProxyConfigError),
+    /// Keys of cookies cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A listener cannot be made.
+    #[error("listener \"{name}\": {problem}")]
+    Listener {
+        /// The listener's name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// An address cannot be listened on.
     #[error("listener \"{listener}\" cannot bind {address}: {problem}")]
     Bind {

@@ -8,13 +8,15 @@ use http::{HeaderName, HeaderValue};
 use sim_core::clock::Clock;
 use sim_core::sync::{Arc, Mutex};
 
-use super::ProxyError;
-use super::balancing::balancing;
+use super::balancing::{balancing, is_keyed};
 use super::config::{
-    ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig, TargetGroupConfig,
+    GroupPlan, ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig,
+    TargetGroupConfig,
 };
 use super::http::group::{Address, Dial, Endpoint, Group};
+use super::http::retry::Policy;
 use super::http::settings::Settings;
+use super::{ProxyError, secure};
 use crate::balancer::Balancer;
 use crate::message::{Target, TargetId};
 
@@ -36,6 +38,7 @@ pub(crate) fn address_of(text: &str) -> Option<Address> {
 /// Makes a group, on the balancer of the former one of that name if its way to choose is the same.
 pub(crate) fn group(
     config: &TargetGroupConfig,
+    plan: GroupPlan,
     whole: &ProxyConfig,
     former: Option<&Arc<Group>>,
     workers: usize,
@@ -68,7 +71,7 @@ pub(crate) fn group(
     };
     let attributes = &whole.attributes;
     let tls = match config.protocol {
-        Protocol::Https | Protocol::Tls => Some(connector(config, clock)?),
+        Protocol::Https | Protocol::Tls => Some(secure::connector(config, clock)?),
         _ => None,
     };
     Ok(Group {
@@ -84,36 +87,12 @@ pub(crate) fn group(
             most_idle: config.pool.max_idle_per_target,
             workers,
         },
+        plan,
+        keyed: is_keyed(config.algorithm),
+        retry: Policy::new(config.retry.clone()),
         tls,
         metrics,
         targets,
-    })
-}
-
-fn connector(
-    config: &TargetGroupConfig,
-    clock: &Clock,
-) -> Result<super::tls::TlsConnector, ProxyError> {
-    use super::config::ProtocolVersion;
-    use super::tls::{Negotiated, Pem, TargetTlsConfig, TlsConnector, Verify};
-    let verify = match (&config.tls.ca, config.tls.verify) {
-        (_, false) => Verify::Nothing,
-        (None, true) => Verify::NativeRoots,
-        (Some(path), true) => Verify::Roots(Pem::File(path.clone())),
-    };
-    let alpn = match config.protocol_version {
-        ProtocolVersion::Http2 | ProtocolVersion::Grpc => vec![Negotiated::Http2],
-        _ => vec![Negotiated::Http1],
-    };
-    let settings = TargetTlsConfig {
-        verify,
-        name: config.tls.name.clone(),
-        protocols: alpn,
-        ..TargetTlsConfig::default()
-    };
-    TlsConnector::new(&settings, clock.clone()).map_err(|problem| ProxyError::Tls {
-        name: config.name.clone(),
-        problem,
     })
 }
 
@@ -191,8 +170,14 @@ fn same_place(endpoint: &Endpoint, target: &TargetConfig) -> bool {
 pub(crate) fn settings(listener: &ListenerConfig, whole: &ProxyConfig, port: u16) -> Settings {
     let attributes = &whole.attributes;
     let secure = matches!(listener.protocol, Protocol::Https | Protocol::Tls);
+    let names = secure::names(&listener.attributes.request_headers);
     Settings {
+        protocol: listener.protocol,
         secure,
+        trusted: attributes.trusted_proxies.clone(),
+        own_names: names != Default::default(),
+        names,
+        session_fields: attributes.tls_version_and_cipher_headers,
         port,
         port_value: HeaderValue::from(port),
         proto_value: HeaderValue::from_static(if secure { "https" } else { "http" }),

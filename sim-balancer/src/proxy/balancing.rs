@@ -3,12 +3,13 @@
 use crate::algorithm::{Algorithm, Choices, LeastOutstanding, LeastTime, PeakEwma};
 use crate::config::BalancerConfig;
 use crate::machine::{
-    Anomaly, Availability, CheckPort, CheckProtocol, CrossZone, Deregistration, FailOpen, HealthCheck, Outliers, Rules,
-    SlowStart, UnhealthyTargets,
+    Anomaly, Availability, CheckPort, CheckProtocol, CrossZone, Deregistration, FailOpen,
+    HealthCheck, Outliers, Rules, SlowStart, UnhealthyTargets,
 };
 
 use super::config::{
-    AlgorithmName, Attributes, HealthCheckProtocol, ProtocolVersion, Protocol, TargetGroupConfig, TargetType,
+    AlgorithmName, Attributes, HealthCheckProtocol, Protocol, ProtocolVersion, TargetGroupConfig,
+    TargetType,
 };
 
 /// The balancer's configuration for a group.
@@ -23,14 +24,29 @@ pub(crate) fn balancing(group: &TargetGroupConfig, attributes: &Attributes) -> B
     }
 }
 
+/// Whether an algorithm goes by a key of the request.
+pub(crate) const fn is_keyed(algorithm: AlgorithmName) -> bool {
+    matches!(
+        algorithm,
+        AlgorithmName::RingHash
+            | AlgorithmName::Maglev
+            | AlgorithmName::Rendezvous
+            | AlgorithmName::BoundedLoad
+    )
+}
+
 fn algorithm(group: &TargetGroupConfig) -> Algorithm {
     let sample = Choices::Sample(group.choices);
     match group.algorithm {
-        AlgorithmName::LeastOutstandingRequests => Algorithm::LeastOutstanding(LeastOutstanding::default()),
+        AlgorithmName::LeastOutstandingRequests => {
+            Algorithm::LeastOutstanding(LeastOutstanding::default())
+        }
         AlgorithmName::WeightedRandom => Algorithm::WeightedRandom,
         AlgorithmName::SmoothWeighted => Algorithm::SmoothWeighted,
         AlgorithmName::Random => Algorithm::Random,
-        AlgorithmName::RandomChoices => Algorithm::LeastOutstanding(LeastOutstanding { choices: sample }),
+        AlgorithmName::RandomChoices => {
+            Algorithm::LeastOutstanding(LeastOutstanding { choices: sample })
+        }
         AlgorithmName::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
         AlgorithmName::LeastTime => Algorithm::LeastTime(LeastTime::default()),
         _ => Algorithm::RoundRobin,
@@ -62,7 +78,9 @@ fn rules(group: &TargetGroupConfig, attributes: &Attributes) -> Rules {
             minimum_healthy_count: group.failover.dns_minimum_healthy_count,
             minimum_healthy_percentage: group.failover.dns_minimum_healthy_percentage,
         },
-        cross_zone: group.cross_zone.map_or(CrossZone::UseLoadBalancer, cross_zone),
+        cross_zone: group
+            .cross_zone
+            .map_or(CrossZone::UseLoadBalancer, cross_zone),
         load_balancer_cross_zone: cross_zone(attributes.cross_zone),
         zone_affinity: attributes.client_routing.affinity_percent(),
         outliers: group.outliers.as_ref().map(|outliers| Outliers {
@@ -87,7 +105,11 @@ fn health_check(group: &TargetGroupConfig) -> Option<HealthCheck> {
         (Some(HealthCheckProtocol::Https), _) => CheckProtocol::Https,
         (Some(HealthCheckProtocol::Tcp), _) => CheckProtocol::Tcp,
         (Some(HealthCheckProtocol::Grpc), _) => CheckProtocol::Grpc,
-        (None, Protocol::Http | Protocol::Https) if group.protocol_version == ProtocolVersion::Grpc => CheckProtocol::Grpc,
+        (None, Protocol::Http | Protocol::Https)
+            if group.protocol_version == ProtocolVersion::Grpc =>
+        {
+            CheckProtocol::Grpc
+        }
         (None, Protocol::Http) => CheckProtocol::Http,
         (None, Protocol::Https) => CheckProtocol::Https,
         (None, _) => CheckProtocol::Tcp,
@@ -101,7 +123,10 @@ fn health_check(group: &TargetGroupConfig) -> Option<HealthCheck> {
         healthy_threshold: config.healthy_threshold,
         unhealthy_threshold: config.unhealthy_threshold,
         // The configuration's check has read it once already.
-        matcher: config.matcher.as_ref().and_then(|matcher| matcher.parse().ok()),
+        matcher: config
+            .matcher
+            .as_ref()
+            .and_then(|matcher| matcher.parse().ok()),
         ..usual
     })
 }

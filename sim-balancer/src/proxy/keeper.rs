@@ -23,14 +23,20 @@ pub(crate) fn keep(
     groups: watch::Receiver<Arc<[Arc<Group>]>>,
     stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(tend(logs, groups, stage));
     logs.iter().for_each(Log::flush);
     runtime.shutdown_background();
     Ok(())
 }
 
-async fn tend(logs: &[Log], mut groups: watch::Receiver<Arc<[Arc<Group>]>>, mut stage: watch::Receiver<Stage>) {
+async fn tend(
+    logs: &[Log],
+    mut groups: watch::Receiver<Arc<[Arc<Group>]>>,
+    mut stage: watch::Receiver<Stage>,
+) {
     let mut checks: JoinSet<()> = JoinSet::new();
     let mut running: BTreeMap<u64, AbortHandle> = BTreeMap::new();
     let mut tick = tokio::time::interval(FLUSH_EVERY);
@@ -52,7 +58,8 @@ async fn tend(logs: &[Log], mut groups: watch::Receiver<Arc<[Arc<Group>]>>, mut 
             for group in present.iter() {
                 // A group without a check has no checker.
                 if !running.contains_key(&group.serial)
-                    && let Ok(checker) = Checker::new(&group.balancer, |target: &Arc<Endpoint>| target.checked())
+                    && let Ok(checker) =
+                        Checker::new(&group.balancer, |target: &Arc<Endpoint>| target.checked())
                 {
                     let check = checks.spawn(async move {
                         let never = checker.run().await;

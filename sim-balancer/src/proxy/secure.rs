@@ -5,16 +5,21 @@ use sim_core::clock::Clock;
 
 use super::ProxyError;
 use super::config::{
-    ListenerConfig, MutualMode, PrefixMode, ProtocolVersion, ProxyConfig, RequestHeaderNames, TargetGroupConfig,
+    ListenerConfig, MutualMode, PrefixMode, ProtocolVersion, ProxyConfig, RequestHeaderNames,
+    TargetGroupConfig,
 };
 use super::prefix::{Mode, PrefixConfig, PrefixReader};
 use super::tls::{
-    CaNames, Certificate, Expired, Mutual, MutualHeaders, Negotiated, Pem, SessionHeaders, TargetTlsConfig, TlsAcceptor,
-    TlsConfig, TlsConnector, TrustStore, Verify,
+    CaNames, Certificate, Expired, Mutual, MutualHeaders, Negotiated, Pem, SessionHeaders,
+    TargetTlsConfig, TlsAcceptor, TlsConfig, TlsConnector, TrustStore, Verify,
 };
 
 /// The acceptor of a listener on TLS.
-pub(crate) fn acceptor(listener: &ListenerConfig, whole: &ProxyConfig, clock: &Clock) -> Result<TlsAcceptor, ProxyError> {
+pub(crate) fn acceptor(
+    listener: &ListenerConfig,
+    whole: &ProxyConfig,
+    clock: &Clock,
+) -> Result<TlsAcceptor, ProxyError> {
     let invalid = |problem: String| ProxyError::Listener {
         name: listener.name.clone(),
         problem,
@@ -37,12 +42,22 @@ pub(crate) fn acceptor(listener: &ListenerConfig, whole: &ProxyConfig, clock: &C
                 .trust_store
                 .as_ref()
                 .and_then(|name| whole.trust_stores.iter().find(|store| store.name == *name))
-                .ok_or_else(|| invalid("mutual_authentication.trust_store: is not there".to_owned()))?;
+                .ok_or_else(|| {
+                    invalid("mutual_authentication.trust_store: is not there".to_owned())
+                })?;
             Mutual::Verify(TrustStore {
                 certificates: Pem::File(store.certificates.clone()),
                 revocations: store.revocations.iter().cloned().map(Pem::File).collect(),
-                names: if asked.advertise_trust_store_ca_names { CaNames::Advertised } else { CaNames::Hidden },
-                expired: if asked.ignore_client_certificate_expiry { Expired::Accepted } else { Expired::Refused },
+                names: if asked.advertise_trust_store_ca_names {
+                    CaNames::Advertised
+                } else {
+                    CaNames::Hidden
+                },
+                expired: if asked.ignore_client_certificate_expiry {
+                    Expired::Accepted
+                } else {
+                    Expired::Refused
+                },
             })
         }
     };
@@ -75,7 +90,10 @@ fn alpn(listener: &ListenerConfig) -> super::tls::AlpnPolicy {
 }
 
 /// The connector to the targets of a group on TLS.
-pub(crate) fn connector(config: &TargetGroupConfig, clock: &Clock) -> Result<TlsConnector, ProxyError> {
+pub(crate) fn connector(
+    config: &TargetGroupConfig,
+    clock: &Clock,
+) -> Result<TlsConnector, ProxyError> {
     let verify = match (&config.tls.ca, config.tls.verify) {
         (_, false) => Verify::Nothing,
         (None, true) => Verify::NativeRoots,
@@ -98,7 +116,10 @@ pub(crate) fn connector(config: &TargetGroupConfig, clock: &Clock) -> Result<Tls
 }
 
 /// The reader of the PROXY protocol, for a listener that expects it.
-pub(crate) fn prefix(listener: &ListenerConfig, clock: &Clock) -> Result<Option<PrefixReader>, ProxyError> {
+pub(crate) fn prefix(
+    listener: &ListenerConfig,
+    clock: &Clock,
+) -> Result<Option<PrefixReader>, ProxyError> {
     let asked = &listener.proxy_protocol;
     let mode = match asked.mode {
         PrefixMode::Optional => Mode::Optional,
@@ -111,10 +132,12 @@ pub(crate) fn prefix(listener: &ListenerConfig, clock: &Clock) -> Result<Option<
         timeout: asked.timeout,
         ..PrefixConfig::default()
     };
-    PrefixReader::new(config, clock.clone()).map(Some).map_err(|error| ProxyError::Listener {
-        name: listener.name.clone(),
-        problem: format!("proxy_protocol: {error}"),
-    })
+    PrefixReader::new(config, clock.clone())
+        .map(Some)
+        .map_err(|error| ProxyError::Listener {
+            name: listener.name.clone(),
+            problem: format!("proxy_protocol: {error}"),
+        })
 }
 
 /// The names of the fields that tell targets of certificates and sessions.

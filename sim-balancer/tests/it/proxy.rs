@@ -1,7 +1,7 @@
 //! The proxy on real sockets of the loopback.
 
 mod forwarding;
-mod rig;
 mod reloading;
+mod rig;
 mod statuses;
 mod streaming;

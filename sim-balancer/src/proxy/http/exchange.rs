@@ -35,7 +35,10 @@ pub(crate) struct Abort;
 pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
 
 /// Answers a client's request.
-pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) -> Result<Response<Reply>, Abort> {
+pub(crate) async fn exchange(
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Abort> {
     let site = client.site.load_arc();
     let settings = &site.settings;
     let clock = &client.hall.clock;
@@ -53,7 +56,15 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
     let mut passage = Passage::new(Arc::clone(&client), began, raw, record);
     let host = host_of(&parts);
     if let Some(record) = passage.record() {
-        describe(record, &client, settings, &parts, &scan, host.as_ref(), finding);
+        describe(
+            record,
+            &client,
+            settings,
+            &parts,
+            &scan,
+            host.as_ref(),
+            finding,
+        );
     }
     let mut closing = client.pulse.state().closing || clock.recent() >= client.retires;
     if finding.doubt.is_some() {
@@ -61,7 +72,14 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
         match desync::treat(settings.desync, finding) {
             Treatment::Pass => {}
             Treatment::PassAndClose => closing = true,
-            Treatment::Refuse => return Ok(refuse(&client, passage, &Refusal(400, "DesyncMitigation"), true)),
+            Treatment::Refuse => {
+                return Ok(refuse(
+                    &client,
+                    passage,
+                    &Refusal(400, "DesyncMitigation"),
+                    true,
+                ));
+            }
         }
     }
     if let Some(refusal) = check(&client, settings, &parts, &scan, host.as_ref(), &incoming) {
@@ -74,7 +92,10 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
     let view = View {
         method: &parts.method,
         protocol: settings.protocol,
-        host: host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(""),
+        host: host
+            .as_ref()
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or(""),
         port: settings.port,
         path: parts.uri.path(),
         query: parts.uri.query(),
@@ -85,7 +106,9 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
         draw: client.worker.draw(),
     };
     let decision = match site.routes.decide(&view) {
-        Decision::Pending(pending) => Box::pin(site.routes.resolve(pending, &view, &client.hall.keeper)).await,
+        Decision::Pending(pending) => {
+            Box::pin(site.routes.resolve(pending, &view, &client.hall.keeper)).await
+        }
         decision => decision,
     };
     let forward = match decision {
@@ -97,31 +120,71 @@ pub(crate) async fn exchange(client: Arc<Client>, request: Request<Incoming>) ->
                 record.rule = respond.rule.priority();
                 record.actions = respond.taken.to_string();
                 record.error = respond.reason.map(|reason| reason.as_str());
-                record.redirect = respond.response.headers().get(header::LOCATION).filter(|_| respond.is_redirect).cloned();
+                record.redirect = respond
+                    .response
+                    .headers()
+                    .get(header::LOCATION)
+                    .filter(|_| respond.is_redirect)
+                    .cloned();
             }
             if let Some(delay) = respond.delay {
                 Box::pin(hold(&client, delay)).await;
             }
-            return Ok(answer(&client, settings, passage, respond.response, closing));
+            return Ok(answer(
+                &client,
+                settings,
+                passage,
+                respond.response,
+                closing,
+            ));
         }
         // It was resolved above.
-        Decision::Pending(_) => return Ok(refuse(&client, passage, &Refusal(500, "Unresolved"), closing)),
+        Decision::Pending(_) => {
+            return Ok(refuse(
+                &client,
+                passage,
+                &Refusal(500, "Unresolved"),
+                closing,
+            ));
+        }
     };
     if let Some(record) = passage.record() {
         record.matched = true;
         record.rule = forward.rule.priority();
         record.actions = forward.taken.to_string();
         record.transformed_host = forward.edits.host.clone();
-        record.transformed_uri = forward.edits.path_and_query.as_ref().map(ToString::to_string);
+        record.transformed_uri = forward
+            .edits
+            .path_and_query
+            .as_ref()
+            .map(ToString::to_string);
     }
     let Some(group) = site.groups.get(forward.group) else {
-        return Ok(refuse(&client, passage, &Refusal(503, "NoTargetGroup"), closing));
+        return Ok(refuse(
+            &client,
+            passage,
+            &Refusal(503, "NoTargetGroup"),
+            closing,
+        ));
     };
     if mismatch(&client, group, &parts.method, &scan) {
-        return Ok(refuse(&client, passage, &Refusal(464, "ProtocolMismatch"), closing));
+        return Ok(refuse(
+            &client,
+            passage,
+            &Refusal(464, "ProtocolMismatch"),
+            closing,
+        ));
     }
-    let key = if group.keyed { group.plan.key(&view) } else { None };
-    let sticky = group.plan.sticky.as_ref().and_then(|sticky| sticky.read(&parts.headers, view.time));
+    let key = if group.keyed {
+        group.plan.key(&view)
+    } else {
+        None
+    };
+    let sticky = group
+        .plan
+        .sticky
+        .as_ref()
+        .and_then(|sticky| sticky.read(&parts.headers, view.time));
     if let Some(delay) = forward.delay {
         Box::pin(hold(&client, delay)).await;
     }
@@ -165,7 +228,12 @@ async fn hold(client: &Client, delay: std::time::Duration) {
 /// The address that rules see: the peer's, or behind trusted proxies the last one that they did not add themselves.
 fn source(client: &Client, settings: &Settings, headers: &HeaderMap, scan: &Scan) -> IpAddr {
     let peer = client.peer.ip();
-    let trusted = |address: IpAddr| settings.trusted.iter().any(|block| block.contains(&address));
+    let trusted = |address: IpAddr| {
+        settings
+            .trusted
+            .iter()
+            .any(|block| block.contains(&address))
+    };
     if !scan.forwarded || settings.trusted.is_empty() || !trusted(peer) {
         return peer;
     }
@@ -173,7 +241,10 @@ fn source(client: &Client, settings: &Settings, headers: &HeaderMap, scan: &Scan
     for value in headers.get_all(field::FORWARDED_FOR).iter().rev() {
         for part in value.to_str().unwrap_or("").rsplit(',') {
             let part = part.trim();
-            let told = part.parse().or_else(|_| part.parse().map(|address: std::net::SocketAddr| address.ip()));
+            let told = part.parse().or_else(|_| {
+                part.parse()
+                    .map(|address: std::net::SocketAddr| address.ip())
+            });
             match told {
                 Ok(address) => source = address,
                 Err(_) => return source,
@@ -308,9 +379,14 @@ impl Prepared<'_> {
             field::drop_invalid(headers);
             client.hall.metrics.count(Count::DroppedFields);
         }
-        let upgrade = self.upgrading.then(|| headers.get(header::UPGRADE).cloned()).flatten();
-        let trailers =
-            scan.te && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        let upgrade = self
+            .upgrading
+            .then(|| headers.get(header::UPGRADE).cloned())
+            .flatten();
+        let trailers = scan.te
+            && headers
+                .get(header::TE)
+                .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
         field::strip_hop(headers, scan);
         if scan.expect {
             // The proxy says 100 itself, when it begins to read the body.
@@ -343,14 +419,21 @@ impl Prepared<'_> {
     /// HTTP/2 has the host in the target and no `Host`.
     fn address_http2(&self, parts: &mut Parts, host: Option<HeaderValue>, trailers: bool) {
         if trailers {
-            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            parts
+                .headers
+                .insert(header::TE, HeaderValue::from_static("trailers"));
         }
         parts.headers.remove(header::HOST);
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
         let secure = self.group.tls.is_some();
-        uri.scheme = Some(if secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        uri.scheme = Some(if secure {
+            http::uri::Scheme::HTTPS
+        } else {
+            http::uri::Scheme::HTTP
+        });
         let authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
-        uri.authority = Some(authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")));
+        uri.authority =
+            Some(authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")));
         if uri.path_and_query.is_none() {
             uri.path_and_query = Some(PathAndQuery::from_static("/"));
         }
@@ -403,7 +486,10 @@ fn address_http1(parts: &mut Parts, host: Option<HeaderValue>, body: &Outgoing) 
         parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        parts.headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
     }
     parts.version = http::Version::HTTP_11;
 }
@@ -429,7 +515,7 @@ fn with_port(host: HeaderValue, settings: &Settings) -> HeaderValue {
 }
 
 /// A response of the proxy's own.
-fn refuse(
+pub(crate) fn refuse(
     client: &Client,
     mut passage: Passage,
     refusal: &Refusal,
@@ -451,6 +537,7 @@ fn refuse(
 /// Sends a response that is known whole.
 fn answer(
     client: &Client,
+    settings: &Settings,
     mut passage: Passage,
     response: Response<Bytes>,
     closing: bool,

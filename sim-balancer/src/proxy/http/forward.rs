@@ -102,9 +102,17 @@ impl Forward<'_> {
         let clock = &client.hall.clock;
         let policy = &self.group.retry;
         let replayable = matches!(body, Outgoing::Empty) && parts.method.is_idempotent();
-        let mut left = if matches!(body, Outgoing::Empty) { policy.attempts() } else { 0 };
+        let mut left = if matches!(body, Outgoing::Empty) {
+            policy.attempts()
+        } else {
+            0
+        };
         let _progress = policy.begin();
-        let mut late = Late::new(client, self.site.settings.request_timeout, self.upload.clone());
+        let mut late = Late::new(
+            client,
+            self.site.settings.request_timeout,
+            self.upload.clone(),
+        );
         let mut avoid: Vec<TargetId> = Vec::new();
         let mut request = Request::from_parts(parts, body);
         let mut fresh = upgrade.is_some();
@@ -118,7 +126,14 @@ impl Forward<'_> {
             };
             let lease = match self.group.balancer.try_pick_for(&ask) {
                 Ok(lease) => lease,
-                Err(_) => return Ok(refuse(client, passage, &Refusal(503, "NoTarget"), self.closing)),
+                Err(_) => {
+                    return Ok(refuse(
+                        client,
+                        passage,
+                        &Refusal(503, "NoTarget"),
+                        self.closing,
+                    ));
+                }
             };
             let target = Arc::clone(&*lease);
             let id = (left > 0 || self.group.plan.sticky.is_some()).then(|| lease.id().clone());
@@ -126,7 +141,9 @@ impl Forward<'_> {
             let kept = (replayable || left > 0).then(|| Kept::of(&request));
             late.start_try(policy.per_try_timeout());
             let tried = match target.address() {
-                Address::Function(function) => Box::pin(call(function.clone(), request, &mut late)).await,
+                Address::Function(function) => {
+                    Box::pin(call(function.clone(), request, &mut late)).await
+                }
                 _ if self.group.is_http2() => {
                     Box::pin(self.try_stream(&target, request, &mut late, fresh)).await
                 }
@@ -166,7 +183,11 @@ impl Forward<'_> {
                     fresh = true;
                     continue;
                 }
-                Try::Stale => (Refusal(502, "TargetClosedConnection"), Outcome::Unreachable, Cause::Reset),
+                Try::Stale => (
+                    Refusal(502, "TargetClosedConnection"),
+                    Outcome::Unreachable,
+                    Cause::Reset,
+                ),
                 Try::Unsent(unsent) => {
                     passage.try_failed(Outcome::Cancelled);
                     client.hall.metrics.count(Count::Retries);
@@ -186,7 +207,10 @@ impl Forward<'_> {
                 client.hall.metrics.count(Count::Retries);
                 continue;
             }
-            let unread = self.upload.as_ref().is_some_and(|upload| !upload.lock().complete);
+            let unread = self
+                .upload
+                .as_ref()
+                .is_some_and(|upload| !upload.lock().complete);
             return Ok(refuse(client, passage, &refusal, self.closing || unread));
         }
     }
@@ -359,6 +383,7 @@ impl Forward<'_> {
             return Some(Try::Failed(
                 Refusal(413, "BodyTooLarge"),
                 Outcome::Cancelled,
+                Cause::Client,
             ));
         }
         upload.broken.then_some(Try::Gone)
@@ -371,9 +396,17 @@ impl Forward<'_> {
             .as_ref()
             .is_some_and(|upload| !upload.lock().complete);
         if waits_for_client {
-            Try::Failed(Refusal(408, "RequestTimeout"), Outcome::Cancelled, Cause::Client)
+            Try::Failed(
+                Refusal(408, "RequestTimeout"),
+                Outcome::Cancelled,
+                Cause::Client,
+            )
         } else {
-            Try::Failed(Refusal(504, "TargetTimeout"), Outcome::Unreachable, Cause::Reset)
+            Try::Failed(
+                Refusal(504, "TargetTimeout"),
+                Outcome::Unreachable,
+                Cause::Reset,
+            )
         }
     }
 
@@ -401,7 +434,11 @@ impl Forward<'_> {
         self.edits.apply_response(&mut parts.headers);
         if let (Some(sticky), Some(id)) = (&self.group.plan.sticky, &id) {
             let clock = &client.hall.clock;
-            sticky.write(id.as_str(), &mut parts.headers, clock.timestamp(clock.recent()));
+            sticky.write(
+                id.as_str(),
+                &mut parts.headers,
+                clock.timestamp(clock.recent()),
+            );
         }
         for (name, value) in &settings.response_fields {
             parts.headers.insert(name.clone(), value.clone());
@@ -491,8 +528,16 @@ async fn call(
             let (parts, body) = response.into_parts();
             Try::Answered(parts, From::Function(body))
         }
-        Some(Err(_)) => Try::Failed(Refusal(502, "FunctionFailed"), Outcome::Failure, Cause::Reset),
-        None => Try::Failed(Refusal(504, "FunctionTimeout"), Outcome::Unreachable, Cause::Reset),
+        Some(Err(_)) => Try::Failed(
+            Refusal(502, "FunctionFailed"),
+            Outcome::Failure,
+            Cause::Reset,
+        ),
+        None => Try::Failed(
+            Refusal(504, "FunctionTimeout"),
+            Outcome::Unreachable,
+            Cause::Reset,
+        ),
     }
 }
 

@@ -116,7 +116,10 @@ impl Endpoint {
     fn looked_up(mut self) -> Self {
         self.checked = match &self.address {
             Address::Socket(address) => Some(*address),
-            Address::Name(host, port) => (&**host, *port).to_socket_addrs().ok().and_then(|mut found| found.next()),
+            Address::Name(host, port) => (&**host, *port)
+                .to_socket_addrs()
+                .ok()
+                .and_then(|mut found| found.next()),
             Address::Function(_) => None,
         };
         self

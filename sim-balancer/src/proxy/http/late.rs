@@ -24,13 +24,20 @@ pub(crate) struct Late<'a> {
 }
 
 impl<'a> Late<'a> {
-    pub(crate) fn new(client: &'a Client, timeout: Option<Duration>, upload: Option<Arc<Mutex<Upload>>>) -> Self {
+    pub(crate) fn new(
+        client: &'a Client,
+        timeout: Option<Duration>,
+        upload: Option<Arc<Mutex<Upload>>>,
+    ) -> Self {
         let clock = &client.hall.clock;
-        let limit = timeout.map_or(Instant::NEVER, |timeout| clock.recent() + clock.lag() + timeout);
+        let limit = timeout.map_or(Instant::NEVER, |timeout| {
+            clock.recent() + clock.lag() + timeout
+        });
         if client.is_http1() && !limit.is_never() {
             client.pulse.state().limit = limit;
         }
-        let sleep = (!client.is_http1()).then(|| clock.sleep_until(client.idle_deadline().min(limit)));
+        let sleep =
+            (!client.is_http1()).then(|| clock.sleep_until(client.idle_deadline().min(limit)));
         Self {
             client,
             sleep,
@@ -54,7 +61,11 @@ impl<'a> Late<'a> {
             return Poll::Ready(());
         }
         let Some(sleep) = &mut self.sleep else {
-            return if self.client.pulse.state().expired { Poll::Ready(()) } else { Poll::Pending };
+            return if self.client.pulse.state().expired {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         };
         loop {
             if Pin::new(&mut *sleep).poll(cx).is_pending() {

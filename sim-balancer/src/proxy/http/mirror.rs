@@ -28,12 +28,20 @@ const MOST: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends a copy, unless the request has a body or too many copies are out.
-pub(crate) fn send(client: &Arc<Client>, site: &Site, mirror: &Mirror, parts: &Parts, body: &Outgoing) {
+pub(crate) fn send(
+    client: &Arc<Client>,
+    site: &Site,
+    mirror: &Mirror,
+    parts: &Parts,
+    body: &Outgoing,
+) {
     let Some(group) = site.groups.get(mirror.group).cloned() else {
         return;
     };
     // What was made ready for one version is no head of the other.
-    if !matches!(body, Outgoing::Empty) || group.is_http2() != (parts.version == http::Version::HTTP_2) {
+    if !matches!(body, Outgoing::Empty)
+        || group.is_http2() != (parts.version == http::Version::HTTP_2)
+    {
         return;
     }
     let Some(place) = Place::take(&client.worker) else {
@@ -67,7 +75,13 @@ async fn copy(client: &Client, group: &Arc<Group>, request: Request<Outgoing>) {
         match target.address() {
             Address::Function(function) => {
                 let mut function = function.clone();
-                let response = function.ready().await.ok()?.call(request.map(Body::request)).await.ok()?;
+                let response = function
+                    .ready()
+                    .await
+                    .ok()?
+                    .call(request.map(Body::request))
+                    .await
+                    .ok()?;
                 response.into_body().collect().await.ok().map(drop)
             }
             _ if group.is_http2() => {
@@ -85,11 +99,14 @@ async fn copy(client: &Client, group: &Arc<Group>, request: Request<Outgoing>) {
                     None => group.open(&target, ends).await.ok()?,
                 };
                 let mut response = pin!(link.send.send_request(request));
-                let response = std::future::poll_fn(|cx| link.poll_with(cx, |cx| response.as_mut().poll(cx)));
+                let response =
+                    std::future::poll_fn(|cx| link.poll_with(cx, |cx| response.as_mut().poll(cx)));
                 let mut body = response.await.ok()?.into_body();
                 loop {
                     let frame = std::future::poll_fn(|cx| {
-                        link.poll_with(cx, |cx| hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx))
+                        link.poll_with(cx, |cx| {
+                            hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
+                        })
                     });
                     match frame.await {
                         Some(Ok(_)) => {}
@@ -109,7 +126,11 @@ async fn copy(client: &Client, group: &Arc<Group>, request: Request<Outgoing>) {
             }
         }
     };
-    let outcome = if answered.await.is_some() { Outcome::Success } else { Outcome::Unreachable };
+    let outcome = if answered.await.is_some() {
+        Outcome::Success
+    } else {
+        Outcome::Unreachable
+    };
     lease.complete(outcome);
 }
 

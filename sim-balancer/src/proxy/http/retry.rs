@@ -146,7 +146,11 @@ mod tests {
         assert!(gateway.wants_status(503) && !gateway.wants_status(500));
         assert!(gateway.wants(Cause::Reset) && !gateway.wants(Cause::Client));
         let connect = policy(&[RetryOn::ConnectFailure]);
-        assert!(connect.wants(Cause::Connect) && !connect.wants(Cause::Reset) && !connect.wants_status(503));
+        assert!(
+            connect.wants(Cause::Connect)
+                && !connect.wants(Cause::Reset)
+                && !connect.wants_status(503)
+        );
         assert!(policy(&[RetryOn::ServerError]).wants_status(500));
     }
 }

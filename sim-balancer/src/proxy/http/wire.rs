@@ -118,9 +118,13 @@ impl AsyncWrite for Wire {
         let this = &mut *self;
         let outcome = match &mut this.stream {
             Stream::Tcp(stream) if bytes.len() == 1 => Pin::new(stream).poll_write(cx, &bytes[0]),
-            Stream::Tcp(stream) if bytes.iter().map(|piece| piece.len()).sum::<usize>() <= JOINED => {
+            Stream::Tcp(stream)
+                if bytes.iter().map(|piece| piece.len()).sum::<usize>() <= JOINED =>
+            {
                 this.joined.clear();
-                bytes.iter().for_each(|piece| this.joined.extend_from_slice(piece));
+                bytes
+                    .iter()
+                    .for_each(|piece| this.joined.extend_from_slice(piece));
                 Pin::new(stream).poll_write(cx, &this.joined)
             }
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),

@@ -31,10 +31,17 @@ async fn a_reload_under_load_loses_no_request() {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let mut counts = [0_u32; 2];
             for _ in 0..300 {
-                stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                    .await
+                    .unwrap();
                 let answer = read_until(&mut stream, "\r\n\r\n").await;
                 assert_eq!(status(&answer), 200, "{answer}");
-                let answer = if answer.ends_with("\r\n\r\n") { read_until(&mut stream, "o").await } else { answer };
+                let answer = if answer.ends_with("\r\n\r\n") {
+                    read_until(&mut stream, "o").await
+                } else {
+                    answer
+                };
                 counts[usize::from(answer.contains("two"))] += 1;
             }
             counts
@@ -79,7 +86,10 @@ async fn targets_that_stay_keep_their_counts() {
     }
     running.proxy.reload(config(&[one, two])).unwrap();
     let targets = running.proxy.group("web").unwrap().targets();
-    let counts: Vec<_> = targets.iter().map(|target| (target.id.to_string(), target.successes)).collect();
+    let counts: Vec<_> = targets
+        .iter()
+        .map(|target| (target.id.to_string(), target.successes))
+        .collect();
     assert!(counts.contains(&(one.to_string(), 3)), "{counts:?}");
     assert_eq!(running.proxy.stats().http.target_connection_count, 1);
     running.stop().await;
@@ -95,10 +105,16 @@ async fn a_reload_that_fails_changes_nothing() {
     second.name = "second".to_owned();
     second.port = taken.local_addr().unwrap().port();
     bad.listeners.push(second);
-    assert!(matches!(running.proxy.reload(bad), Err(ProxyError::Bind { .. })));
+    assert!(matches!(
+        running.proxy.reload(bad),
+        Err(ProxyError::Bind { .. })
+    ));
     let mut bad = config(&[]);
     bad.target_groups[0].targets = vec![TargetConfig::at("nowhere")];
-    assert!(matches!(running.proxy.reload(bad), Err(ProxyError::Config(_))));
+    assert!(matches!(
+        running.proxy.reload(bad),
+        Err(ProxyError::Config(_))
+    ));
     assert!(get(running.address, "").await.ends_with("one"));
     running.stop().await;
 }
@@ -115,7 +131,9 @@ async fn a_listener_that_is_gone_lets_its_requests_finish() {
                 let _ = stream.read_buf(&mut head).await;
                 arrived.notify_one();
                 go.notified().await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+                    .await;
             }
         }
     })
@@ -146,7 +164,9 @@ async fn a_proxy_that_stops_answers_what_is_under_way() {
                 let _ = stream.read_buf(&mut head).await;
                 arrived.notify_one();
                 go.notified().await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+                    .await;
             }
         }
     })
@@ -183,7 +203,10 @@ async fn a_proxy_runs_once_and_ends_when_dropped() {
         };
         assert_eq!(status(&answer), 200);
     }
-    assert!(matches!(proxy.run(std::future::ready(())).await, Err(RunError::Running)));
+    assert!(matches!(
+        proxy.run(std::future::ready(())).await,
+        Err(RunError::Running)
+    ));
     assert!(TcpStream::connect(address).await.is_err());
 }
 
@@ -211,7 +234,10 @@ async fn a_log_has_a_line_a_request_with_all_fields() {
     assert_eq!(fields.len(), 33, "{}", lines[0]);
     assert_eq!(fields[0], "http");
     assert_eq!((fields[8], fields[9]), ("200", "200"));
-    assert_eq!(fields[12], format!("GET http://example.com:{port}/ HTTP/1.1"));
+    assert_eq!(
+        fields[12],
+        format!("GET http://example.com:{port}/ HTTP/1.1")
+    );
     assert_eq!(fields[13], "a \\x22quoted\\x22 one");
     assert_eq!(fields[16], "web");
     assert!(fields[17].starts_with("Root=1-"), "{}", fields[17]);
@@ -228,7 +254,9 @@ fn split(line: &str) -> Vec<&str> {
     while !rest.is_empty() {
         let (field, after) = match rest.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').unwrap(),
-            None => rest.split_once(' ').map_or((rest, ""), |(field, _)| (field, &rest[field.len()..])),
+            None => rest
+                .split_once(' ')
+                .map_or((rest, ""), |(field, _)| (field, &rest[field.len()..])),
         };
         fields.push(field);
         rest = after.strip_prefix(' ').unwrap_or(after);

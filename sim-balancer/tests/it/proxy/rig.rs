@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sim_balancer::proxy::config::{
-    ActionConfig, Attributes, ForwardConfig, HealthCheckConfig, ListenerConfig, ProtocolVersion, ProxyConfig, TargetConfig,
-    TargetGroupConfig,
+    ActionConfig, Attributes, ForwardConfig, HealthCheckConfig, ListenerConfig, ProtocolVersion,
+    ProxyConfig, TargetConfig, TargetGroupConfig,
 };
 use sim_balancer::proxy::{Proxy, RunError};
 use sim_core::clock::Clock;
@@ -80,7 +80,10 @@ pub(super) fn config(targets: &[SocketAddr]) -> ProxyConfig {
                 enabled: false,
                 ..Default::default()
             },
-            targets: targets.iter().map(|target| TargetConfig::at(&target.to_string())).collect(),
+            targets: targets
+                .iter()
+                .map(|target| TargetConfig::at(&target.to_string()))
+                .collect(),
             ..Default::default()
         }],
         ..Default::default()
@@ -126,7 +129,9 @@ where
                 async move { Ok::<_, std::convert::Infallible>(answering.await) }
             });
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         }
     })
     .await
@@ -143,7 +148,10 @@ pub(super) async fn telling() -> SocketAddr {
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();
         lines.sort();
-        lines.insert(0, format!("{} {} {:?}", parts.method, parts.uri, parts.version));
+        lines.insert(
+            0,
+            format!("{} {} {:?}", parts.method, parts.uri, parts.version),
+        );
         lines.push(format!("body of {} bytes", body.len()));
         Response::new(Full::new(Bytes::from(lines.join("\n"))))
     })
@@ -162,13 +170,18 @@ pub(super) async fn raw(address: SocketAddr, request: &[u8]) -> String {
 
 /// A request for `/` with more fields, on a connection that ends after it.
 pub(super) async fn get(address: SocketAddr, fields: &str) -> String {
-    let request = format!("GET / HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n{fields}\r\n");
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n{fields}\r\n");
     raw(address, request.as_bytes()).await
 }
 
 /// The status of a response.
 pub(super) fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no status in {answer:?}"))
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no status in {answer:?}"))
 }
 
 /// Reads from a stream until `end` has come, and returns all of it.
@@ -176,16 +189,24 @@ pub(super) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(end) {
         let count = stream.read_buf(&mut seen).await.unwrap();
-        assert!(count > 0, "{:?} ended without {end:?}", String::from_utf8_lossy(&seen));
+        assert!(
+            count > 0,
+            "{:?} ended without {end:?}",
+            String::from_utf8_lossy(&seen)
+        );
     }
     String::from_utf8_lossy(&seen).into_owned()
 }
 
 /// A client over HTTP/2 that knows that the server speaks it.
-pub(super) async fn http2(address: SocketAddr) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+pub(super) async fn http2(
+    address: SocketAddr,
+) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (send, conn) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
     tokio::spawn(conn);
     send
 }

@@ -25,7 +25,11 @@ async fn without_a_target_it_is_503() {
 
 #[tokio::test]
 async fn a_target_that_refuses_closes_or_babbles_is_502() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let silent = target(|stream, _| async move { drop(stream) }).await;
     let babbling = target(|mut stream, _| async move {
         let _ = stream.write_all(b"\x00\x01 what?\r\n\r\n").await;
@@ -51,7 +55,9 @@ async fn a_body_that_breaks_off_ends_the_clients_connection() {
     let address = target(|mut stream, _| async move {
         let mut head = Vec::new();
         let _ = stream.read_buf(&mut head).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")
+            .await;
     })
     .await;
     let running = Running::start(config(&[address]));
@@ -64,7 +70,11 @@ async fn a_body_that_breaks_off_ends_the_clients_connection() {
 async fn a_target_that_says_nothing_is_504() {
     let address = target(|mut stream, _| async move {
         let mut sink = Vec::new();
-        while stream.read_buf(&mut sink).await.is_ok_and(|count| count > 0) {}
+        while stream
+            .read_buf(&mut sink)
+            .await
+            .is_ok_and(|count| count > 0)
+        {}
     })
     .await;
     let mut config = config(&[address]);
@@ -83,7 +93,11 @@ async fn a_target_that_says_nothing_is_504() {
 async fn a_request_has_its_own_limit_of_time() {
     // It sends something all the time, but never a whole head.
     let address = target(|mut stream, _| async move {
-        while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok() {
+        while stream
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+            .await
+            .is_ok()
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -100,7 +114,10 @@ async fn a_client_that_is_too_slow_is_408() {
     let mut config = config(&[telling().await]);
     config.attributes.idle_timeout = SHORT;
     let running = Running::start(config);
-    assert_eq!(status(&raw(running.address, b"GET / HTTP/1.1\r\nhos").await), 408);
+    assert_eq!(
+        status(&raw(running.address, b"GET / HTTP/1.1\r\nhos").await),
+        408
+    );
     let body = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc";
     assert_eq!(status(&raw(running.address, body).await), 408);
     // A connection without a request is closed without a word.
@@ -118,9 +135,16 @@ async fn what_is_not_http_is_400() {
         "GET / HTTP/1.1\r\nhost: a\r\nbad header: 1\r\n\r\n",
         "CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
     ] {
-        assert_eq!(status(&raw(running.address, request.as_bytes()).await), 400, "{request:?}");
+        assert_eq!(
+            status(&raw(running.address, request.as_bytes()).await),
+            400,
+            "{request:?}"
+        );
     }
-    assert_eq!(status(&raw(running.address, b"TRACE / HTTP/1.1\r\nhost: a\r\n\r\n").await), 405);
+    assert_eq!(
+        status(&raw(running.address, b"TRACE / HTTP/1.1\r\nhost: a\r\n\r\n").await),
+        405
+    );
     running.stop().await;
 }
 
@@ -136,16 +160,28 @@ async fn a_request_with_two_framings_reaches_no_target() {
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\nabc",
         "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n",
     ] {
-        assert_eq!(status(&raw(running.address, request.as_bytes()).await), 400, "{request:?}");
+        assert_eq!(
+            status(&raw(running.address, request.as_bytes()).await),
+            400,
+            "{request:?}"
+        );
     }
     assert_eq!(running.proxy.stats().http.http_code_target_2xx, 0);
     running.stop().await;
     // Under the strictest mitigation, even what is harmless is refused; under the others it passes.
-    for (mode, expected) in [(DesyncMitigation::Strictest, 400), (DesyncMitigation::Defensive, 200), (DesyncMitigation::Monitor, 200)] {
+    for (mode, expected) in [
+        (DesyncMitigation::Strictest, 400),
+        (DesyncMitigation::Defensive, 200),
+        (DesyncMitigation::Monitor, 200),
+    ] {
         let mut config = config(&[telling().await]);
         config.attributes.desync_mitigation = mode;
         let running = Running::start(config);
-        assert_eq!(status(&get(running.address, "content-length: 0\r\n").await), expected, "{mode:?}");
+        assert_eq!(
+            status(&get(running.address, "content-length: 0\r\n").await),
+            expected,
+            "{mode:?}"
+        );
         assert_eq!(running.proxy.stats().http.desync_request_count, 1);
         running.stop().await;
     }
@@ -155,10 +191,19 @@ async fn a_request_with_two_framings_reaches_no_target() {
 async fn heads_that_are_too_large_are_refused() {
     let running = Running::start(config(&[telling().await]));
     let long = "a".repeat(17 * 1024);
-    let answer = raw(running.address, format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await;
+    let answer = raw(
+        running.address,
+        format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes(),
+    )
+    .await;
     assert_eq!(status(&answer), 414);
-    assert_eq!(status(&get(running.address, &format!("x-long: {long}\r\n")).await), 431);
-    let many: String = (0..90).map(|index| format!("x-{index}: {}\r\n", "b".repeat(1_000))).collect();
+    assert_eq!(
+        status(&get(running.address, &format!("x-long: {long}\r\n")).await),
+        431
+    );
+    let many: String = (0..90)
+        .map(|index| format!("x-{index}: {}\r\n", "b".repeat(1_000)))
+        .collect();
     assert_eq!(status(&get(running.address, &many).await), 431);
     running.stop().await;
 }
@@ -166,7 +211,8 @@ async fn heads_that_are_too_large_are_refused() {
 #[tokio::test]
 async fn more_than_thirty_forwarded_addresses_are_463() {
     let running = Running::start(config(&[telling().await]));
-    let addresses = |count: usize| format!("x-forwarded-for: {}\r\n", vec!["1.1.1.1"; count].join(", "));
+    let addresses =
+        |count: usize| format!("x-forwarded-for: {}\r\n", vec!["1.1.1.1"; count].join(", "));
     assert_eq!(status(&get(running.address, &addresses(30)).await), 200);
     assert_eq!(status(&get(running.address, &addresses(31)).await), 463);
     running.stop().await;
@@ -182,7 +228,10 @@ async fn what_the_targets_do_not_speak_is_464() {
     }
     let running = Running::start(config_for(ProtocolVersion::Grpc, told));
     let mut client = http2(running.address).await;
-    let request = Request::get("http://a/").header("content-type", "application/grpc").body(Full::default()).unwrap();
+    let request = Request::get("http://a/")
+        .header("content-type", "application/grpc")
+        .body(Full::default())
+        .unwrap();
     assert_eq!(client.send_request(request).await.unwrap().status(), 464);
     drop(client);
     running.stop().await;
@@ -200,7 +249,11 @@ async fn a_client_that_leaves_is_460_and_frees_the_target() {
                 let _ = stream.read_buf(&mut head).await;
                 arrived.notify_one();
                 // The end of the connection is all that tells a target that its answer is not wanted.
-                while stream.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
+                while stream
+                    .read_buf(&mut head)
+                    .await
+                    .is_ok_and(|count| count > 0)
+                {}
                 left.notify_one();
             }
         }
@@ -208,7 +261,10 @@ async fn a_client_that_leaves_is_460_and_frees_the_target() {
     .await;
     let running = Running::start(config(&[address]));
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     arrived.notified().await;
     drop(stream);
     left.notified().await;
@@ -227,7 +283,10 @@ async fn connections_over_the_bound_are_closed() {
     config.attributes.max_connections = 1;
     let running = Running::start(config);
     let mut first = TcpStream::connect(running.address).await.unwrap();
-    first.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     super::rig::read_until(&mut first, "body of 0 bytes").await;
     assert_eq!(raw(running.address, b"").await, "");
     assert_eq!(running.proxy.stats().http.rejected_connection_count, 1);

@@ -39,7 +39,10 @@ async fn events_arrive_one_by_one() {
     .await;
     let running = Running::start(config(&[address]));
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     read_until(&mut stream, "text/event-stream").await;
     for event in ["one", "two", "three"] {
         // The next is not sent before this one has been read here.
@@ -62,14 +65,20 @@ async fn an_upload_reaches_the_target_while_it_goes_on() {
                 seen.notify_one();
                 go.notified().await;
                 read_until(&mut stream, "last!").await;
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    .await
+                    .unwrap();
             }
         }
     })
     .await;
     let running = Running::start(config(&[address]));
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst").await.unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst")
+        .await
+        .unwrap();
     seen.notified().await;
     stream.write_all(b"last!").await.unwrap();
     go.notify_one();
@@ -105,7 +114,9 @@ async fn large_bodies_pass_both_ways() {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     let (mut read, mut write) = stream.split();
     let sending = async {
-        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {SIZE}\r\nconnection: close\r\n\r\n");
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {SIZE}\r\nconnection: close\r\n\r\n"
+        );
         write.write_all(head.as_bytes()).await.unwrap();
         write.write_all(&body).await.unwrap();
     };
@@ -117,9 +128,14 @@ async fn large_bodies_pass_both_ways() {
     let ((), answer) = tokio::join!(sending, reading);
     assert!(answer.ends_with(&body), "{} bytes", answer.len());
     let mut client = http2(running.address).await;
-    let request = Request::post("http://a/").body(Full::new(Bytes::from(body.clone()))).unwrap();
+    let request = Request::post("http://a/")
+        .body(Full::new(Bytes::from(body.clone())))
+        .unwrap();
     let response = client.send_request(request).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        body
+    );
     drop(client);
     running.stop().await;
 }
@@ -139,10 +155,15 @@ async fn a_websocket_carries_messages_both_ways() {
     let running = Running::start(config(&[address]));
     let stream = TcpStream::connect(running.address).await.unwrap();
     let (mut socket, response) =
-        tokio_tungstenite::client_async(format!("ws://{}/chat", running.address), stream).await.unwrap();
+        tokio_tungstenite::client_async(format!("ws://{}/chat", running.address), stream)
+            .await
+            .unwrap();
     assert_eq!(response.status(), 101);
     for round in 0..3 {
-        socket.send(Message::text(format!("{round}"))).await.unwrap();
+        socket
+            .send(Message::text(format!("{round}")))
+            .await
+            .unwrap();
         let message = socket.next().await.unwrap().unwrap();
         assert_eq!(message.to_text().unwrap(), format!("echo {round}"));
     }
@@ -157,18 +178,24 @@ async fn a_websocket_carries_messages_both_ways() {
 #[tokio::test]
 async fn trailers_of_grpc_arrive() {
     let address = target(|stream, _| async move {
-        let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
-            assert_eq!(request.headers()["te"], "trailers");
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            let frames = [Frame::data(body), Frame::trailers(trailers)];
-            let stream = futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
-            let response = Response::builder().header("content-type", "application/grpc").body(StreamBody::new(stream));
-            Ok::<_, std::convert::Infallible>(response.unwrap())
-        });
+        let service =
+            hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+                assert_eq!(request.headers()["te"], "trailers");
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                let frames = [Frame::data(body), Frame::trailers(trailers)];
+                let stream =
+                    futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
+                let response = Response::builder()
+                    .header("content-type", "application/grpc")
+                    .body(StreamBody::new(stream));
+                Ok::<_, std::convert::Infallible>(response.unwrap())
+            });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        let _ = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
     })
     .await;
     let running = Running::start(config_for(ProtocolVersion::Grpc, address));
@@ -193,13 +220,18 @@ async fn an_upgrade_that_was_not_asked_for_is_refused() {
     let address = target(|mut stream, _| async move {
         let mut head = Vec::new();
         let _ = stream.read_buf(&mut head).await;
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+        let answer =
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
         let _ = stream.write_all(answer).await;
         let _ = stream.read_buf(&mut head).await;
     })
     .await;
     let running = Running::start(config(&[address]));
-    let answer = raw(running.address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let answer = raw(
+        running.address,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    )
+    .await;
     assert_eq!(super::rig::status(&answer), 502);
     running.stop().await;
 }
