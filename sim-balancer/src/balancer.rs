@@ -464,11 +464,19 @@ impl<T> Balancer<T> {
         })
     }
 
-    /// Takes the result of a check of this very target, and not of a later one of the same name.
+    /// Takes results of checks of these very targets, and not of later ones of the same names.
     #[cfg(feature = "check")]
-    pub(crate) fn report_at(&self, target: &TargetRef<T>, result: ProbeResult) {
-        self.shared
-            .enter(|control, now| control.machine.probe(now, target.slot(), result));
+    pub(crate) fn report_all<'a>(
+        &self,
+        results: impl Iterator<Item = (&'a TargetRef<T>, ProbeResult)>,
+    ) where
+        T: 'a,
+    {
+        self.shared.enter(|control, now| {
+            for (target, result) in results {
+                control.machine.probe(now, target.slot(), result);
+            }
+        });
     }
 
     /// Hands out the targets that are to be checked now, each once an interval.

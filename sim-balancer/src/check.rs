@@ -240,15 +240,14 @@ impl<T> Checker<T> {
             {
                 running.push(self.check(target));
             }
-            // Not a `select` on an empty set, which would be over at once.
-            let ended = poll_fn(|cx| match running.poll_next_unpin(cx) {
-                Poll::Ready(Some(slot)) => Poll::Ready(slot),
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
-            });
+            let ended = pin!(ended(&mut running));
             let due = pin!(self.balancer.checks());
             match select(ended, due).await {
-                Either::Left((slot, _)) => {
-                    busy.remove(&slot);
+                Either::Left((done, _)) => {
+                    for one in &done {
+                        busy.remove(&one.target.slot());
+                    }
+                    self.report(done);
                 }
                 Either::Right((due, _)) => {
                     waiting.extend(due.into_iter().filter(|target| busy.insert(target.slot())));
@@ -276,14 +275,16 @@ impl<T> Checker<T> {
             {
                 running.push(self.check(target));
             }
-            if running.next().await.is_none() {
+            if running.is_empty() {
                 return count;
             }
+            let done = ended(&mut running).await;
+            self.report(done);
         }
     }
 
-    /// Checks one target and reports.
-    async fn check(&self, target: TargetRef<T>) -> Slot {
+    /// Checks one target.
+    async fn check(&self, target: TargetRef<T>) -> Done<T> {
         let clock = self.balancer.clock();
         let at = clock.now();
         let timeout = pin!(clock.sleep_until(at + self.check.timeout));
@@ -292,16 +293,30 @@ impl<T> Checker<T> {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => ProbeResult::Timeout,
         };
-        self.balancer.report_at(&target, result);
-        if let Some(observer) = &self.observer {
+        let took = clock.now().saturating_duration_since(at);
+        Done {
+            target,
+            at,
+            took,
+            result,
+        }
+    }
+
+    /// Tells the balancer, which then builds one table for all, and the observer.
+    fn report(&self, done: Vec<Done<T>>) {
+        self.balancer
+            .report_all(done.iter().map(|one| (&one.target, one.result)));
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        for one in done {
             observer(&Checked {
-                id: target.id().clone(),
-                at,
-                took: clock.now().saturating_duration_since(at),
-                result,
+                id: one.target.id().clone(),
+                at: one.at,
+                took: one.took,
+                result: one.result,
             });
         }
-        target.slot()
     }
 
     fn ask(&self, target: &TargetRef<T>) -> Pin<Box<dyn Future<Output = ProbeResult> + Send + '_>> {
@@ -318,6 +333,29 @@ impl<T> Checker<T> {
             },
         }
     }
+}
+
+/// A check that has come to its end.
+struct Done<T> {
+    target: TargetRef<T>,
+    at: Instant,
+    took: Duration,
+    result: ProbeResult,
+}
+
+/// Waits until checks have ended, and takes all that have; for ever when none runs.
+async fn ended<F: Future>(running: &mut FuturesUnordered<F>) -> Vec<F::Output> {
+    poll_fn(|cx| {
+        let mut done = Vec::new();
+        while let Poll::Ready(Some(one)) = running.poll_next_unpin(cx) {
+            done.push(one);
+        }
+        if done.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(done)
+    })
+    .await
 }
 
 fn configured<T>(balancer: &Balancer<T>) -> Result<HealthCheck, CheckerError> {

@@ -516,7 +516,7 @@ impl Machine {
             Timer::Return(index) => self.uneject(at, index),
             Timer::Ramp(index) => {
                 self.held_mut(index).clear(timer);
-                self.ramp_on(index);
+                self.ramp_on(at, index);
                 self.touch();
             }
             Timer::Check(index) => {
@@ -638,23 +638,27 @@ impl Machine {
         held.in_service_since = Some(at);
         if others_serve {
             held.ramp = Some(Ramp { since: at, step: 0 });
-            self.set_timer(index, Timer::Ramp(index), Some(at + step));
+            self.set_timer(index, Timer::Ramp(index), Some(next_step(at, step)));
         }
     }
 
     /// The next step of a slow start.
-    fn ramp_on(&mut self, index: u32) {
+    fn ramp_on(&mut self, at: Instant, index: u32) {
         let rules = self.rules.slow_start;
         let Some(ramp) = self.held(index).ramp else {
             return;
         };
-        let step = ramp.step + 1;
-        if step >= rules.steps {
+        let elapsed = at.saturating_duration_since(ramp.since);
+        if elapsed >= rules.duration {
             self.held_mut(index).ramp = None;
             return;
         }
-        self.held_mut(index).ramp = Some(Ramp { step, ..ramp });
-        let next = ramp.since + rules.duration * (step + 1) / rules.steps;
+        let step = elapsed.as_nanos() * u128::from(rules.steps) / rules.duration.as_nanos();
+        self.held_mut(index).ramp = Some(Ramp {
+            step: step as u32,
+            ..ramp
+        });
+        let next = next_step(at, rules.duration / rules.steps);
         self.set_timer(index, Timer::Ramp(index), Some(next));
     }
 
@@ -810,6 +814,11 @@ impl Machine {
             self.set_timer(index, timer, None);
         }
     }
+}
+
+/// When slow starts step next: all at the same points in time, so that targets that start together cost one view a step.
+fn next_step(after: Instant, step: Duration) -> Instant {
+    next_beat(Instant::ORIGIN, step, after)
 }
 
 /// The first of the points `at + n * interval`, n > 0, that lies after `now`.

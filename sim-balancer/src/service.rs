@@ -20,8 +20,8 @@
 //!
 //! # What tower has, and in which order
 //!
-//! Retries, hedging, timeouts, concurrency limits and load shedding are tower's own layers; [`Again`] is the policy of
-//! its retries and hedges that sends each attempt to another target. From the outside in:
+//! Retries, timeouts, concurrency limits and load shedding are tower's own layers; [`Again`] is the policy of its retries and
+//! hedges that sends each attempt to another target. [`Stack`] puts them together, boxed; by hand, from the outside in:
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,8 +42,11 @@
 //!     .concurrency_limit(1_000)                // of the whole
 //!     .timeout(Duration::from_secs(30))        // of all attempts together
 //!     .retry(Again::new(3))                    // each at another target, within a budget
-//!     .timeout(Duration::from_secs(2))         // of one attempt
-//!     .service(Balance::new(balancer).route(ByDirections));
+//!     .service(
+//!         Balance::new(balancer)
+//!             .route(ByDirections)
+//!             .timeout(Duration::from_secs(2)) // of one attempt, and held against the target
+//!     );
 //! assert_eq!(service.oneshot(Directed::new(7)).await.unwrap(), 7);
 //! # Ok(())
 //! # }
@@ -55,16 +58,20 @@ mod again;
 mod body;
 mod breaker;
 mod errors;
+mod hedge;
 mod judge;
 mod layer;
 mod route;
+mod stack;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use sim_core::clock::Sleep;
 use tower::util::Oneshot;
 use tower_service::Service;
 
@@ -74,9 +81,11 @@ pub use self::breaker::{
     Breaker, BreakerConfig, BreakerConfigError, BreakerError, BreakerFuture, BreakerState,
 };
 pub use self::errors::{ErrorsAsResponses, ErrorsAsResponsesFuture};
+pub use self::hedge::{Hedged, HedgedFuture};
 pub use self::judge::{ByResult, ByStatus, Judge};
 pub use self::layer::{BalanceLayer, OrElse, OrElseFuture};
 pub use self::route::{Anywhere, ByDirections, ByKey, Directed, Directions, Route, Tried};
+pub use self::stack::{BoxError, Stack, Stacked};
 use crate::balancer::Balancer;
 use crate::balancer::lease::Lease;
 use crate::error::PickError;
@@ -95,6 +104,7 @@ pub struct Balance<S, R = Anywhere, J = ByResult> {
     route: R,
     judge: J,
     when_saturated: WhenSaturated,
+    timeout: Option<Duration>,
 }
 
 /// What becomes of a request for which no target has room.
@@ -116,6 +126,7 @@ impl<S> Balance<S> {
             route: Anywhere,
             judge: ByResult,
             when_saturated: WhenSaturated::Fail,
+            timeout: None,
         }
     }
 }
@@ -129,6 +140,7 @@ impl<S, R, J> Balance<S, R, J> {
             route,
             judge: self.judge,
             when_saturated: self.when_saturated,
+            timeout: self.timeout,
         }
     }
 
@@ -140,6 +152,7 @@ impl<S, R, J> Balance<S, R, J> {
             route: self.route,
             judge,
             when_saturated: self.when_saturated,
+            timeout: self.timeout,
         }
     }
 
@@ -147,6 +160,16 @@ impl<S, R, J> Balance<S, R, J> {
     #[must_use]
     pub fn when_saturated(mut self, when: WhenSaturated) -> Self {
         self.when_saturated = when;
+        self
+    }
+
+    /// Gives a target so long, from when it is called, for its response; by the balancer's clock.
+    ///
+    /// A target that takes longer counts as [unreachable](Outcome::Unreachable). A timeout around the balance, as tower has
+    /// it, only drops the call, from which nothing is concluded: then a target that hangs is as good as any.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -211,7 +234,10 @@ impl<S: Send + Sync + 'static, R, J> Balance<S, R, J> {
         J: Clone,
     {
         let stage = match self.pick(&request) {
-            Ok(lease) => Stage::calling(lease, self.route.clone().unwrap_request(request)),
+            Ok(lease) => {
+                let request = self.route.clone().unwrap_request(request);
+                Stage::calling(lease, request, self.timeout)
+            }
             Err(PickError::Saturated) if self.when_saturated == WhenSaturated::Wait => {
                 Stage::Waiting {
                     waiting: self.wait(&request),
@@ -221,7 +247,7 @@ impl<S: Send + Sync + 'static, R, J> Balance<S, R, J> {
             }
             Err(error) => return Err((request, error)),
         };
-        Ok(BalanceFuture::new(stage, self.judge.clone()))
+        Ok(BalanceFuture::new(stage, self.judge.clone(), self.timeout))
     }
 
     /// Starts the call.
@@ -232,7 +258,8 @@ impl<S: Send + Sync + 'static, R, J> Balance<S, R, J> {
         J: Clone,
     {
         self.try_start(request).unwrap_or_else(|(_, error)| {
-            BalanceFuture::new(Stage::Refused { error: Some(error) }, self.judge.clone())
+            let refused = Stage::Refused { error: Some(error) };
+            BalanceFuture::new(refused, self.judge.clone(), None)
         })
     }
 }
@@ -263,6 +290,7 @@ impl<S, R: Clone, J: Clone> Clone for Balance<S, R, J> {
             route: self.route.clone(),
             judge: self.judge.clone(),
             when_saturated: self.when_saturated,
+            timeout: self.timeout,
         }
     }
 }
@@ -287,6 +315,9 @@ pub enum BalanceError<E> {
     /// The target's own error.
     #[error("the target failed: {0}")]
     Service(E),
+    /// The target did not respond within the balance's [timeout](Balance::timeout).
+    #[error("the target did not respond in time")]
+    TimedOut,
     /// The call was cut off: the target drained for too long or became unhealthy, under rules that then terminate
     /// connections. The body of a response that has come is not cut off.
     #[error("the call was ended, as the rules say for a target that leaves or is unhealthy")]
@@ -309,7 +340,12 @@ pin_project! {
         Refused { error: Option<PickError> },
         // The one box: only a request that waits for room has it.
         Waiting { waiting: Waiting<S>, request: Option<Req>, route: R },
-        Calling { lease: Option<Lease<S>>, #[pin] call: Oneshot<S, R::Request>, ending: Option<Ending> },
+        Calling {
+            lease: Option<Lease<S>>,
+            #[pin] call: Oneshot<S, R::Request>,
+            deadline: Option<Sleep>,
+            ending: Option<Ending>,
+        },
     }
 }
 
@@ -318,9 +354,10 @@ where
     S: Service<R::Request> + Clone + Send + Sync + 'static,
     R: Route<Req>,
 {
-    fn calling(lease: Lease<S>, request: R::Request) -> Self {
+    fn calling(lease: Lease<S>, request: R::Request, timeout: Option<Duration>) -> Self {
         let call = Oneshot::new((*lease).clone(), request);
         Self::Calling {
+            deadline: timeout.map(|timeout| lease.sleep(timeout)),
             ending: lease.termination(),
             lease: Some(lease),
             call,
@@ -343,6 +380,7 @@ pin_project! {
         #[pin]
         stage: Stage<S, R, Req>,
         judge: J,
+        timeout: Option<Duration>,
     }
 }
 
@@ -354,8 +392,12 @@ where
     S: Service<R::Request>,
     R: Route<Req>,
 {
-    const fn new(stage: Stage<S, R, Req>, judge: J) -> Self {
-        Self { stage, judge }
+    const fn new(stage: Stage<S, R, Req>, judge: J, timeout: Option<Duration>) -> Self {
+        Self {
+            stage,
+            judge,
+            timeout,
+        }
     }
 }
 
@@ -388,16 +430,26 @@ where
                     let lease = ready!(waiting.as_mut().poll(cx));
                     let request = request.take().expect("polled after it completed");
                     route.sent(&request, lease.id());
-                    Stage::calling(lease, route.unwrap_request(request))
+                    Stage::calling(lease, route.unwrap_request(request), *this.timeout)
                 }
                 StageProjection::Calling {
                     lease,
                     call,
+                    deadline,
                     ending,
                 } => {
                     let Poll::Ready(result) = call.poll(cx) else {
-                        if let Some(ending) = ending {
-                            ready!(ending.as_mut().poll(cx));
+                        if let Some(deadline) = deadline
+                            && Pin::new(deadline).poll(cx).is_ready()
+                        {
+                            if let Some(lease) = lease.take() {
+                                lease.complete(Outcome::Unreachable);
+                            }
+                            return Poll::Ready(Err(BalanceError::TimedOut));
+                        }
+                        if let Some(ending) = ending
+                            && ending.as_mut().poll(cx).is_ready()
+                        {
                             // Dropped: nothing is concluded from what was cut off.
                             drop(lease.take());
                             return Poll::Ready(Err(BalanceError::Terminated));

@@ -97,6 +97,13 @@ impl<T> Lease<T> {
 }
 
 impl<T: Send + Sync + 'static> Lease<T> {
+    /// Completes after a time from now, by the balancer's clock.
+    #[cfg(feature = "tower")]
+    pub(crate) fn sleep(&self, time: Duration) -> sim_core::clock::Sleep {
+        let clock = &self.seat.shared.clock;
+        clock.sleep_until(clock.now() + time)
+    }
+
     /// What completes as [`terminated`](Self::terminated) does, apart from the lease; `None` under rules by which it never
     /// would.
     #[cfg(feature = "tower")]

@@ -525,6 +525,46 @@ async fn a_check_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn who_waits_to_be_asked_is_not_put_in_line_twice() {
+    let (balancer, time) = balancer(of(CheckProtocol::Custom));
+    for id in ["a", "b", "c"] {
+        balancer.register(Target::new(id, ())).unwrap();
+    }
+    let hangs = Arc::new(AtomicUsize::new(1));
+    let switch = Arc::clone(&hangs);
+    let (seen, mut sees) = mpsc::unbounded_channel();
+    let checker = Checker::custom(&balancer, move |_: TargetRef<()>| {
+        let hangs = switch.load(Ordering::SeqCst) == 1;
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            ProbeResult::Good
+        }
+    })
+    .unwrap()
+    .concurrency(1)
+    .unwrap()
+    .on_checked(move |checked| seen.send(checked.result).unwrap());
+    let running = tokio::spawn(async move { checker.run().await });
+    // One at a time, each for 30 s, while all are due each 35 s: they cannot keep up.
+    for _ in 0..70 {
+        time.advance(Duration::from_secs(5));
+        tokio::task::yield_now().await;
+    }
+    hangs.store(0, Ordering::SeqCst);
+    while sees.try_recv().is_ok() {}
+    time.advance(Duration::from_secs(30));
+    let mut good = 0;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        good += usize::from(sees.try_recv() == Ok(ProbeResult::Good));
+    }
+    assert!((2..=3).contains(&good), "{good} were in line");
+    running.abort();
+}
+
+#[tokio::test]
 async fn a_result_does_not_hit_a_later_target_of_the_same_name() {
     let (balancer, _time) = balancer(of(CheckProtocol::Custom));
     balancer.register(Target::new("a", 1)).unwrap();

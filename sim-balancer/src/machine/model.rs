@@ -165,6 +165,85 @@ fn rules() -> impl Strategy<Value = Rules> {
         })
 }
 
+/// Durations from nothing to for ever, and mostly sensible ones.
+fn extreme() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        12 => (1..100_u64).prop_map(Duration::from_secs),
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::MAX),
+        1 => Just(Duration::from_nanos(1)),
+        1 => any::<u64>().prop_map(Duration::from_millis),
+    ]
+}
+
+fn count() -> impl Strategy<Value = u32> {
+    prop_oneof![20 => 1..100_u32, 1 => Just(0), 1 => Just(u32::MAX)]
+}
+
+fn extreme_rules() -> impl Strategy<Value = Rules> {
+    let times = prop::array::uniform12(extreme());
+    (
+        rules(),
+        times,
+        prop::array::uniform12(count()),
+        any::<[bool; 3]>(),
+    )
+        .prop_map(|(rules, times, counts, [is_wide, has_check, is_slow])| {
+            let limits = Limits {
+                slow_start: (Duration::from_millis(1), times[0]),
+                interval: (
+                    Duration::from_millis(1),
+                    times[1].max(Duration::from_secs(60)),
+                ),
+                deregistration_delay: times[2],
+                draining_interval: times[3],
+                ..rules.limits
+            };
+            let check = HealthCheck {
+                interval: times[4],
+                timeout: times[5].min(times[4]),
+                healthy_threshold: counts[0],
+                unhealthy_threshold: counts[1],
+                jitter: counts[2],
+                ..HealthCheck::default()
+            };
+            Rules {
+                limits: if is_wide { limits } else { rules.limits },
+                health_check: has_check.then_some(check),
+                slow_start: SlowStart {
+                    duration: if is_slow { times[6] } else { Duration::ZERO },
+                    steps: counts[3],
+                },
+                deregistration: Deregistration {
+                    delay: times[7],
+                    connection_termination: true,
+                },
+                unhealthy: UnhealthyTargets {
+                    connection_termination: true,
+                    draining_interval: times[8],
+                },
+                fail_open: FailOpen {
+                    minimum_healthy_count: 1,
+                    minimum_healthy_percentage: counts[4],
+                    panic_threshold: counts[5],
+                },
+                outliers: rules.outliers.map(|outliers| Outliers {
+                    base_ejection_time: times[9],
+                    max_ejection_time: times[9].max(times[10]),
+                    ejection_jitter: times[11],
+                    max_ejection_percent: counts[6],
+                    ..outliers
+                }),
+                anomaly: rules.anomaly.map(|anomaly| Anomaly {
+                    floor: counts[7],
+                    margin: counts[8],
+                    ..anomaly
+                }),
+                ..rules
+            }
+        })
+}
+
 /// The machine and a plain account of what it was told.
 struct Model {
     machine: Machine,
@@ -403,6 +482,32 @@ proptest! {
         model.check();
         prop_assert_eq!(model.machine.counts().targets, 0);
         prop_assert!(model.there.is_empty());
+    }
+
+    #[test]
+    fn whatever_rules_are_accepted_nothing_overflows(
+        rules in extreme_rules(),
+        steps in prop::collection::vec(step(), 1..30),
+    ) {
+        // What is refused is refused with a message; what is accepted works to the end of time.
+        if let Err(error) = rules.check() {
+            prop_assert!(!error.to_string().is_empty());
+            return Ok(());
+        }
+        let mut model = Model::new(rules);
+        for step in steps {
+            // Not deadline by deadline: there may be billions.
+            let step = match step {
+                Step::Pass { millis } => Step::Pause { seconds: millis / 1_000 },
+                other => other,
+            };
+            model.apply(step);
+            model.check();
+        }
+        for id in 0..IDS {
+            model.apply(Step::Deregister { id });
+        }
+        let _ = (model.machine.counts(), model.machine.view());
     }
 
     #[test]

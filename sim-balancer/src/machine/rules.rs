@@ -182,7 +182,8 @@ pub enum CheckPort {
 pub struct SlowStart {
     /// How long until the full share. AWS: 30 to 900 s, or 0 for off. Default: 0.
     pub duration: Duration,
-    /// In how many steps the share grows (1 to 100); each makes a new snapshot. Default: 20.
+    /// In how many steps the share grows (1 to 100); each makes a new snapshot. Default: 20. The steps of all targets fall on
+    /// the same points in time, so the first and the last of a target are shorter or longer than the others.
     pub steps: u32,
 }
 
@@ -482,13 +483,13 @@ pub struct Limits {
     pub name_bytes: u32,
     /// How many of the latest events are kept (0 to 1,000,000). Default: 256.
     pub history: u32,
-    /// From the shortest to the longest interval of checks. Default: 1 ms to a day.
+    /// From the shortest to the longest interval of checks. Default: 1 ms to a day; at most a year.
     pub interval: (Duration, Duration),
-    /// From the shortest to the longest timeout of checks. Default: 1 ms to a day.
+    /// From the shortest to the longest timeout of checks. Default: 1 ms to a day; at most a year.
     pub timeout: (Duration, Duration),
     /// From the smallest to the largest threshold of checks. Default: 1 to 1,000,000.
     pub threshold: (u32, u32),
-    /// From the shortest to the longest slow start that is not off. Default: 1 ms to a day.
+    /// From the shortest to the longest slow start that is not off. Default: 1 ms to a day; at most a year.
     pub slow_start: (Duration, Duration),
     /// The longest deregistration delay. Default: 30 days.
     pub deregistration_delay: Duration,
@@ -497,6 +498,8 @@ pub struct Limits {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// No limit is longer: what follows from it is still far from the end of time.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Default for Limits {
@@ -833,8 +836,14 @@ impl Limits {
         number("limits.name_bytes", self.name_bytes, (1, 4_096))?;
         number("limits.history", self.history, (0, 1_000_000))?;
         number("limits.threshold", self.threshold.0, (1, u32::MAX))?;
-        time("limits.interval", self.interval.0, (MILLI, DAY))?;
-        time("limits.timeout", self.timeout.0, (MILLI, DAY))?;
-        time("limits.slow_start", self.slow_start.0, (MILLI, DAY))
+        for (field, (low, high)) in [
+            ("limits.interval", self.interval),
+            ("limits.timeout", self.timeout),
+            ("limits.slow_start", self.slow_start),
+        ] {
+            time(field, low, (MILLI, DAY))?;
+            time(field, high, (low, YEAR))?;
+        }
+        Ok(())
     }
 }

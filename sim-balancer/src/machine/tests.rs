@@ -392,8 +392,10 @@ fn a_share_grows_from_step_to_step() {
         [(0, 100), (1, 100)],
         "the first batch does not"
     );
-    rig.pass(60 * SECOND);
+    rig.pass(50 * SECOND);
     let late = rig.add("c");
+    let health = rig.machine.health(late).unwrap();
+    assert_eq!(health.slow_start_until, Some(rig.now + 100 * SECOND));
     let mut seen = Vec::new();
     for _ in 0..5 {
         seen.push(rig.members()[2].1);
@@ -402,6 +404,30 @@ fn a_share_grows_from_step_to_step() {
     assert_eq!(seen, [20, 40, 60, 80, 100]);
     assert_eq!(rig.machine.health(late).unwrap().slow_start_until, None);
     assert_eq!(rig.machine.next_deadline(), None);
+}
+
+#[test]
+fn all_slow_starts_step_at_the_same_time() {
+    let mut rig = Rig::new(Rules {
+        slow_start: SlowStart {
+            duration: 100 * SECOND,
+            steps: 4,
+        },
+        ..Rules::default()
+    });
+    rig.add("old");
+    rig.pass(26 * SECOND);
+    for n in 0..20 {
+        rig.add(&n.to_string());
+        rig.pass(SECOND);
+    }
+    let mut moments = BTreeSet::new();
+    while let Some(at) = rig.machine.next_deadline() {
+        moments.insert(at.as_nanos() / 1_000_000_000);
+        rig.pass(at - rig.now);
+    }
+    assert_eq!(Vec::from_iter(moments), [50, 75, 100, 125, 150]);
+    assert!(rig.members().iter().all(|(_, weight)| *weight == 100));
 }
 
 #[test]
@@ -566,6 +592,10 @@ fn an_unhealthy_target_drains_before_it_is_cut_off() {
     rig.pass(600 * SECOND);
     assert_eq!(rig.state(a), (State::Healthy, None));
     assert_eq!(rig.effects(), [], "one that recovered is left alone");
+    // Who never had traffic has nothing to finish.
+    let c = rig.add("c");
+    rig.probes(c, ProbeResult::Timeout, 2);
+    assert_eq!(rig.state(c).0, State::Unhealthy);
 }
 
 #[test]

@@ -28,7 +28,6 @@ mod count;
 mod datagram;
 mod duplex;
 mod flow;
-mod key;
 
 use std::fmt;
 use std::future::Future;

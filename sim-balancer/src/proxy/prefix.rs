@@ -156,8 +156,9 @@ pub enum Mode {
 }
 
 /// How headers are read. See [`PrefixReader`].
+///
+/// Write it as a literal that ends in `..Default::default()`; fields may be added.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct PrefixConfig {
     /// Whether headers are expected. Default: [`Mode::Off`].
     pub mode: Mode,

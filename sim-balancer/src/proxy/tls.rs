@@ -74,8 +74,9 @@ pub struct Certificate {
 }
 
 /// How TLS is spoken with clients.
+///
+/// Write it as a literal that ends in `..Default::default()`; fields may be added.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct TlsConfig {
     /// The certificates. The first is shown to who asks for no name or for one that none has; at least one.
     ///

@@ -15,6 +15,12 @@ use crate::message::Outcome;
 pub trait Repeatable: Sized {
     /// A copy for another attempt, or `None` when doing it twice could do harm.
     fn repeat(&self) -> Option<Self>;
+
+    /// The request as its first attempt is made: with what its attempts are to share.
+    #[must_use]
+    fn begin(self) -> Self {
+        self
+    }
 }
 
 /// Whoever directs a request decides that it may be repeated.
@@ -38,6 +44,10 @@ impl<B: Clone> Repeatable for http::Request<B> {
                 | Method::TRACE
         );
         (is_idempotent || self.headers().contains_key("idempotency-key")).then(|| self.clone())
+    }
+
+    fn begin(self) -> Self {
+        directed(self)
     }
 }
 

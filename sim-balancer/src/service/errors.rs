@@ -12,7 +12,8 @@ use tower_service::Service;
 
 use super::BalanceError;
 
-/// Answers for its service when that fails: 503 when no target was picked, 502 when the target failed or the call was cut off. The body is empty.
+/// Answers for its service when that fails: 503 when no target was picked, 502 when the target failed or the call was cut off, 504
+/// when it did not respond in time. The body is empty.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorsAsResponses<V>(V);
 
@@ -66,6 +67,7 @@ where
         let status = match ready!(self.project().future.poll(cx)) {
             Ok(response) => return Poll::Ready(Ok(response)),
             Err(BalanceError::Pick(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Err(BalanceError::TimedOut) => StatusCode::GATEWAY_TIMEOUT,
             Err(BalanceError::Service(_) | BalanceError::Terminated) => StatusCode::BAD_GATEWAY,
         };
         let mut response = http::Response::new(B::default());

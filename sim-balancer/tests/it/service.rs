@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use sim_balancer::machine::{Deregistration, Rules};
+use sim_balancer::machine::{Deregistration, Outliers, Rules};
 use sim_balancer::service::{
-    Again, Balance, BalanceError, BalanceLayer, Breaker, BreakerConfig, BreakerError, ByDirections,
-    ByStatus, Directed, Tried, WhenSaturated, directed, function,
+    Again, Balance, BalanceError, BalanceLayer, BoxError, Breaker, BreakerConfig, BreakerError,
+    ByDirections, ByStatus, Directed, Hedged, Stack, Tried, WhenSaturated, directed, function,
 };
 use sim_balancer::{Balancer, BalancerConfig, Outcome, PickError, Target};
 use sim_core::clock::Clock;
@@ -427,4 +427,219 @@ fn the_view_tells_who_may_get_requests() {
     };
     assert!(pool.available);
     assert_eq!(pool.registered, 1);
+}
+
+/// Names its target, at once or never.
+fn answering(name: Option<&'static str>) -> BoxCloneSyncService<u32, &'static str, std::io::Error> {
+    BoxCloneSyncService::new(function(move |_| async move {
+        match name {
+            Some(name) => Ok(name),
+            None => pending().await,
+        }
+    }))
+}
+
+#[test]
+fn a_hedge_goes_to_another_target_after_its_delay() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let targets = balancer([("slow", answering(None)), ("fast", answering(Some("fast")))]);
+    let balance = Balance::new(targets.clone()).route(ByDirections);
+    let mut service = Hedged::new(balance, Again::new(2), Duration::from_millis(50), clock);
+    let mut hedged = 0;
+    for n in 0..20 {
+        let request = Directed::new(n);
+        let tried = request.directions.tried.clone();
+        let mut call = pin!(service.call(request));
+        let first = poll(call.as_mut());
+        if tried.targets() == ["fast".into()] {
+            assert!(matches!(first, Poll::Ready(Ok("fast"))));
+            continue;
+        }
+        assert!(first.is_pending());
+        time.advance(Duration::from_millis(49));
+        assert!(poll(call.as_mut()).is_pending());
+        assert_eq!(tried.targets().len(), 1);
+        time.advance(Duration::from_millis(1));
+        assert!(matches!(poll(call.as_mut()), Poll::Ready(Ok("fast"))));
+        assert_eq!(tried.targets().len(), 2);
+        hedged += 1;
+    }
+    assert!(hedged > 0, "the slow one was asked");
+    assert_eq!(
+        targets.depth().in_flight,
+        0,
+        "the slower attempt was dropped"
+    );
+}
+
+#[test]
+fn a_hedge_that_fails_leaves_it_to_the_other_attempt() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let gate = Arc::new(AtomicU32::new(0));
+    let opens = Arc::clone(&gate);
+    // The first call waits for the gate; all others fail.
+    let calls = Arc::new(AtomicU32::new(0));
+    let service = function(move |_: Directed<u32>| {
+        let (opens, call) = (Arc::clone(&opens), calls.fetch_add(1, Ordering::Relaxed));
+        std::future::poll_fn(move |_| match (call, opens.load(Ordering::Relaxed)) {
+            (0, 0) => Poll::Pending,
+            (0, _) => Poll::Ready(Ok("late")),
+            _ => Poll::Ready(Err("failed".to_owned())),
+        })
+    });
+    let mut service = Hedged::new(service, Again::new(2), Duration::from_millis(50), clock);
+    let mut call = pin!(service.call(Directed::new(1)));
+    assert!(poll(call.as_mut()).is_pending());
+    time.advance(Duration::from_millis(50));
+    assert!(poll(call.as_mut()).is_pending(), "the second has failed");
+    gate.store(1, Ordering::Relaxed);
+    assert_eq!(poll(call.as_mut()), Poll::Ready(Ok("late")));
+    // Alone, a failure is a failure.
+    let mut call = pin!(service.call(Directed::new(1)));
+    assert_eq!(poll(call.as_mut()), Poll::Ready(Err("failed".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_own_hedge_goes_to_another_target_too() {
+    let targets = balancer([("slow", answering(None)), ("fast", answering(Some("fast")))]);
+    let balance = Balance::new(targets.clone()).route(ByDirections);
+    let mut service = tower::hedge::Hedge::new_with_mock_latencies::<Directed<u32>>(
+        balance,
+        Again::new(2),
+        1,
+        0.9,
+        Duration::from_secs(60),
+        &[50; 10],
+    );
+    for n in 0..20 {
+        let ready = ServiceExt::<Directed<u32>>::ready(&mut service).await;
+        let answer = ready.expect("always ready").call(Directed::new(n)).await;
+        assert_eq!(answer.expect("one of both answers"), "fast");
+    }
+    assert_eq!(targets.depth().in_flight, 0);
+}
+
+/// A balancer on the runtime's clock.
+fn on_tokio<S: Send + Sync + 'static>(
+    targets: impl IntoIterator<Item = (&'static str, S)>,
+) -> Balancer<S> {
+    let balancer = Balancer::with_clock(BalancerConfig::default(), Clock::tokio());
+    let balancer = balancer.expect("defaults");
+    for (id, service) in targets {
+        let target = Target::new(id, service);
+        balancer.register(target).expect("a new target");
+    }
+    balancer
+}
+
+#[test]
+fn a_target_that_takes_too_long_is_held_to_account() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let config = BalancerConfig {
+        rules: Rules {
+            outliers: Some(Outliers {
+                consecutive_gateway_failures: Some(3),
+                ..Outliers::default()
+            }),
+            ..Rules::default()
+        },
+        ..BalancerConfig::default()
+    };
+    let targets = Balancer::with_clock(config, clock).expect("a configuration");
+    let target = Target::new("stuck", answering(None));
+    targets.register(target).expect("a new target");
+    let mut service = Balance::new(targets.clone()).timeout(Duration::from_secs(2));
+    for _ in 0..3 {
+        let mut call = pin!(service.call(1));
+        time.advance(Duration::from_nanos(1_999_999_999));
+        assert!(poll(call.as_mut()).is_pending());
+        time.advance(Duration::from_nanos(1));
+        assert!(matches!(
+            poll(call.as_mut()),
+            Poll::Ready(Err(BalanceError::TimedOut))
+        ));
+    }
+    assert_eq!(targets.stats().failed, 3);
+    let health = targets.health(&"stuck".into()).expect("it is there");
+    assert!(health.ejected_until.is_some(), "three times unreachable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_has_its_layers_in_order() {
+    let targets = on_tokio([
+        ("stuck", answering(None)),
+        ("well", answering(Some("well"))),
+    ]);
+    let stack = Stack::new()
+        .timeout(Duration::from_secs(10))
+        .attempts(3)
+        .attempt_timeout(Duration::from_secs(1));
+    let service = stack.around(Balance::new(targets.clone()).route(ByDirections));
+    for n in 0..10 {
+        let answer = service.clone().oneshot(Directed::new(n)).await;
+        assert_eq!(answer.expect("the second attempt goes elsewhere"), "well");
+    }
+    targets.deregister(&"well".into()).expect("it is there");
+    let start = tokio::time::Instant::now();
+    let error = service.oneshot(Directed::new(1)).await.expect_err("stuck");
+    let error = error.downcast::<BalanceError<std::io::Error>>();
+    assert!(matches!(
+        *error.expect("the balance's"),
+        BalanceError::TimedOut
+    ));
+    assert_eq!(
+        start.elapsed().as_secs(),
+        3,
+        "three attempts of a second each"
+    );
+    assert_eq!(targets.depth().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_limits_the_whole() {
+    let targets = on_tokio([("stuck", answering(None))]);
+    let stack = Stack::new()
+        .shed_load()
+        .concurrency_limit(2)
+        .timeout(Duration::from_secs(5))
+        .attempts(9)
+        .attempt_timeout(Duration::from_secs(2));
+    let service = stack.around(Balance::new(targets).route(ByDirections));
+    let start = tokio::time::Instant::now();
+    let calls: Vec<_> = (0..3)
+        .map(|n| tokio::spawn(service.clone().oneshot(Directed::new(n))))
+        .collect();
+    let mut errors: Vec<BoxError> = Vec::new();
+    for call in calls {
+        errors.push(call.await.expect("no panic").expect_err("no answer"));
+    }
+    let shed = |error: &BoxError| error.is::<tower::load_shed::error::Overloaded>();
+    assert_eq!(
+        errors.iter().filter(|error| shed(error)).count(),
+        1,
+        "{errors:?}"
+    );
+    assert_eq!(start.elapsed().as_secs(), 5, "in the third attempt");
+}
+
+#[test]
+fn a_stack_hedges() {
+    let (clock, time) = Clock::virtual_at(Timestamp::UNIX_EPOCH);
+    let targets = Balancer::with_clock(BalancerConfig::default(), clock).expect("defaults");
+    for (id, name) in [("slow", None), ("fast", Some("fast"))] {
+        let target = Target::new(id, answering(name));
+        targets.register(target).expect("a new target");
+    }
+    let stack = Stack::new().hedge_after(Duration::from_millis(20));
+    let mut service = stack.around(Balance::new(targets).route(ByDirections));
+    for n in 0..10 {
+        let mut call = pin!(service.call(Directed::new(n)));
+        let first = poll(call.as_mut());
+        time.advance(Duration::from_millis(20));
+        let answer = match first {
+            Poll::Pending => poll(call.as_mut()),
+            ready => ready,
+        };
+        assert!(matches!(answer, Poll::Ready(Ok("fast"))));
+    }
 }

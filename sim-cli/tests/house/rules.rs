@@ -109,6 +109,8 @@ const WIRE_EXCEPTIONS: &[(&str, &str, Behind)] = &[
     ("sim-topic", "rustls", Behind::AFeature),
     ("sim-topic", "rustls-native-certs", Behind::AFeature),
     // A balancer of services, and a proxy: protocols are its trade, for who asks for them.
+    // Cookies and tokens are text.
+    ("sim-balancer", "base64", Behind::AFeature),
     ("sim-balancer", "http", Behind::AFeature),
     ("sim-balancer", "http-body", Behind::AFeature),
     ("sim-balancer", "http-body-util", Behind::AFeature),

@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::flow::key_of;
-use super::key;
 use super::{Pass, Place, Shared, ended};
 use crate::Lease;
+use crate::algorithm::flow as key;
 use crate::message::{Outcome, Request};
 use crate::proxy::prefix::{Addresses, Prefix, Version, encode};
 

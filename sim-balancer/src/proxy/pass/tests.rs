@@ -6,10 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::algorithm::MaglevConfig;
 use crate::machine::Deregistration;
 use crate::message::Target;
 use crate::proxy::tls::fixture;
-use crate::{BalancerConfig, Rules};
+use crate::{Algorithm, BalancerConfig, Rules};
 
 /// A way to targets, and the clock that it runs on.
 struct World {
@@ -22,17 +23,35 @@ fn world(config: PassConfig, targets: &[SocketAddr]) -> World {
     world_with(config, |_| PassLayers::default(), Rules::default(), targets)
 }
 
+/// One whose balancer goes by the flows' keys.
+fn hashing_world(config: PassConfig, targets: &[SocketAddr]) -> World {
+    let balancer = BalancerConfig {
+        algorithm: Algorithm::Maglev(MaglevConfig::default()),
+        ..Default::default()
+    };
+    world_of(config, |_| PassLayers::default(), balancer, targets)
+}
+
 fn world_with(
     config: PassConfig,
     layers: impl FnOnce(&Clock) -> PassLayers,
     rules: Rules,
     targets: &[SocketAddr],
 ) -> World {
-    let (clock, time) = fixture::clock();
     let balancer = BalancerConfig {
         rules,
         ..Default::default()
     };
+    world_of(config, layers, balancer, targets)
+}
+
+fn world_of(
+    config: PassConfig,
+    layers: impl FnOnce(&Clock) -> PassLayers,
+    balancer: BalancerConfig,
+    targets: &[SocketAddr],
+) -> World {
+    let (clock, time) = fixture::clock();
     let balancer = Balancer::with_clock(balancer, clock.clone()).unwrap();
     for target in targets {
         register(&balancer, Place::Socket(*target));

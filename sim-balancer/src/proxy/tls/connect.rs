@@ -18,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{ClockTime, DEFAULT_HANDSHAKE_TIMEOUT, HandshakeError, Negotiated, Pem, TlsError};
 
 /// How TLS is spoken with targets.
+///
+/// Write it as a literal that ends in `..Default::default()`; fields may be added.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct TargetTlsConfig {
     /// Whose certificates are accepted. Default: [`Verify::Nothing`], as the service does it.
     pub verify: Verify,

@@ -480,6 +480,30 @@ async fn connections_are_spread_over_the_targets() {
 }
 
 #[tokio::test]
+async fn a_clients_address_decides_if_it_is_to_be_sticky() {
+    let targets = [echo().await, echo().await, echo().await];
+    let mut used = Vec::new();
+    for tcp_key in [FlowKey::SourceIp, FlowKey::ThreeTuple, FlowKey::FiveTuple] {
+        let config = PassConfig {
+            tcp_key,
+            ..Default::default()
+        };
+        let world = hashing_world(config, &targets);
+        let (listener, address) = listener().await;
+        let mut ends = BTreeSet::new();
+        for _ in 0..24 {
+            let client = TcpStream::connect(address);
+            let (client, accepted) = tokio::join!(client, listener.accept());
+            let (stream, peer) = accepted.unwrap();
+            client.unwrap().shutdown().await.unwrap();
+            ends.extend(world.pass.serve_stream(stream, peer).await.target);
+        }
+        used.push(ends.len());
+    }
+    assert_eq!(used, [1, 1, 3]);
+}
+
+#[tokio::test]
 async fn a_slow_receiver_holds_up_the_sender() {
     let (clock, _time) = fixture::clock();
     let (mut near, mut client) = tokio::io::duplex(1 << 20);

@@ -91,6 +91,25 @@ async fn a_clients_datagrams_go_to_one_target_and_the_answers_to_the_client() {
 }
 
 #[tokio::test]
+async fn a_clients_flows_go_to_one_target_by_its_address_alone() {
+    let targets = [echo().await, echo().await, echo().await];
+    let mut used = Vec::new();
+    for udp_key in [FlowKey::ThreeTuple, FlowKey::FiveTuple] {
+        let config = PassConfig {
+            udp_key,
+            ..Default::default()
+        };
+        let served = serve(hashing_world(config, &targets)).await;
+        let mut ends = BTreeSet::new();
+        for _ in 0..24 {
+            ends.insert(ask(&served.client().await, b"a").await);
+        }
+        used.push(ends.len());
+    }
+    assert_eq!(used, [1, 3]);
+}
+
+#[tokio::test]
 async fn a_flow_expires_when_nothing_passes() {
     let served = serve(world(PassConfig::default(), &[echo().await])).await;
     let client = served.client().await;
