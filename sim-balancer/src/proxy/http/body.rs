@@ -356,10 +356,16 @@ impl HttpBody for Reply {
                 frame.transpose()
             }
         };
-        if frame.is_err() {
-            passage.failed();
+        match frame {
+            Ok(frame) => Poll::Ready(frame.map(Ok)),
+            Err(error) => {
+                // What came before it is sent first: the server drops what it has not sent when a body breaks.
+                passage.failed();
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
-        Poll::Ready(frame.transpose())
     }
 
     fn is_end_stream(&self) -> bool {

@@ -203,6 +203,9 @@ pub(crate) async fn exchange(
         upgrading: upgrade.is_some(),
     };
     prepared.apply(&mut parts, host, &body);
+    if let Some(record) = passage.record() {
+        record.trace_id = parts.headers.get(field::TRACE_ID).cloned();
+    }
     for mirror in mirrors {
         super::mirror::send(&client, &site, mirror, &parts, &body);
     }

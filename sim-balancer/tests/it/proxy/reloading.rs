@@ -88,7 +88,7 @@ async fn targets_that_stay_keep_their_counts() {
     let targets = running.proxy.group("web").unwrap().targets();
     let counts: Vec<_> = targets
         .iter()
-        .map(|target| (target.id.to_string(), target.successes))
+        .map(|target| (target.id.to_string(), target.finished))
         .collect();
     assert!(counts.contains(&(one.to_string(), 3)), "{counts:?}");
     assert_eq!(running.proxy.stats().http.target_connection_count, 1);
