@@ -32,12 +32,13 @@ use sim_core::sync::{Arc, Mutex, thread};
 use tokio::sync::{oneshot, watch};
 
 use self::auth::{Keeper, WebFetch, WebFetchConfig};
-use self::config::{ListenerConfig, ProxyConfig, ProxyConfigError};
+use self::config::{ListenerConfig, Protocol, ProxyConfig, ProxyConfigError};
 use self::cookie::{Keys, KeysError};
 use self::http::group::{Address, Endpoint, Group};
 use self::http::metric::HttpStats;
 use self::http::site::{Hall, Site, Worker};
 use self::log::{Log, LogStats};
+use self::pass::PassStats;
 use self::rule::Routes;
 use self::tls::TlsError;
 use self::worker::{Gate, Stage, work};
@@ -164,28 +165,47 @@ impl Proxy {
         for (listener, planned) in config.listeners.iter().zip(plan.listeners) {
             let (asked, label, routes) = (planned.bind, planned.name, planned.routes);
             let kept = former.iter().find(|gate| {
-                gate.asked == asked && (asked.port() != 0 || **gate.name.lock() == *label)
+                gate.asked == asked
+                    && gate.protocol == listener.protocol
+                    && (asked.port() != 0 || **gate.name.lock() == *label)
             });
+            let failed = |problem: io::Error| ProxyError::Bind {
+                listener: label.clone(),
+                address: asked,
+                problem,
+            };
             if let Some(gate) = kept {
-                let site = self.site(listener, &config, &groups, routes, gate.address.port())?;
+                let before = gate.site.load_arc();
+                let site = self.site(
+                    listener,
+                    &config,
+                    &groups,
+                    routes,
+                    gate.address.port(),
+                    Some(&before),
+                )?;
                 renewed.push((Arc::clone(gate), label.as_str().into(), site));
                 gates.push(Arc::clone(gate));
                 continue;
             }
-            let (address, sockets) =
-                assemble::bind(asked, shared.workers).map_err(|problem| ProxyError::Bind {
-                    listener: label.clone(),
-                    address: asked,
-                    problem,
-                })?;
-            let site = self.site(listener, &config, &groups, routes, address.port())?;
+            let (mut address, mut sockets, mut datagrams) = (asked, Vec::new(), Vec::new());
+            if listener.protocol != Protocol::Udp {
+                (address, sockets) = assemble::bind(address, shared.workers).map_err(failed)?;
+            }
+            if matches!(listener.protocol, Protocol::Udp | Protocol::TcpUdp) {
+                (address, datagrams) =
+                    assemble::bind_datagrams(address, shared.workers).map_err(failed)?;
+            }
+            let site = self.site(listener, &config, &groups, routes, address.port(), None)?;
             gates.push(Arc::new(Gate {
                 id: control.next_gate,
                 name: Mutex::new(label.as_str().into()),
                 address,
                 asked,
+                protocol: listener.protocol,
                 site: Arc::new(Snapshot::new(site)),
                 sockets: Mutex::new(sockets),
+                datagrams: Mutex::new(datagrams),
             }));
             control.next_gate += 1;
         }
@@ -215,19 +235,36 @@ impl Proxy {
         groups: &Arc<[Arc<Group>]>,
         routes: Routes,
         port: u16,
+        former: Option<&Site>,
     ) -> Result<Site, ProxyError> {
         let clock = &self.0.hall.clock;
-        let tls = match listener.protocol.is_secure() {
-            true => Some(secure::acceptor(listener, config, clock)?),
-            false => None,
-        };
-        Ok(Site {
-            settings: assemble::settings(listener, config, port),
+        let settings = assemble::settings(listener, config, port);
+        let mut site = Site {
+            settings,
             groups: Arc::clone(groups),
             routes,
-            tls,
-            prefix: secure::prefix(listener, clock)?,
-        })
+            tls: None,
+            prefix: None,
+            pass: None,
+        };
+        if !listener.protocol.is_http() {
+            // One group a listener: the weights of several are drawn once.
+            let group = site
+                .routes
+                .default_group(0)
+                .and_then(|group| groups.get(group));
+            let group = group.ok_or_else(|| ProxyError::Listener {
+                name: listener.label(),
+                problem: "default_actions: no target group".to_owned(),
+            })?;
+            site.pass = Some(assemble::passing(listener, config, group, former, clock)?);
+            return Ok(site);
+        }
+        if listener.protocol.is_secure() {
+            site.tls = Some(secure::acceptor(listener, config, clock)?);
+        }
+        site.prefix = secure::prefix(listener, clock)?;
+        Ok(site)
     }
 
     /// Serves until `shutdown` completes, then lets what is under way finish for the drain timeout.
@@ -398,6 +435,13 @@ impl Proxy {
         let groups: Vec<Arc<Group>> = shared.control.lock().groups.values().cloned().collect();
         ProxyStats {
             http: shared.hall.metrics.read(),
+            passes: Arc::clone(&shared.gates.borrow())
+                .iter()
+                .filter_map(|gate| {
+                    let stats = gate.site.load().pass.as_ref()?.pass.stats();
+                    Some((gate.name.lock().to_string(), stats))
+                })
+                .collect(),
             groups: groups
                 .iter()
                 .map(|group| {
@@ -555,6 +599,8 @@ pub enum RunError {
 pub struct ProxyStats {
     /// All HTTP and HTTPS listeners together.
     pub http: HttpStats,
+    /// The listeners for TCP, TLS and UDP, by name.
+    pub passes: Vec<(String, PassStats)>,
     /// The target groups, by name.
     pub groups: Vec<GroupStats>,
     /// The access log, if there is one.

@@ -16,6 +16,8 @@ use super::config::{
 use super::http::group::{Address, Dial, Endpoint, Group};
 use super::http::retry::Policy;
 use super::http::settings::Settings;
+use super::http::site::{Passing, Site};
+use super::pass::{Pass, PassConfig, PassLayers};
 use super::{ProxyError, secure};
 use crate::balancer::Balancer;
 use crate::message::{Target, TargetId};
@@ -183,7 +185,6 @@ pub(crate) fn settings(listener: &ListenerConfig, whole: &ProxyConfig, port: u16
         proto_value: HeaderValue::from_static(if secure { "https" } else { "http" }),
         idle_timeout: attributes.idle_timeout,
         client_keep_alive: attributes.client_keep_alive,
-        connect_timeout: attributes.connect_timeout,
         request_timeout: attributes.request_timeout,
         xff_mode: attributes.xff_mode,
         xff_client_port: attributes.xff_client_port,
@@ -278,3 +279,69 @@ pub(crate) fn bind(
 
 /// Connections that wait to be accepted, a socket. Linux bounds it by `net.core.somaxconn` (4,096).
 const BACKLOG: i32 = 4_096;
+
+/// Binds one socket for datagrams a worker. The system deals flows out among them.
+pub(crate) fn bind_datagrams(
+    address: SocketAddr,
+    workers: usize,
+) -> io::Result<(SocketAddr, Vec<Option<std::net::UdpSocket>>)> {
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        if workers > 1 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket: std::net::UdpSocket = socket.into();
+        address = socket.local_addr()?;
+        sockets.push(Some(socket));
+    }
+    Ok((address, sockets))
+}
+
+/// The way of a listener that is not HTTP: the former one if nothing that it was made for has changed.
+pub(crate) fn passing(
+    listener: &ListenerConfig,
+    whole: &ProxyConfig,
+    group: &Arc<Group>,
+    former: Option<&Site>,
+    clock: &Clock,
+) -> Result<Passing, ProxyError> {
+    let kept = former.and_then(|former| former.pass.as_ref());
+    if let Some(kept) =
+        kept.filter(|kept| kept.serial == group.serial && kept.listener == *listener)
+    {
+        return Ok(kept.clone());
+    }
+    let failed = |problem: String| ProxyError::Listener {
+        name: listener.label(),
+        problem,
+    };
+    let config = whole
+        .target_groups
+        .iter()
+        .find(|config| *config.name == *group.name)
+        .ok_or_else(|| failed("its target group is not there".to_owned()))?;
+    let layers = PassLayers {
+        tls: match listener.protocol.is_secure() {
+            true => Some(secure::acceptor(listener, whole, clock)?),
+            false => None,
+        },
+        prefix: secure::prefix(listener, clock)?,
+        target_tls: group.tls.clone(),
+    };
+    let settings = PassConfig::of_listener(listener, config, whole);
+    let pass = Pass::new(settings, layers, group.balancer.clone(), Endpoint::place)
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Passing {
+        pass,
+        listener: listener.clone(),
+        serial: group.serial,
+    })
+}

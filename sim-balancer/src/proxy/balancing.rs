@@ -49,7 +49,12 @@ fn algorithm(group: &TargetGroupConfig) -> Algorithm {
         }
         AlgorithmName::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
         AlgorithmName::LeastTime => Algorithm::LeastTime(LeastTime::default()),
-        _ => Algorithm::RoundRobin,
+        AlgorithmName::RingHash => Algorithm::RingHash(Default::default()),
+        AlgorithmName::Maglev => Algorithm::Maglev(Default::default()),
+        AlgorithmName::Rendezvous => Algorithm::Rendezvous,
+        AlgorithmName::BoundedLoad => Algorithm::BoundedLoad(Default::default()),
+        AlgorithmName::Prequal => Algorithm::Prequal(Default::default()),
+        AlgorithmName::RoundRobin => Algorithm::RoundRobin,
     }
 }
 

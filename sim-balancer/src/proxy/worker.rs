@@ -1,7 +1,6 @@
 //! A worker: a thread with a runtime of its own, which accepts and serves connections on sockets of its own.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,10 +8,11 @@ use std::time::Duration;
 
 use sim_core::snapshot::Snapshot;
 use sim_core::sync::{Arc, Mutex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::config::Protocol;
 use super::http::field;
 use super::http::metric::Count;
 use super::http::serve::{Client, Version, serve, sniff};
@@ -45,8 +45,11 @@ pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     /// As it was asked for, with port 0 where any free one was.
     pub(crate) asked: SocketAddr,
+    pub(crate) protocol: Protocol,
     pub(crate) site: Arc<Snapshot<Site>>,
     pub(crate) sockets: Mutex<Vec<Option<std::net::TcpListener>>>,
+    /// Of listeners for datagrams.
+    pub(crate) datagrams: Mutex<Vec<Option<std::net::UdpSocket>>>,
 }
 
 /// Runs a worker until its end.
@@ -102,22 +105,35 @@ async fn tend(
                 .cloned()
                 .collect::<Vec<_>>()
             {
+                let (stop, stopping) = watch::channel(Stage::Running);
                 let socket = gate
                     .sockets
                     .lock()
                     .get_mut(worker.index)
                     .and_then(Option::take);
-                let Some(socket) = socket.and_then(|socket| TcpListener::from_std(socket).ok())
-                else {
-                    continue;
-                };
-                let (stop, stopping) = watch::channel(Stage::Running);
-                loops.spawn(accept(
-                    Arc::clone(worker),
-                    Arc::clone(&gate),
-                    socket,
-                    stopping,
-                ));
+                if let Some(socket) = socket.and_then(|socket| TcpListener::from_std(socket).ok()) {
+                    loops.spawn(accept(
+                        Arc::clone(worker),
+                        Arc::clone(&gate),
+                        socket,
+                        stopping.clone(),
+                    ));
+                }
+                let socket = gate
+                    .datagrams
+                    .lock()
+                    .get_mut(worker.index)
+                    .and_then(Option::take);
+                if let Some(socket) = socket.and_then(|socket| UdpSocket::from_std(socket).ok())
+                    && let Some(passing) = gate.site.load().pass.clone()
+                {
+                    loops.spawn(async move {
+                        passing
+                            .pass
+                            .serve_udp(socket, reaches(stopping, Stage::Draining))
+                            .await;
+                    });
+                }
                 open.insert(gate.id, (gate, stop));
             }
         }
@@ -228,6 +244,12 @@ async fn greet(
     let hall = Arc::clone(&worker.hall);
     let site = gate.site.load_arc();
     let settings = &site.settings;
+    if let Some(passing) = &site.pass {
+        let pass = passing.pass.clone();
+        drop(site);
+        pass.serve_stream(stream, peer).await;
+        return;
+    }
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else {
         return;
@@ -358,11 +380,6 @@ fn note(
 }
 
 /// Completes when the stage is at least `wanted`, or its sender is gone.
-pub(crate) fn reaches(
-    mut stage: watch::Receiver<Stage>,
-    wanted: Stage,
-) -> impl Future<Output = ()> {
-    async move {
-        let _ = stage.wait_for(|stage| *stage >= wanted).await;
-    }
+pub(crate) async fn reaches(mut stage: watch::Receiver<Stage>, wanted: Stage) {
+    let _ = stage.wait_for(|stage| *stage >= wanted).await;
 }

@@ -114,7 +114,6 @@ pub(crate) struct Upload {
 /// The body of a request on its way to a target.
 pub(crate) enum Outgoing {
     Empty,
-    Full(Option<Bytes>),
     Client(ClientBody),
 }
 
@@ -151,7 +150,6 @@ impl HttpBody for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Client(body) => {
                 let frame = ready!(Pin::new(&mut body.incoming).poll_frame(cx));
                 let mut upload = body.upload.lock();
@@ -182,7 +180,6 @@ impl HttpBody for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(bytes) => bytes.is_none(),
             Self::Client(body) => body.incoming.is_end_stream(),
         }
     }
@@ -190,7 +187,6 @@ impl HttpBody for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(length(bytes.as_ref())),
             Self::Client(body) => body.incoming.size_hint(),
         }
     }
@@ -225,7 +221,11 @@ enum Source {
         held: Option<Held>,
     },
     /// Streams from a target over HTTP/2, whose connection has a task of its own.
-    Stream(Incoming),
+    Stream {
+        incoming: Incoming,
+        /// Counts the stream among those of its connection.
+        _user: Arc<()>,
+    },
     Function(Body),
 }
 
@@ -261,11 +261,17 @@ impl Reply {
     }
 
     /// The body of a response over HTTP/2.
-    pub(crate) fn stream(incoming: Incoming, mut passage: Passage) -> Self {
+    pub(crate) fn stream(incoming: Incoming, user: Arc<()>, mut passage: Passage) -> Self {
         if incoming.is_end_stream() {
             passage.target_done();
         }
-        Self::new(Source::Stream(incoming), passage)
+        Self::new(
+            Source::Stream {
+                incoming,
+                _user: user,
+            },
+            passage,
+        )
     }
 
     /// The body of a response that came on a link. What has come already is taken at once, and a body that has
@@ -341,7 +347,7 @@ impl HttpBody for Reply {
                 }
                 frame.transpose().map_err(BodyError::from)
             }
-            Source::Stream(incoming) => {
+            Source::Stream { incoming, .. } => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 if frame.is_none() || incoming.is_end_stream() {
                     passage.target_done();
@@ -374,7 +380,9 @@ impl HttpBody for Reply {
         }
         match &self.source {
             Source::Full(bytes) => bytes.is_none(),
-            Source::Link { incoming, .. } | Source::Stream(incoming) => incoming.is_end_stream(),
+            Source::Link { incoming, .. } | Source::Stream { incoming, .. } => {
+                incoming.is_end_stream()
+            }
             Source::Function(body) => body.is_end_stream(),
         }
     }
@@ -382,7 +390,7 @@ impl HttpBody for Reply {
     fn size_hint(&self) -> SizeHint {
         let rest = match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(length(bytes.as_ref())),
-            Source::Link { incoming, .. } | Source::Stream(incoming) => incoming.size_hint(),
+            Source::Link { incoming, .. } | Source::Stream { incoming, .. } => incoming.size_hint(),
             Source::Function(body) => body.size_hint(),
         };
         match (&self.first, rest.exact()) {

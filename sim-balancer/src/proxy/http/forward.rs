@@ -57,7 +57,7 @@ enum Try {
 /// Where the body of a response comes from.
 enum From {
     Link(Incoming, Held),
-    Stream(Incoming),
+    Stream(Incoming, Arc<()>),
     Function(Body),
 }
 
@@ -320,7 +320,7 @@ impl Forward<'_> {
         match outcome {
             Some(Ok(response)) => {
                 let (parts, incoming) = response.into_parts();
-                Try::Answered(parts, From::Stream(incoming))
+                Try::Answered(parts, From::Stream(incoming, seat.user))
             }
             Some(Err(mut failed)) => {
                 if let Some(ended) = self.upload_ended() {
@@ -458,7 +458,7 @@ impl Forward<'_> {
         passage.watch(late.into_sleep());
         let reply = match from {
             From::Function(body) => Reply::function(body, passage),
-            From::Stream(incoming) => Reply::stream(incoming, passage),
+            From::Stream(incoming, user) => Reply::stream(incoming, user, passage),
             From::Link(incoming, held) => {
                 parts.extensions.clear();
                 let mut cx = Context::from_waker(std::task::Waker::noop());

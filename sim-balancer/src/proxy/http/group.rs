@@ -23,6 +23,7 @@ use super::wire::{Stream, Watcher, Wire};
 use crate::balancer::Balancer;
 use crate::message::TargetId;
 use crate::proxy::config::{GroupPlan, ProtocolVersion};
+use crate::proxy::pass::Place;
 use crate::proxy::prefix;
 use crate::proxy::tls::TlsConnector;
 
@@ -73,6 +74,10 @@ pub struct Endpoint {
 #[derive(Default)]
 struct Shelf {
     /// HTTP/1.1 connections at rest; the one used last is at the end.
+    #[expect(
+        clippy::vec_box,
+        reason = "links move between shelf, request and response; a pointer moves cheaply"
+    )]
     resting: Vec<Box<Link>>,
     /// HTTP/2 connections, in use or not.
     shared: Vec<Shared>,
@@ -123,6 +128,15 @@ impl Endpoint {
             Address::Function(_) => None,
         };
         self
+    }
+
+    /// Where flows to it go; nowhere when it is a function.
+    pub(crate) fn place(target: &Arc<Self>) -> Option<Place> {
+        match &target.address {
+            Address::Socket(address) => Some(Place::Socket(*address)),
+            Address::Name(host, port) => Some(Place::Name(host.to_string(), *port)),
+            Address::Function(_) => None,
+        }
     }
 
     /// Where its health is checked, if that is a socket.

@@ -27,7 +27,6 @@ pub(crate) struct Settings {
     pub(crate) proto_value: HeaderValue,
     pub(crate) idle_timeout: Duration,
     pub(crate) client_keep_alive: Duration,
-    pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) xff_mode: XffMode,
     pub(crate) xff_client_port: bool,

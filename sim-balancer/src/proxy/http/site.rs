@@ -4,11 +4,13 @@ use sim_core::clock::Clock;
 use sim_core::random::Random;
 use sim_core::sync::{Arc, Mutex};
 
-use super::group::Group;
+use super::group::{Endpoint, Group};
 use super::metric::Metrics;
 use super::settings::Settings;
 use crate::proxy::auth::Keeper;
+use crate::proxy::config::ListenerConfig;
 use crate::proxy::log::Log;
+use crate::proxy::pass::Pass;
 use crate::proxy::prefix::PrefixReader;
 use crate::proxy::rule::Routes;
 use crate::proxy::tls::TlsAcceptor;
@@ -20,6 +22,17 @@ pub(crate) struct Site {
     pub(crate) routes: Routes,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) prefix: Option<PrefixReader>,
+    /// Where the streams and datagrams go of a listener that is not HTTP.
+    pub(crate) pass: Option<Passing>,
+}
+
+/// The way of a listener that is not HTTP, and what it was made for.
+#[derive(Clone)]
+pub(crate) struct Passing {
+    pub(crate) pass: Pass<Arc<Endpoint>>,
+    pub(crate) listener: ListenerConfig,
+    /// Of the group.
+    pub(crate) serial: u64,
 }
 
 /// What all listeners and workers of a proxy share.

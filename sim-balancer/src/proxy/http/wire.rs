@@ -341,10 +341,6 @@ impl Pulse {
     pub(crate) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         self.state.lock().tunnel.take()
     }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
-    }
 }
 
 /// The length of the head that `bytes` begins with, its empty line included.
