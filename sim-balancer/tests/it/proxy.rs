@@ -3,5 +3,6 @@
 mod forwarding;
 mod reloading;
 mod rig;
+mod routing;
 mod statuses;
 mod streaming;
