@@ -6,12 +6,24 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Whether the sum is kept: off while speed is measured, when it costs one load of a line that nobody writes.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 /// Bytes asked for and not given back since counting started; below zero when older ones were given back.
 static HELD: AtomicI64 = AtomicI64::new(0);
+
+std::thread_local! {
+    /// How often the thread asked for memory; counted always, since the thread's own cell costs next to nothing.
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often the calling thread has asked for memory.
+#[cfg(test)]
+pub(crate) fn asked() -> u64 {
+    ASKED.with(Cell::get)
+}
 
 /// Starts to count, from zero.
 pub(crate) fn start() {
@@ -35,6 +47,10 @@ pub(crate) struct Counting;
 
 #[inline]
 fn count(bytes: i64) {
+    if bytes > 0 {
+        // While the thread is torn down nobody asks any more.
+        let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+    }
     if COUNTING.load(Ordering::Relaxed) {
         HELD.fetch_add(bytes, Ordering::Relaxed);
     }

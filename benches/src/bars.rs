@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::measure::{Figure, median, pairs};
 use crate::memory::Memory;
+use crate::sim_balancer_peer::{self, Cost};
 
 /// One aim and its outcome.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +144,43 @@ pub fn stream(figures: &[Figure]) -> Vec<Bar> {
                 measured: format!("{speed:.2} times {}", rival.peer),
                 met: speed >= 0.95,
             });
+        }
+    }
+    bars
+}
+
+/// What a pick may take among a thousand targets, in nanoseconds, with its lease taken and given back.
+const PICK: f64 = 20.0;
+/// The same with a choice by latency and its two readings of the clock.
+const TIMED_PICK: f64 = 45.0;
+
+/// The aims of the group `balancer`: five times as fast as each rival, and a bound of its own among a thousand targets.
+/// Algorithms that look at every target are measured and have no aim.
+#[must_use]
+pub fn balancer(figures: &[Figure]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for (name, _, cost) in sim_balancer_peer::algorithms() {
+        let limit = match cost {
+            Cost::Constant => PICK,
+            Cost::Timed => TIMED_PICK,
+            Cost::Scan => continue,
+        };
+        for own in figures.iter().filter(|figure| figure.peer == name) {
+            if let Some(rival) = fastest_rival(figures, &own.pattern) {
+                let ratio = speed(own, rival);
+                bars.push(Bar {
+                    aim: format!("{}: {name} five times as fast as each rival", own.pattern),
+                    measured: format!("{ratio:.2} times {}", rival.peer),
+                    met: ratio >= 5.0,
+                });
+            }
+            if own.pattern == "pick-1000" {
+                bars.push(Bar {
+                    aim: format!("{}: {name} in at most {limit} ns", own.pattern),
+                    measured: format!("{:.1} ns", own.ns),
+                    met: own.ns <= limit,
+                });
+            }
         }
     }
     bars

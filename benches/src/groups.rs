@@ -7,10 +7,12 @@ use crate::payload::Payload;
 use crate::rivals::{self, TOKIO};
 #[cfg(feature = "queue")]
 use crate::sim_queue_peer as ours;
-use crate::{fanout, filters, logs};
+use crate::{fanout, filters, logs, picks};
 
 /// The names of the groups, in the order of the tables.
-pub const NAMES: &[&str] = &["core", "queue", "topic", "filter", "stream"];
+pub const NAMES: &[&str] = &[
+    "core", "queue", "topic", "filter", "stream", "balancer", "scaling",
+];
 
 /// How much is sent in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "topic" => Some(topic(scale)),
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
+        "balancer" => Some(picks::patterns(scale)),
+        // Has traces in place of patterns.
+        "scaling" => Some(Vec::new()),
         _ => None,
     }
 }
@@ -50,6 +55,7 @@ pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
     match group {
         "topic" => fanout::NOTES,
         "stream" => logs::NOTES,
+        "balancer" => picks::NOTES,
         _ => rivals::NOTES,
     }
 }

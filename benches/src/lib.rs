@@ -5,7 +5,8 @@
 //! checksum of what was received, so that a peer that loses or doubles a message fails instead of looking fast.
 //!
 //! Reading order: [`pattern`], [`payload`], the three drivers ([`tasks`], [`threads`], [`rings`]), [`rivals`],
-//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`]. [`simulate`] stands apart: it measures nothing, its time is virtual.
+//! [`groups`], [`measure`], [`memory`], [`bars`], [`report`]. [`scaling`] and [`simulate`] stand apart: they race no
+//! rivals, their time is virtual.
 
 #![deny(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod tasks;
 pub mod threads;
 
 pub mod rivals;
+pub mod sim_balancer_peer;
 #[cfg(feature = "queue")]
 pub mod sim_queue_peer;
 pub mod sim_ring_peer;
@@ -32,7 +34,9 @@ pub mod logs;
 pub mod measure;
 pub mod memory;
 pub mod pauses;
+pub mod picks;
 pub mod proxies;
 pub mod replay;
 pub mod report;
+pub mod scaling;
 pub mod simulate;

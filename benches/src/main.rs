@@ -15,10 +15,13 @@ use benches::pattern::{Failure, Pattern};
 use benches::pauses;
 use benches::proxies;
 use benches::report::{self, Origin, Results};
+use benches::scaling;
 use benches::simulate;
 use benches::timing::Watchdog;
 
 mod alloc;
+#[cfg(test)]
+mod allocations;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -26,9 +29,10 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
-Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs),
-simulate (balancers in virtual time; fails when the known order does not come out),
-proxy (processor time beside nginx and haproxy)
+Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), balancer (picks),
+        scaling (policies over loads, in virtual time),
+        simulate (balancers in virtual time; fails when the known order does not come out),
+        proxy (processor time beside nginx and haproxy)
 
 Options:
   --json           print one object a line on standard output instead of tables
@@ -36,6 +40,7 @@ Options:
   --rounds N       rounds of each pattern (9)
   --filter TEXT    only patterns whose name holds TEXT (`memory` is one); no results written
   --out FOLDER     where <group>.md and <group>.json go (benches/results), also for partial runs
+  --trace FILE     scaling: replay this one too (CSV of time and load, plain or gzipped; may be repeated)
   --list           print the names of the patterns and their peers
   --help           print this
 ";
@@ -57,6 +62,7 @@ struct Options {
     filter: Option<String>,
     out: Option<PathBuf>,
     list: bool,
+    traces: Vec<PathBuf>,
 }
 
 /// What the arguments ask for; a message when they make no sense, and nothing to do for `--help`.
@@ -69,6 +75,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
         filter: None,
         out: None,
         list: false,
+        traces: Vec::new(),
     };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -84,6 +91,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
             "--list" => options.list = true,
             "--filter" => options.filter = Some(value()?),
             "--out" => options.out = Some(PathBuf::from(value()?)),
+            "--trace" => options.traces.push(PathBuf::from(value()?)),
             "--rounds" => {
                 let text = value()?;
                 match text.parse() {
@@ -237,6 +245,19 @@ fn run_proxies(options: &Options) -> Result<(), Failure> {
 }
 
 fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failure> {
+    if group == "scaling" {
+        let complete =
+            options.scale == Scale::Full && options.filter.is_none() && options.traces.is_empty();
+        let results = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results");
+        return scaling::run(&scaling::Options {
+            scale: options.scale,
+            filter: options.filter.as_deref(),
+            traces: &options.traces,
+            json: options.json,
+            list: options.list,
+            out: options.out.clone().or_else(|| complete.then_some(results)),
+        });
+    }
     let chosen = |name: &str| {
         options
             .filter
@@ -298,6 +319,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         "filter" => bars::filter(&figures),
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
+        "balancer" => bars::balancer(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if with_pauses {

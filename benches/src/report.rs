@@ -68,6 +68,24 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
+    /// A list for a page.
+    pub(crate) fn markdown(&self) -> String {
+        format!(
+            "- machine: {}\n- compiler: {}\n- commit: {}\n- load when it began: {}\n",
+            self.machine, self.compiler, self.commit, self.load
+        )
+    }
+
+    /// An object for programs.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "machine": self.machine,
+            "compiler": self.compiler,
+            "commit": self.commit,
+            "load": self.load,
+        })
+    }
+
     /// The commit that was built, and whether it was changed since.
     #[must_use]
     pub fn commit(&self) -> &str {

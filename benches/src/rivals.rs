@@ -115,10 +115,13 @@ mod kanal;
 mod loole;
 mod mutex;
 mod nexus;
+#[cfg(feature = "pingora")]
+pub(crate) mod pingora;
 mod rapidfire;
 mod rtrb;
 mod thingbuf;
 mod tokio_mpsc;
+pub(crate) mod tower_balance;
 
 /// The name of the peer that the group `queue` compares with.
 pub const TOKIO: &str = "tokio-mpsc";

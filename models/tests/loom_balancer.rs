@@ -65,7 +65,7 @@ fn removals(balancer: &Balancer<u32>, id: &TargetId) -> usize {
 #[test]
 fn a_target_that_leaves_under_a_lease_is_gone_once_and_with_the_lease() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(1, &EXPLORED, || {
+    explore(100, &EXPLORED, || {
         let balancer = balancer(1, None);
         let other = balancer.clone();
         let leaver = thread::spawn(move || other.deregister(&id(0)).expect("it is there"));
@@ -93,7 +93,7 @@ fn a_target_that_leaves_under_a_lease_is_gone_once_and_with_the_lease() {
 #[test]
 fn two_leases_of_a_target_that_leaves_report_it_once() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(1, &EXPLORED, || {
+    explore(80, &EXPLORED, || {
         let balancer = balancer(1, None);
         let leases = [(); 2].map(|()| balancer.try_pick().expect("a target"));
         balancer.deregister(&id(0)).expect("it is there");
@@ -111,7 +111,7 @@ fn two_leases_of_a_target_that_leaves_report_it_once() {
 #[test]
 fn a_pick_never_fails_while_a_target_stays() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(1, &EXPLORED, || {
+    explore(150, &EXPLORED, || {
         let balancer = balancer(2, Some(1));
         let other = balancer.clone();
         let leaver = thread::spawn(move || other.deregister(&id(0)).expect("it is there"));
@@ -131,7 +131,7 @@ fn a_pick_never_fails_while_a_target_stays() {
 #[test]
 fn who_waits_for_room_gets_it() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(1, &EXPLORED, || {
+    explore(200, &EXPLORED, || {
         let balancer = balancer(1, Some(1));
         let held = balancer.try_pick().expect("a target");
         let ender = thread::spawn(move || held.complete(Outcome::Success));
@@ -149,7 +149,7 @@ fn who_waits_for_room_gets_it() {
 #[test]
 fn who_waits_for_a_target_gets_the_one_that_comes() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(1, &EXPLORED, || {
+    explore(120, &EXPLORED, || {
         let balancer = balancer(0, None);
         let other = balancer.clone();
         let joiner = thread::spawn(move || {

@@ -422,7 +422,6 @@ impl<T> Balancer<T> {
     }
 
     /// Picks a target, and blocks the thread while there is none.
-    #[must_use]
     pub fn pick_blocking(&self) -> Lease<T> {
         loop {
             let picked = self.pick_until_blocking(&Request::default(), Instant::NEVER);

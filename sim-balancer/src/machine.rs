@@ -103,6 +103,8 @@ pub struct Machine {
     timers: BTreeSet<(Instant, Timer)>,
     /// Targets to check, each once. Stale slots are skipped.
     due: VecDeque<Slot>,
+    /// How many targets are ejected.
+    ejected: u32,
     effects: VecDeque<Effect>,
     notes: VecDeque<Note>,
     generation: u64,
@@ -128,6 +130,7 @@ impl Machine {
             zones: Vec::new(),
             timers: BTreeSet::new(),
             due: VecDeque::new(),
+            ejected: 0,
             effects: VecDeque::new(),
             notes: VecDeque::new(),
             generation: 0,
@@ -595,11 +598,12 @@ impl Machine {
         self.cancel_timers(index);
         let held = self.held_mut(index);
         held.ramp = None;
-        held.ejected = None;
+        let was_ejected = held.ejected.take().is_some();
         held.ejections = 0;
         held.share = 100;
         held.is_anomalous = false;
         held.in_service_since = None;
+        self.ejected -= u32::from(was_ejected);
     }
 
     // Health.

@@ -310,11 +310,19 @@ impl Alarm {
         self.state = state;
     }
 
-    /// Forgets the values and the state.
-    pub fn reset(&mut self) {
+    /// Starts anew: periods that end up to `now` do not count.
+    pub fn restart(&mut self, now: Instant) {
         self.values.clear();
-        self.newest = 0;
+        self.newest = now.as_nanos() / nanos(self.config.query.period);
         self.state = AlarmState::InsufficientData;
+    }
+
+    /// The highest value of its evaluation periods.
+    #[must_use]
+    pub fn highest(&self) -> Option<f64> {
+        let n = self.config.evaluation_periods as usize;
+        let newest = self.values.iter().rev().filter_map(|&value| value).take(n);
+        newest.reduce(f64::max)
     }
 
     /// Reads the periods that have ended since the last time, and those that were missing then, and evaluates.

@@ -11,7 +11,11 @@
 //! | [`simple`] | one adjustment for an alarm, then a cooldown |
 //! | [`step`] | the adjustment grows with the breach; warm-up counted |
 //! | [`target`] | in proportion to the distance from a target |
+//! | [`hpa`] | Kubernetes' ratio, with tolerance, stabilisation and velocity |
+//! | [`anticipate`] | forecast, feedback and the backlog's slope, and never worse than two of the above |
 
+pub mod anticipate;
+pub mod hpa;
 pub mod manual;
 pub mod simple;
 pub mod step;
@@ -53,13 +57,13 @@ pub enum Kind {
     Scheduled,
     /// `predictive`.
     Predictive,
-    /// `hpa`.
+    /// [`hpa`].
     Hpa,
     /// `zero`.
     Zero,
     /// `pid`.
     Pid,
-    /// `anticipate`.
+    /// [`anticipate`].
     Anticipate,
 }
 
@@ -92,6 +96,10 @@ pub enum PolicyConfig {
     Step(step::StepConfig),
     /// In proportion to the distance from a target.
     TargetTracking(target::TargetConfig),
+    /// Kubernetes' ratio.
+    Hpa(hpa::HpaConfig),
+    /// Forecast, feedback and the backlog's slope.
+    Anticipate(anticipate::AnticipateConfig),
 }
 
 /// A checked policy; what it remembers is in a [`PolicyState`] of its own.
@@ -107,6 +115,8 @@ enum Rule {
     Simple(simple::SimpleConfig),
     Step(step::StepConfig),
     Target(target::TargetConfig),
+    Hpa(hpa::HpaConfig),
+    Anticipate(anticipate::AnticipateConfig),
 }
 
 /// What a policy remembers between decisions. Bounded by the policy's settings.
@@ -119,6 +129,8 @@ enum Memory {
     Simple(simple::SimpleState),
     Step(step::StepState),
     Target(target::TargetState),
+    Hpa(hpa::HpaState),
+    Anticipate(Box<anticipate::AnticipateState>),
 }
 
 /// The capacity of a group at one moment.
@@ -220,6 +232,14 @@ impl Policy {
                 config.check()?;
                 Rule::Target(config)
             }
+            PolicyConfig::Hpa(config) => {
+                config.check()?;
+                Rule::Hpa(config)
+            }
+            PolicyConfig::Anticipate(config) => {
+                config.check()?;
+                Rule::Anticipate(config)
+            }
         };
         Ok(Self {
             name: Arc::from(name),
@@ -241,6 +261,8 @@ impl Policy {
             Rule::Simple(_) => Kind::Simple,
             Rule::Step(_) => Kind::Step,
             Rule::Target(_) => Kind::TargetTracking,
+            Rule::Hpa(_) => Kind::Hpa,
+            Rule::Anticipate(_) => Kind::Anticipate,
         }
     }
 
@@ -252,6 +274,10 @@ impl Policy {
             Rule::Simple(config) => Memory::Simple(simple::SimpleState::new(config)),
             Rule::Step(config) => Memory::Step(step::StepState::new(config)),
             Rule::Target(config) => Memory::Target(target::TargetState::new(config)),
+            Rule::Hpa(_) => Memory::Hpa(hpa::HpaState::default()),
+            Rule::Anticipate(config) => {
+                Memory::Anticipate(Box::new(anticipate::AnticipateState::new(config)))
+            }
         })
     }
 
@@ -264,6 +290,8 @@ impl Policy {
             (Rule::Simple(config), Memory::Simple(state)) => config.decide(state, input),
             (Rule::Step(config), Memory::Step(state)) => config.decide(state, input),
             (Rule::Target(config), Memory::Target(state)) => config.decide(state, input),
+            (Rule::Hpa(config), Memory::Hpa(state)) => config.decide(state, input),
+            (Rule::Anticipate(config), Memory::Anticipate(state)) => config.decide(state, input),
             (_, foreign) => {
                 *foreign = self.start().0;
                 return self.decide(state, input);
@@ -286,6 +314,7 @@ impl Policy {
             (Rule::Simple(_), Memory::Simple(state)) => state.applied(applied),
             (Rule::Step(config), Memory::Step(state)) => state.applied(config, applied),
             (Rule::Target(_), Memory::Target(state)) => state.applied(applied),
+            (Rule::Hpa(_), Memory::Hpa(state)) => state.applied(applied),
             _ => {}
         }
     }

@@ -47,22 +47,25 @@ const TICK: u32 = 16;
 const REPORT_PAUSE: u32 = (180_000_000_000_u64 >> TICK) as u32;
 
 /// The load of one target. It outlives the tables in which the target stands.
+///
+/// In this order: what a pick touches stands first, and on one line.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Load {
     /// Leases, flags and finished requests; see the constants.
     word: AtomicU64,
     /// The latency: nanoseconds as an `f32` in the upper half, the tick of the last sample in the lower one. Zero: none.
     latency: AtomicU64,
-    /// What the target told of itself: requests in flight in the upper half, latency as an `f32` below. Zero: nothing.
-    server: AtomicU64,
-    /// When it told: the tick.
-    server_at: AtomicU32,
     /// Failures since the last success.
     run: AtomicU32,
     /// Of these, those since the last answer: connections refused or cut, times out.
     unreachable_run: AtomicU32,
     /// The most leases at a time.
     limit: u32,
+    /// When the target told of itself: the tick.
+    server_at: AtomicU32,
+    /// What it told: requests in flight in the upper half, latency as an `f32` below. Zero: nothing.
+    server: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
     /// Finished requests carried over from the word.
@@ -117,6 +120,11 @@ pub(crate) enum Entry {
 pub(crate) struct Decay {
     /// One over the time constant in ticks.
     rate: f32,
+    /// For so many ticks nothing that matters wears out: a 64th of the time constant.
+    fresh: u32,
+    /// For so many ticks no other sample is averaged in: a 1,024th of the time constant. An average of as many samples is
+    /// as good as one of all, and most requests then only read.
+    rest: u32,
     /// Whether a sample above the average replaces it, and the average wears out while there is none.
     peak: bool,
 }
@@ -124,24 +132,24 @@ pub(crate) struct Decay {
 impl Decay {
     /// Peak-sensitive, with a time constant.
     pub(crate) fn peak(time: Duration) -> Self {
-        Self {
-            rate: rate(time),
-            peak: true,
-        }
+        Self::new(time, true)
     }
 
     /// A plain average with a time constant.
     pub(crate) fn mean(time: Duration) -> Self {
+        Self::new(time, false)
+    }
+
+    fn new(time: Duration, peak: bool) -> Self {
+        let ticks = (time.as_nanos() >> TICK).max(1);
+        let part = |of: u128| u32::try_from(ticks / of).unwrap_or(u32::MAX);
         Self {
-            rate: rate(time),
-            peak: false,
+            rate: 1.0 / ticks as f32,
+            fresh: part(64),
+            rest: part(1024).max(1),
+            peak,
         }
     }
-}
-
-fn rate(time: Duration) -> f32 {
-    let ticks = (time.as_nanos() >> TICK).max(1);
-    1.0 / ticks as f32
 }
 
 /// About e^-x for `x >= 0`: exact to 2 % below 1.2, and too large by at most 0.04 beyond.
@@ -196,11 +204,11 @@ impl Load {
         Self {
             word: AtomicU64::new(0),
             latency: AtomicU64::new(0),
-            server: AtomicU64::new(0),
-            server_at: AtomicU32::new(0),
             run: AtomicU32::new(0),
             unreachable_run: AtomicU32::new(0),
             limit,
+            server_at: AtomicU32::new(0),
+            server: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             carried: AtomicU64::new(0),
@@ -403,8 +411,8 @@ impl Load {
             let passed = at.wrapping_sub(found as u32);
             let next = if found == 0 || (decay.peak && sample > average) {
                 sample
-            } else if passed == 0 || passed > u32::MAX / 2 {
-                // Within the tick another sample was taken, or the clock of another processor is a little ahead.
+            } else if passed < decay.rest || passed > u32::MAX / 2 {
+                // Another sample was taken just now, or the clock of another processor is a little ahead.
                 return false;
             } else {
                 let kept = decayed(passed as f32 * decay.rate);
@@ -428,13 +436,12 @@ impl Load {
     pub(crate) fn cost(&self, now: u32, decay: &Decay) -> f32 {
         let found = self.latency.load(Ordering::Relaxed);
         let average = f32::from_bits((found >> 32) as u32);
-        let passed = now.wrapping_sub(found as u32) as i32;
-        let x = passed.max(0) as f32 * decay.rate;
-        // Below a sixty-fourth of the time constant nothing that matters has worn out.
-        if x < 1.0 / 64.0 || !decay.peak {
+        // A clock of another processor that is a little ahead makes it a little negative.
+        let passed = (now.wrapping_sub(found as u32) as i32).max(0).unsigned_abs();
+        if passed <= decay.fresh || !decay.peak {
             return average;
         }
-        average * decayed(x)
+        average * decayed(passed as f32 * decay.rate)
     }
 
     /// Notes what the target told of itself.

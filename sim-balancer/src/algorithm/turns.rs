@@ -32,9 +32,12 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 #[derive(Debug)]
 pub(crate) enum TurnTable {
     /// Each in its turn.
-    Plain { targets: u32 },
+    Plain { targets: Divisor },
     /// As it is written.
-    Written { schedule: Box<[u32]> },
+    Written {
+        schedule: Box<[u32]>,
+        length: Divisor,
+    },
     /// Too long to be written.
     Dealt { shares: AliasTable },
 }
@@ -43,7 +46,7 @@ impl TurnTable {
     /// Gives each target the same.
     pub(crate) fn plain(candidates: &[Candidate]) -> Self {
         Self::Plain {
-            targets: candidates.len() as u32,
+            targets: Divisor::new(candidates.len() as u32),
         }
     }
 
@@ -70,16 +73,19 @@ impl TurnTable {
         } else {
             by_deadline(&weights, turns)
         };
-        Self::Written { schedule }
+        Self::Written {
+            length: Divisor::new(schedule.len() as u32),
+            schedule,
+        }
     }
 
     /// The next in turn.
     #[inline]
     pub(crate) fn choose(&self, memory: &Memory) -> Option<usize> {
         match self {
-            Self::Plain { targets } => Some((memory.turn() as u32).checked_rem(*targets)? as usize),
-            Self::Written { schedule } => {
-                let turn = (memory.turn() as u32).checked_rem(schedule.len() as u32)?;
+            Self::Plain { targets } => Some(targets.rest_of(memory.turn() as u32)? as usize),
+            Self::Written { schedule, length } => {
+                let turn = length.rest_of(memory.turn() as u32)?;
                 schedule.get(turn as usize).map(|&index| index as usize)
             }
             Self::Dealt { shares } => shares.at(memory.turn().wrapping_mul(GOLDEN)),
@@ -98,6 +104,32 @@ impl TurnTable {
             .filter_map(|_| self.choose(memory))
             .find(|&index| admit(index))
             .or_else(|| least_loaded(loads, memory, admit))
+    }
+}
+
+/// A number to divide by, without a division each time.
+///
+/// Lemire, Kaser and Kurz, "Faster remainder by direct computation" (Software: Practice and Experience 49(6), 2019):
+/// exact for all numbers of 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Divisor {
+    number: u32,
+    /// 2^64 over the number, rounded up.
+    inverse: u64,
+}
+
+impl Divisor {
+    pub(crate) fn new(number: u32) -> Self {
+        let inverse = (u64::MAX / u64::from(number.max(1))).wrapping_add(1);
+        Self { number, inverse }
+    }
+
+    /// What the division leaves over; nothing when it is by zero.
+    #[inline]
+    pub(crate) fn rest_of(self, dividend: u32) -> Option<u32> {
+        let fraction = self.inverse.wrapping_mul(u64::from(dividend));
+        let rest = (u128::from(fraction) * u128::from(self.number)) >> 64;
+        (self.number != 0).then_some(rest as u32)
     }
 }
 
@@ -175,7 +207,7 @@ mod tests {
     #[test]
     fn equal_weights_need_no_schedule() {
         let table = TurnTable::weighted(&candidates(&[7, 7, 7]));
-        assert!(matches!(table, TurnTable::Plain { targets: 3 }));
+        assert!(matches!(table, TurnTable::Plain { targets } if targets == Divisor::new(3)));
     }
 
     #[test]
@@ -216,6 +248,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_rest_is_that_of_a_division(dividend: u32, number: u32) {
+            prop_assert_eq!(
+                Divisor::new(number).rest_of(dividend),
+                dividend.checked_rem(number)
+            );
+        }
+
         #[test]
         fn in_any_stretch_of_the_schedule_nobody_is_far_from_its_share(
             weights in proptest::collection::vec(1_u32..40, 1..12),

@@ -140,7 +140,7 @@ async fn ended<T>(seat: &Seat<T>) {
 impl<T> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
-        self.seat.finish(self.started, self.outcome);
+        Seat::finish(&self.seat, self.started, self.outcome);
     }
 }
 

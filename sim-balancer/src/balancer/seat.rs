@@ -17,6 +17,7 @@ use crate::message::{Feedback, Outcome};
 /// A registered target.
 ///
 /// It outlives the tables in which it stands, and itself as long as a lease holds it.
+#[repr(C)]
 pub(crate) struct Seat<T> {
     // First, and so next to the reference count: a pick touches both.
     pub(crate) load: Load,
@@ -64,27 +65,27 @@ impl Ending {
 impl<T> Seat<T> {
     /// Ends a lease that began at `started`.
     #[inline]
-    pub(crate) fn finish(self: &Arc<Self>, started: Instant, outcome: Outcome) {
+    pub(crate) fn finish(seat: &Arc<Self>, started: Instant, outcome: Outcome) {
         let exit = match outcome {
             Outcome::Success => {
-                self.load.succeeded();
-                if self.shared.timing.is_some() {
-                    self.time(started, outcome);
+                seat.load.succeeded();
+                if seat.shared.timing.is_some() {
+                    seat.time(started, outcome);
                 }
                 Exit::Finished
             }
             Outcome::Cancelled => {
-                self.load.cancelled();
+                seat.load.cancelled();
                 Exit::Unfinished
             }
             Outcome::Failure | Outcome::Unreachable | Outcome::Overloaded { .. } => {
-                self.fail(started, outcome);
+                Self::fail(seat, started, outcome);
                 Exit::Finished
             }
         };
-        let after = self.load.exit(exit);
+        let after = seat.load.exit(exit);
         if after != After::Nothing {
-            self.shared.after(self, after);
+            seat.shared.after(seat, after);
         }
     }
 
@@ -121,25 +122,25 @@ impl<T> Seat<T> {
     }
 
     #[cold]
-    fn fail(self: &Arc<Self>, started: Instant, outcome: Outcome) {
-        self.time(started, outcome);
+    fn fail(seat: &Arc<Self>, started: Instant, outcome: Outcome) {
+        seat.time(started, outcome);
         let streaks = match outcome {
             Outcome::Unreachable => [
-                Some((Streak::Failures, self.load.failed())),
-                Some((Streak::Gateway, self.load.unreachable())),
+                Some((Streak::Failures, seat.load.failed())),
+                Some((Streak::Gateway, seat.load.unreachable())),
             ],
             Outcome::Failure => {
-                self.load.answered();
-                [Some((Streak::Failures, self.load.failed())), None]
+                seat.load.answered();
+                [Some((Streak::Failures, seat.load.failed())), None]
             }
             Outcome::Overloaded { .. } | Outcome::Success | Outcome::Cancelled => {
-                self.load.answered();
-                self.load.overloaded();
+                seat.load.answered();
+                seat.load.overloaded();
                 [None, None]
             }
         };
         for (streak, count) in streaks.into_iter().flatten() {
-            self.shared.judge(self, streak, count);
+            seat.shared.judge(seat, streak, count);
         }
     }
 }

@@ -420,6 +420,7 @@ impl Model {
             ejected += u32::from(one.health.ejected_until.is_some());
             assert!(!(is_out && one.health.ejected_until.is_some()));
         }
+        assert_eq!(ejected, self.machine.ejected);
         if let Some(outliers) = &self.machine.rules().outliers {
             let most = (live * outliers.max_ejection_percent / 100)
                 .max(u32::from(outliers.always_eject_one));

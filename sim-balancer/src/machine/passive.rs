@@ -19,8 +19,7 @@ impl Machine {
         if held.ejected.is_some() || !held.health.is_live() {
             return false;
         }
-        let (ejected, hosts) = self.ejected_of();
-        if !may_eject(&rules, ejected, hosts) {
+        if !may_eject(&rules, self.ejected, self.live()) {
             self.note(at, index, Change::EjectionRefused { cause });
             return false;
         }
@@ -30,6 +29,7 @@ impl Machine {
         held.ejections = count;
         held.ejected = Some(until);
         held.is_clean = false;
+        self.ejected += 1;
         self.set_timer(index, Timer::Return(index), Some(until));
         self.note(at, index, Change::Ejected { cause, until });
         self.touch();
@@ -39,18 +39,17 @@ impl Machine {
     pub(super) fn uneject(&mut self, at: Instant, index: u32) {
         self.set_timer(index, Timer::Return(index), None);
         if self.held_mut(index).ejected.take().is_some() {
+            self.ejected -= 1;
             self.note(at, index, Change::Returned);
             self.touch();
         }
     }
 
-    /// Ejected targets, and all of which they are a part.
-    fn ejected_of(&self) -> (u32, u32) {
+    /// All targets of which those that are ejected are a part.
+    fn live(&self) -> u32 {
         self.occupied()
             .filter(|(_, held)| held.health.is_live())
-            .fold((0, 0), |(ejected, hosts), (_, held)| {
-                (ejected + u32::from(held.ejected.is_some()), hosts + 1)
-            })
+            .count() as u32
     }
 
     /// Takes ejected targets back while they are too large a part of those that are left, the earliest to return first.
@@ -58,11 +57,7 @@ impl Machine {
         let Some(rules) = self.rules.outliers else {
             return;
         };
-        loop {
-            let (ejected, hosts) = self.ejected_of();
-            if ejected == 0 || may_eject(&rules, ejected - 1, hosts) {
-                return;
-            }
+        while self.ejected > 0 && !may_eject(&rules, self.ejected - 1, self.live()) {
             let first = self
                 .occupied()
                 .filter_map(|(index, held)| held.ejected.map(|until| (until, index)))

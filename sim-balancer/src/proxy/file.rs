@@ -70,7 +70,10 @@ pub fn load(path: &Path) -> Result<ProxyConfig, FileError> {
 
 /// Line and column of a byte, both from 1; columns are characters.
 fn place(text: &str, at: usize) -> (usize, usize) {
-    let at = text.floor_char_boundary(at);
+    let at = (0..=at.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
     let before = &text[..at];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = before.matches('\n').count() + 1;

@@ -231,7 +231,7 @@ impl Pair {
                 target.failed += 1;
                 target.row += 1;
                 let row = target.row;
-                if row % ROW == 0 {
+                if row.is_multiple_of(ROW) {
                     self.machine.streak(now, slot, Streak::Failures, row);
                 }
             }

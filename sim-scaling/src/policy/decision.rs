@@ -66,6 +66,8 @@ pub struct Explanation {
     pub wanted: Option<u32>,
     /// Why.
     pub reason: Reason,
+    /// The rule that it went by, where it has several.
+    pub rule: Option<Arc<str>>,
     /// What kept it from that, in the order in which it was applied.
     pub limits: Vec<Limit>,
 }
@@ -79,6 +81,7 @@ impl Explanation {
             against: None,
             wanted: None,
             reason,
+            rule: None,
             limits: Vec::new(),
         }
     }
@@ -95,6 +98,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(wanted) = self.wanted {
             write!(f, ", wanted {wanted}")?;
+        }
+        if let Some(rule) = &self.rule {
+            write!(f, " by {rule}")?;
         }
         for limit in &self.limits {
             write!(f, "; {limit}")?;

@@ -3,9 +3,12 @@
 //! Two alarms watch one metric that falls as capacity grows (utilisation, requests or backlog per instance). Three periods
 //! of three above the target ask for more at once; fifteen of fifteen below nine tenths of it allow less. The capacity is
 //! `ceil(current x metric / target)`, where current leaves out what warms up, so that a breach that lasts while instances
-//! start is answered once. Scaling in is the more cautious: it waits for warm-ups and for both cooldowns.
+//! start is answered once. Scaling in is the more cautious: it goes by the highest of its fifteen periods, and waits for
+//! warm-ups and for both cooldowns. After a change both alarms look at new periods only, since the old ones tell of
+//! another capacity.
 //!
-//! The numbers are those of the alarms that EC2 Auto Scaling makes; they are settings here.
+//! The numbers are those of the alarms that EC2 Auto Scaling makes; they are settings here. How AWS's service goes on
+//! from there is not published, but for its direction: out in proportion, in with more caution.
 
 use std::time::Duration;
 
@@ -146,7 +149,8 @@ impl TargetConfig {
         }
         if state.low.state() == AlarmState::Alarm {
             explanation.reason = Reason::BelowTarget;
-            return self.inward(value, state, input, explanation).again(next);
+            let highest = state.low.highest().unwrap_or(value);
+            return self.inward(highest, state, input, explanation).again(next);
         }
         Opinion::stay(input, Vote::Hold, explanation).again(next)
     }
@@ -256,6 +260,8 @@ impl TargetState {
 
     pub(super) fn applied(&mut self, applied: &Applied) {
         self.changed = Some(applied.at);
+        self.high.restart(applied.at);
+        self.low.restart(applied.at);
         let added = applied.to.saturating_sub(applied.from);
         if added == 0 {
             return;
@@ -347,12 +353,21 @@ mod tests {
     }
 
     #[test]
-    fn fifteen_minutes_below_nine_tenths_scale_in() {
+    fn fifteen_minutes_below_nine_tenths_scale_in_by_the_highest_of_them() {
         let mut run = Run::new(config(), 10);
-        for _ in 0..14 {
-            assert_eq!(run.minute(0.35), 10);
+        assert_eq!(run.minute(0.35), 10);
+        for _ in 0..13 {
+            assert_eq!(run.minute(0.2), 10);
         }
-        assert_eq!(run.minute(0.35), 5);
+        assert_eq!(run.minute(0.2), 5);
+        for _ in 0..14 {
+            assert_eq!(
+                run.minute(0.14),
+                5,
+                "only what came after the change counts"
+            );
+        }
+        assert_eq!(run.minute(0.14), 1);
         let mut run = Run::new(config(), 10);
         for _ in 0..40 {
             assert_eq!(run.minute(0.64), 10, "between nine tenths and the target");
@@ -367,7 +382,9 @@ mod tests {
         }
         assert_eq!(run.minute(1.05), 15);
         run.capacity.pending = 5;
-        assert_eq!(run.minute(1.05), 15);
+        for _ in 0..3 {
+            assert_eq!(run.minute(1.05), 15);
+        }
         assert_eq!(run.limits(), ["InstancesWarmingUp"]);
         assert_eq!(run.minute(1.40), 20, "a higher breach adds what is missing");
     }

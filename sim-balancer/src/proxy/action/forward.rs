@@ -108,7 +108,7 @@ impl ForwardPlan {
             return Some(group);
         }
         let sum = self.groups.last()?.1;
-        let at = (u128::from(bits) * u128::from(sum) >> 64) as u64;
+        let at = ((u128::from(bits) * u128::from(sum)) >> 64) as u64;
         self.groups
             .iter()
             .find(|(_, until)| at < *until)

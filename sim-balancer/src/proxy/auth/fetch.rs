@@ -207,3 +207,101 @@ impl FetchError {
         Self::Failed(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sim_core::time::Timestamp;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Asks a server that answers every connection with these bytes, and tells what it was asked.
+    async fn ask(
+        answer: &'static str,
+        config: WebFetchConfig,
+    ) -> (Result<Response<Bytes>, FetchError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let fetch = WebFetch::new(config, Clock::system()).expect("roots");
+        let request = Request::post(format!("http://{address}/a?b=c")).body(Bytes::from("body"));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut asked = String::new();
+            let mut piece = [0; 1_024];
+            while !asked.ends_with("body") {
+                let read = stream.read(&mut piece).await.expect("bytes");
+                asked.push_str(std::str::from_utf8(&piece[..read]).expect("text"));
+            }
+            stream.write_all(answer.as_bytes()).await.expect("sent");
+            asked
+        };
+        tokio::join!(fetch.handle(request.expect("a request")), serve)
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_whole() {
+        let answer = "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let (response, asked) = ask(answer, WebFetchConfig::default()).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 201);
+        assert_eq!(&response.body()[..], b"abcde");
+        assert!(asked.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("\r\nhost: 127.0.0.1:"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_with_the_connection_comes_whole_too() {
+        let (response, _) = ask("HTTP/1.1 200 OK\r\n\r\nabc", WebFetchConfig::default()).await;
+        assert_eq!(&response.expect("an answer").body()[..], b"abc");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_refused() {
+        let config = WebFetchConfig {
+            max_body_bytes: 4,
+            ..WebFetchConfig::default()
+        };
+        let (response, _) = ask("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde", config).await;
+        assert_eq!(
+            response.expect_err("too large"),
+            FetchError::TooLarge { most: 4 }
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_an_error() {
+        for answer in [
+            "",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
+            "nonsense\r\n\r\n",
+        ] {
+            let (response, _) = ask(answer, WebFetchConfig::default()).await;
+            assert!(matches!(response, Err(FetchError::Failed(_))), "{answer:?}");
+        }
+        let fetch = WebFetch::new(WebFetchConfig::default(), Clock::system()).expect("roots");
+        for uri in ["/path", "ftp://example.com/"] {
+            let request = Request::get(uri).body(Bytes::new()).expect("a request");
+            assert!(matches!(
+                fetch.handle(request).await,
+                Err(FetchError::Failed(_))
+            ));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_answer_is_given_up_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (clock, time) = Clock::virtual_at(Timestamp::from_unix_seconds(0));
+        let fetch = WebFetch::new(WebFetchConfig::default(), clock).expect("roots");
+        let request = Request::get(format!("http://{address}/")).body(Bytes::new());
+        let wait = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            time.advance(Duration::from_secs(5));
+            stream
+        };
+        let (response, _stream) = tokio::join!(fetch.handle(request.expect("a request")), wait);
+        assert_eq!(response.expect_err("no answer"), FetchError::Timeout);
+    }
+}

@@ -135,7 +135,8 @@ impl Source {
     ) -> Result<Arc<KeySet>, Reason> {
         let deadline = clock.now() + PATIENCE;
         let turn = wait::until(&self.fetched, clock, deadline, || {
-            match self.state.lock().turn(id, clock.now()) {
+            let turn = self.state.lock().turn(id, clock.now());
+            match turn {
                 Some(value) => Attempt::Done { value, more: false },
                 None => Attempt::Pending {
                     wake_at: Instant::NEVER,

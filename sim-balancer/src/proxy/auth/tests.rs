@@ -413,14 +413,17 @@ fn one_request_fetches_for_all_and_another_takes_over_when_it_goes() {
                 body.clone(),
             );
             async move {
-                let attempt = || match *open.lock() {
-                    true => sim_core::wait::Attempt::Done {
-                        value: (),
-                        more: true,
-                    },
-                    false => sim_core::wait::Attempt::Pending {
-                        wake_at: sim_core::time::Instant::NEVER,
-                    },
+                let attempt = || {
+                    let is_open = *open.lock();
+                    match is_open {
+                        true => sim_core::wait::Attempt::Done {
+                            value: (),
+                            more: true,
+                        },
+                        false => sim_core::wait::Attempt::Pending {
+                            wake_at: sim_core::time::Instant::NEVER,
+                        },
+                    }
                 };
                 let never = sim_core::time::Instant::NEVER;
                 let _ = sim_core::wait::until(&gate, &clock, never, attempt).await;

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::group::{
-    AlgorithmName, HealthCheckProtocol, OutlierConfig, ProtocolVersion, StickinessKind,
-    TargetGroupConfig, TargetType,
+    AlgorithmName, HealthCheckProtocol, OutlierConfig, ProtocolVersion, TargetGroupConfig,
+    TargetType,
 };
 use super::{At, Attributes, Problem, Profile, Protocol, ProxyConfigError};
-use crate::algorithm::{Algorithm, Choices, LeastOutstanding, LeastTime, PeakEwma};
+use crate::algorithm::{
+    Algorithm, ApertureConfig, BoundedConfig, C3Config, Choices, LeastOutstanding, LeastTime,
+    MaglevConfig, PeakEwma, PrequalConfig, ReportedConfig, RingConfig, StickyConfig, SubsetConfig,
+};
 use crate::config::BalancerConfig;
 use crate::machine::{
     Anomaly, Availability, CheckPort, CheckProtocol, CrossZone, Deregistration, FailOpen,
@@ -38,7 +41,7 @@ impl TargetGroupConfig {
         }
         let config = BalancerConfig {
             name: self.name.clone(),
-            algorithm: self.algorithm(at)?,
+            algorithm: self.algorithm(),
             rules: Rules {
                 health_check: self.health_check(at)?,
                 slow_start: SlowStart {
@@ -93,22 +96,9 @@ impl TargetGroupConfig {
         }
     }
 
-    fn algorithm(&self, at: At<'_>) -> Result<Algorithm, ProxyConfigError> {
-        let choices = match self.choices {
-            1 => {
-                return at
-                    .field("choices")
-                    .within(1, (2, 64))
-                    .map(|()| Algorithm::Random);
-            }
-            choices => Choices::Sample(choices),
-        };
-        if self.stickiness.kind == StickinessKind::SourceIp
-            && self.algorithm == AlgorithmName::RoundRobin
-        {
-            return hashed(AlgorithmName::Maglev, at);
-        }
-        Ok(match self.algorithm {
+    fn algorithm(&self) -> Algorithm {
+        let choices = Choices::Sample(self.choices);
+        match self.algorithm {
             AlgorithmName::RoundRobin => Algorithm::RoundRobin,
             AlgorithmName::LeastOutstandingRequests => {
                 Algorithm::LeastOutstanding(LeastOutstanding::default())
@@ -121,31 +111,35 @@ impl TargetGroupConfig {
             }
             AlgorithmName::PeakEwma => Algorithm::PeakEwma(PeakEwma::default()),
             AlgorithmName::LeastTime => Algorithm::LeastTime(LeastTime::default()),
-            AlgorithmName::RingHash
-            | AlgorithmName::Maglev
-            | AlgorithmName::Rendezvous
-            | AlgorithmName::BoundedLoad
-            | AlgorithmName::Prequal => return hashed(self.algorithm, at),
-        })
+            AlgorithmName::RingHash => Algorithm::RingHash(RingConfig::default()),
+            AlgorithmName::Maglev => Algorithm::Maglev(MaglevConfig::default()),
+            AlgorithmName::Rendezvous => Algorithm::Rendezvous,
+            AlgorithmName::BoundedLoad => Algorithm::BoundedLoad(BoundedConfig::default()),
+            AlgorithmName::Sticky => Algorithm::Sticky(StickyConfig::default()),
+            AlgorithmName::FirstAvailable => Algorithm::FirstAvailable,
+            AlgorithmName::Subset => Algorithm::Subset(SubsetConfig::default()),
+            AlgorithmName::Aperture => Algorithm::Aperture(ApertureConfig::default()),
+            AlgorithmName::C3 => Algorithm::C3(C3Config::default()),
+            AlgorithmName::Prequal => Algorithm::Prequal(PrequalConfig::default()),
+            AlgorithmName::Reported => Algorithm::Reported(ReportedConfig::default()),
+        }
     }
 
     fn health_check(&self, at: At<'_>) -> Result<Option<HealthCheck>, ProxyConfigError> {
         let config = &self.health_check;
-        if !config.enabled {
+        // Functions are not asked by themselves: AWS's default for them too.
+        if !config.enabled || self.target_type == TargetType::Function {
             return Ok(None);
         }
-        let protocol = match (config.protocol, self.target_type) {
-            (_, TargetType::Function) => CheckProtocol::Custom,
+        let protocol = match (config.protocol, self.protocol) {
             (Some(HealthCheckProtocol::Http), _) => CheckProtocol::Http,
             (Some(HealthCheckProtocol::Https), _) => CheckProtocol::Https,
             (Some(HealthCheckProtocol::Tcp), _) => CheckProtocol::Tcp,
             (Some(HealthCheckProtocol::Grpc), _) => CheckProtocol::Grpc,
-            (None, _) => match (self.protocol_version, self.protocol) {
-                (ProtocolVersion::Grpc, _) => CheckProtocol::Grpc,
-                (_, Protocol::Http) => CheckProtocol::Http,
-                (_, Protocol::Https) => CheckProtocol::Https,
-                _ => CheckProtocol::Tcp,
-            },
+            (None, _) if self.protocol_version == ProtocolVersion::Grpc => CheckProtocol::Grpc,
+            (None, Protocol::Http) => CheckProtocol::Http,
+            (None, Protocol::Https) => CheckProtocol::Https,
+            (None, _) => CheckProtocol::Tcp,
         };
         let usual = HealthCheck::of(protocol);
         let at = at.field("health_check");
@@ -176,18 +170,123 @@ impl TargetGroupConfig {
     }
 }
 
-fn hashed(name: AlgorithmName, at: At<'_>) -> Result<Algorithm, ProxyConfigError> {
-    at.field("algorithm").fail(Problem::Unsupported {
-        value: format!("{name:?}"),
-        why: "not yet",
-    })
-}
-
 fn outliers(config: &OutlierConfig) -> Outliers {
     Outliers {
         consecutive_failures: Some(config.consecutive_failures),
         base_ejection_time: config.base_ejection,
         max_ejection_percent: config.max_ejected_percent,
         ..Outliers::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FailoverConfig, HealthCheckConfig, Profile, TargetConfig};
+    use super::*;
+
+    fn balancing(group: &TargetGroupConfig, profile: Profile) -> Result<BalancerConfig, String> {
+        let at = At::ROOT.part("target_groups", 0);
+        group
+            .balancing(&Attributes::default(), profile, at)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_group_says_is_what_its_balancer_does() {
+        let group = TargetGroupConfig {
+            name: "g".to_owned(),
+            targets: vec![TargetConfig::at("a:1")],
+            algorithm: AlgorithmName::RandomChoices,
+            choices: 3,
+            health_check: HealthCheckConfig {
+                interval: Duration::from_secs(3),
+                port: Some(81),
+                matcher: Some("200-204".to_owned()),
+                ..Default::default()
+            },
+            failover: FailoverConfig {
+                panic_threshold: 40,
+                ..Default::default()
+            },
+            cross_zone: Some(false),
+            slow_start: Duration::from_secs(7),
+            ..Default::default()
+        };
+        let config = balancing(&group, Profile::Open).expect("settings");
+        let choices = Choices::Sample(3);
+        assert_eq!(
+            config.algorithm,
+            Algorithm::LeastOutstanding(LeastOutstanding { choices })
+        );
+        assert_eq!(config.rules.cross_zone, CrossZone::Off);
+        assert_eq!(config.rules.fail_open.panic_threshold, 40);
+        assert_eq!(config.rules.slow_start.duration, Duration::from_secs(7));
+        let check = config.rules.health_check.expect("a check");
+        assert_eq!(check.protocol, CheckProtocol::Http);
+        assert_eq!(check.port, CheckPort::Port(81));
+        assert_eq!(
+            check.timeout,
+            Duration::from_secs(3),
+            "not longer than the interval"
+        );
+        assert!(
+            check
+                .matcher
+                .is_some_and(|matcher| matcher.matches(204) && !matcher.matches(205))
+        );
+    }
+
+    #[test]
+    fn every_algorithm_makes_a_balancer_that_can_be_built() {
+        let text = r#"["round_robin", "least_outstanding_requests", "weighted_random", "smooth-weighted", "random",
+            "random-choices", "peak-ewma", "least-time", "ring-hash", "maglev", "rendezvous", "bounded-load", "sticky",
+            "first-available", "subset", "aperture", "c3", "prequal", "reported"]"#;
+        let names: Vec<AlgorithmName> = serde_json::from_str(text).expect("names");
+        for algorithm in names {
+            let group = TargetGroupConfig {
+                name: "g".to_owned(),
+                algorithm,
+                ..Default::default()
+            };
+            let config = balancing(&group, Profile::Open).expect("settings");
+            assert!(crate::Balancer::<()>::new(config).is_ok(), "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_told() {
+        let slow = TargetGroupConfig {
+            name: "g".to_owned(),
+            algorithm: AlgorithmName::WeightedRandom,
+            slow_start: Duration::from_secs(30),
+            ..Default::default()
+        };
+        assert!(balancing(&slow, Profile::Open).is_ok());
+        let told = balancing(&slow, Profile::Aws).expect_err("not at the service");
+        assert!(told.starts_with("target_groups[0].slow_start: "), "{told}");
+        let odd = TargetGroupConfig {
+            name: "g".to_owned(),
+            anomaly_mitigation: true,
+            ..Default::default()
+        };
+        let told =
+            balancing(&odd, Profile::Open).expect_err("round robin has no weights to change");
+        assert!(
+            told.starts_with("target_groups[0].anomaly_mitigation: "),
+            "{told}"
+        );
+        let late = TargetGroupConfig {
+            name: "g".to_owned(),
+            health_check: HealthCheckConfig {
+                timeout: Some(Duration::from_secs(31)),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        assert!(
+            balancing(&late, Profile::Open)
+                .expect_err("too long")
+                .starts_with("target_groups[0]: ")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use super::group::{
-    HealthCheckConfig, HealthCheckProtocol, ProtocolVersion, StickinessKind, TargetType,
+    HashKey, HealthCheckConfig, HealthCheckProtocol, ProtocolVersion, StickinessKind, TargetType,
 };
 use super::listener::{AlpnPolicy, MutualMode};
 use super::{
@@ -238,8 +238,20 @@ impl TargetGroupConfig {
             )));
         }
         self.check_targets(at)?;
+        let (field, name) = match &self.hash_key {
+            HashKey::Header(name) => ("header", name.as_str()),
+            HashKey::Cookie(name) => ("cookie", name.as_str()),
+            HashKey::Query(name) => ("query", name.as_str()),
+            HashKey::SourceIp | HashKey::Path | HashKey::Host => ("", "none"),
+        };
+        if !is_token(name) {
+            return at
+                .field("hash_key")
+                .field(field)
+                .invalid(name, "is not a name");
+        }
         at.field("choices")
-            .within(u64::from(self.choices), (1, 64))?;
+            .within(u64::from(self.choices), (2, 64))?;
         self.health_check
             .check(at.field("health_check"), self, profile)?;
         self.check_stickiness(at.field("stickiness"), profile)?;

@@ -28,7 +28,7 @@ pub struct TargetGroupConfig {
     pub algorithm: AlgorithmName,
     /// What the hash-based algorithms hash. Default: the client's address.
     pub hash_key: HashKey,
-    /// How many targets `random-choices`, `peak-ewma` and their like compare. Default: 2.
+    /// How many targets `random-choices` compares: 2 to 64. Default: 2.
     pub choices: u32,
     /// Whether `weighted-random` sends less to targets that fail more than the others. Default: no.
     pub anomaly_mitigation: bool,
@@ -241,8 +241,31 @@ pub enum AlgorithmName {
     Rendezvous,
     /// By hash, passing over targets that are loaded far above the mean.
     BoundedLoad,
+    /// The target that a key was given to first.
+    Sticky,
+    /// The first that has room.
+    FirstAvailable,
+    /// The less loaded of two out of this proxy's subset.
+    Subset,
+    /// The less loaded of two out of this proxy's deterministic aperture.
+    Aperture,
+    /// C3, by what targets tell of their queues; without their word, by latency.
+    C3,
     /// Prequal's hot-cold rule.
     Prequal,
+    /// Client-side weighted round robin, by what targets report.
+    Reported,
+}
+
+impl AlgorithmName {
+    /// Whether it goes by a key of the request.
+    #[must_use]
+    pub const fn is_keyed(self) -> bool {
+        matches!(
+            self,
+            Self::RingHash | Self::Maglev | Self::Rendezvous | Self::BoundedLoad | Self::Sticky
+        )
+    }
 }
 
 /// What the hash-based algorithms hash.

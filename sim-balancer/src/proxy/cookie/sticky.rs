@@ -80,7 +80,7 @@ impl Sticky {
             return;
         };
         let lines = response.get_all(SET_COOKIE).iter();
-        let Some(value) = lines.filter_map(|line| given(line.as_bytes(), app)).last() else {
+        let Some(value) = lines.rev().find_map(|line| given(line.as_bytes(), app)) else {
             return;
         };
         if value.is_empty() {

@@ -289,7 +289,8 @@ impl Reply {
         }
         let (mut first, mut broken) = (None, None);
         if incoming.size_hint().exact().is_some() {
-            match poll_link(&mut held.link, &mut incoming, cx) {
+            // The link has just been polled: what there is of the body waits already.
+            match Pin::new(&mut incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => first = frame.into_data().ok(),
                 Poll::Ready(Some(Err(error))) => broken = Some(error.into()),
                 Poll::Ready(None) | Poll::Pending => {}

@@ -95,6 +95,17 @@ impl Link {
 
     /// Lets the connection finish what a request left, and tells whether it can carry another one.
     pub(crate) fn settle(&mut self) -> bool {
+        if self.conn.is_some() && self.send.is_ready() {
+            // It is done already. Whoever woke it since it was polled did so in the same poll of the task; the system's news
+            // come between polls.
+            self.relay.rest();
+            return true;
+        }
+        self.look()
+    }
+
+    /// Polls the connection for nobody.
+    fn look(&mut self) -> bool {
         self.relay.enter(None);
         for _ in 0..ROUNDS {
             let mut inner = Context::from_waker(&self.waker);
@@ -115,7 +126,7 @@ impl Link {
     /// Whether it can carry a request, as far as is known: something that happened while it rested is looked at.
     pub(crate) fn is_fit(&mut self) -> bool {
         if self.relay.is_woken() {
-            return self.settle();
+            return self.look();
         }
         self.conn.is_some() && self.send.is_ready()
     }
@@ -163,6 +174,13 @@ impl Relay {
 
     fn leave(&self) {
         self.0.lock().polling = false;
+    }
+
+    /// Nobody holds the link any more, and nothing is left to be looked at.
+    fn rest(&self) {
+        let mut state = self.0.lock();
+        state.task = None;
+        state.woken = false;
     }
 
     fn is_woken(&self) -> bool {
