@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use sim_balancer::proxy::Proxy;
 use sim_balancer::proxy::config::{
-    ActionConfig, Attributes, ForwardConfig, ListenerConfig, ProxyConfig, TargetConfig, TargetGroupConfig,
+    ActionConfig, Attributes, ForwardConfig, ListenerConfig, ProxyConfig, TargetConfig,
+    TargetGroupConfig,
 };
 use sim_core::clock::Clock;
 
@@ -64,7 +65,8 @@ struct Cost {
 pub fn run(plan: &Plan) -> Result<(), Failure> {
     let origin = Origin::find();
     let folder = std::env::temp_dir().join(format!("sim-proxies-{}", std::process::id()));
-    fs::create_dir_all(&folder).map_err(|error| Failure(format!("cannot create {}: {error}", folder.display())))?;
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure(format!("cannot create {}: {error}", folder.display())))?;
     let outcome = run_in(plan, &folder, &origin);
     let _ = fs::remove_dir_all(&folder);
     outcome
@@ -73,13 +75,24 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
 fn run_in(plan: &Plan, folder: &Path, origin: &Origin) -> Result<(), Failure> {
     let target = start_target()?;
     let mut proxies = vec![Running::sim(target)?];
-    for rival in [Running::nginx(folder, target)?, Running::haproxy(folder, target)?] {
+    for rival in [
+        Running::nginx(folder, target)?,
+        Running::haproxy(folder, target)?,
+    ] {
         match rival {
             Ok(running) => proxies.push(running),
-            Err(name) => eprintln!("benches: proxy: {name} is not installed, and is missing below (apt-get install {name})"),
+            Err(name) => eprintln!(
+                "benches: proxy: {name} is not installed, and is missing below (apt-get install {name})"
+            ),
         }
     }
-    let mut costs: Vec<Cost> = proxies.iter().map(|proxy| Cost { name: proxy.name, rounds: Vec::new() }).collect();
+    let mut costs: Vec<Cost> = proxies
+        .iter()
+        .map(|proxy| Cost {
+            name: proxy.name,
+            rounds: Vec::new(),
+        })
+        .collect();
     for round in 0..=plan.rounds {
         for (proxy, cost) in proxies.iter().zip(&mut costs) {
             let before = proxy.processor_time()?;
@@ -100,8 +113,15 @@ fn run_in(plan: &Plan, folder: &Path, origin: &Origin) -> Result<(), Failure> {
 fn ratio(costs: &[Cost], index: usize) -> Option<f64> {
     let (first, rivals) = costs.split_first()?;
     let of = |round: usize| {
-        let best = rivals.iter().map(|rival| rival.rounds[round]).reduce(f64::min)?;
-        let own = if index == 0 { first.rounds[round] } else { rivals[index - 1].rounds[round] };
+        let best = rivals
+            .iter()
+            .map(|rival| rival.rounds[round])
+            .reduce(f64::min)?;
+        let own = if index == 0 {
+            first.rounds[round]
+        } else {
+            rivals[index - 1].rounds[round]
+        };
         Some(own / best)
     };
     let ratios: Option<Vec<f64>> = (0..first.rounds.len()).map(of).collect();
@@ -121,10 +141,19 @@ fn report(plan: &Plan, costs: &[Cost], origin: &Origin) -> Result<(), Failure> {
     text.push_str("| proxy | us a request (median) | rounds | by the better rival |\n| --- | ---: | --- | ---: |\n");
     for (index, cost) in costs.iter().enumerate() {
         let middle = median(cost.rounds.clone());
-        let rounds: Vec<String> = cost.rounds.iter().map(|ns| format!("{:.2}", ns / 1e3)).collect();
+        let rounds: Vec<String> = cost
+            .rounds
+            .iter()
+            .map(|ns| format!("{:.2}", ns / 1e3))
+            .collect();
         let by = ratio(costs, index);
         let shown = by.map_or_else(|| "no rival".to_owned(), |by| format!("{by:.3}"));
-        text.push_str(&format!("| {} | {:.2} | {} | {shown} |\n", cost.name, middle / 1e3, rounds.join(" ")));
+        text.push_str(&format!(
+            "| {} | {:.2} | {} | {shown} |\n",
+            cost.name,
+            middle / 1e3,
+            rounds.join(" ")
+        ));
         // The runner's form: how many times cheaper than the baseline.
         let times = by.map_or(0.0, |by| 1.0 / by);
         lines.push_str(&format!(
@@ -135,7 +164,9 @@ fn report(plan: &Plan, costs: &[Cost], origin: &Origin) -> Result<(), Failure> {
     match ratio(costs, 0) {
         Some(own) => {
             let verdict = if own <= BAR { "reached" } else { "MISSED" };
-            text.push_str(&format!("\nBar: at most {BAR} times the better rival's. Measured {own:.3}: {verdict}.\n"));
+            text.push_str(&format!(
+                "\nBar: at most {BAR} times the better rival's. Measured {own:.3}: {verdict}.\n"
+            ));
         }
         None => text.push_str("\nBar: not judged, since neither nginx nor haproxy is installed.\n"),
     }
@@ -162,7 +193,8 @@ type Rival = Result<Running, &'static str>;
 
 impl Running {
     fn sim(target: SocketAddr) -> Result<Self, Failure> {
-        let own = std::env::current_exe().map_err(|error| Failure(format!("cannot find this program: {error}")))?;
+        let own = std::env::current_exe()
+            .map_err(|error| Failure(format!("cannot find this program: {error}")))?;
         let address = free_address()?;
         let mut command = Command::new(own);
         command.args([SERVE, &address.to_string(), &target.to_string()]);
@@ -212,18 +244,32 @@ impl Running {
     }
 
     /// Starts a process and waits until it listens.
-    fn start(name: &'static str, command: &mut Command, address: SocketAddr) -> Result<Rival, Failure> {
-        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    fn start(
+        name: &'static str,
+        command: &mut Command,
+        address: SocketAddr,
+    ) -> Result<Rival, Failure> {
+        let started = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let child = match started {
             Ok(child) => child,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(name)),
             Err(error) => return Err(Failure(format!("cannot start {name}: {error}"))),
         };
-        let running = Self { name, address, child };
+        let running = Self {
+            name,
+            address,
+            child,
+        };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if began.elapsed() > PATIENCE {
-                return Err(Failure(format!("{name} does not listen on {address} after {PATIENCE:?}")));
+                return Err(Failure(format!(
+                    "{name} does not listen on {address} after {PATIENCE:?}"
+                )));
             }
             std::thread::yield_now();
         }
@@ -237,9 +283,15 @@ impl Running {
         while let Some(id) = open.pop() {
             let text = fs::read_to_string(format!("/proc/{id}/stat"))
                 .map_err(|error| Failure(format!("{} is gone: {error}", self.name)))?;
-            total += charged(&text).ok_or_else(|| Failure(format!("cannot read /proc/{id}/stat")))?;
-            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-            open.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            total +=
+                charged(&text).ok_or_else(|| Failure(format!("cannot read /proc/{id}/stat")))?;
+            let children =
+                fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+            open.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
         }
         Ok(total)
     }
@@ -248,7 +300,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // nginx's master takes its worker with it at the end; the signal that cannot be caught would leave it.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
         let _ = self.child.wait();
     }
 }
@@ -265,12 +319,17 @@ fn charged(stat: &str) -> Option<Duration> {
 /// Where Debian puts servers, which is in no user's path.
 fn program(name: &str) -> PathBuf {
     let place = Path::new("/usr/sbin").join(name);
-    if place.exists() { place } else { PathBuf::from(name) }
+    if place.exists() {
+        place
+    } else {
+        PathBuf::from(name)
+    }
 }
 
 fn write(folder: &Path, name: &str, content: &str) -> Result<PathBuf, Failure> {
     let path = folder.join(name);
-    fs::write(&path, content).map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))?;
+    fs::write(&path, content)
+        .map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))?;
     Ok(path)
 }
 
@@ -284,11 +343,15 @@ fn free_address() -> Result<SocketAddr, Failure> {
 /// Starts the target: a thread for each connection would be charged to nobody either, but hundreds of them would take the
 /// processors from the proxy; so it is one runtime.
 fn start_target() -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| Failure(format!("no target: {error}")))?;
+    let listener =
+        TcpListener::bind("127.0.0.1:0").map_err(|error| Failure(format!("no target: {error}")))?;
     let failed = |error: io::Error| Failure(format!("no target: {error}"));
     let address = listener.local_addr().map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(failed)?;
     std::thread::spawn(move || {
         runtime.block_on(async move {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
@@ -331,12 +394,18 @@ async fn answer_all(mut stream: tokio::net::TcpStream, answer: Arc<[u8]>) {
 
 /// Drives a proxy with all connections for that long, and counts the answers.
 fn drive(address: SocketAddr, length: Duration) -> Result<u64, Failure> {
-    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, answered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let ready = Arc::new(Barrier::new(2));
     let client = {
-        let (stop, answered, ready) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&ready));
+        let (stop, answered, ready) =
+            (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&ready));
         std::thread::spawn(move || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()?;
             ready.wait();
             runtime.block_on(async {
                 let mut tasks = tokio::task::JoinSet::new();
@@ -370,7 +439,9 @@ async fn ask_until(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64)
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let request = format!("GET /path/of/usual?length=1 HTTP/1.1\r\nhost: {address}\r\nuser-agent: benches\r\naccept: */*\r\n\r\n");
+    let request = format!(
+        "GET /path/of/usual?length=1 HTTP/1.1\r\nhost: {address}\r\nuser-agent: benches\r\naccept: */*\r\n\r\n"
+    );
     let mut buffer = vec![0; 16 * 1_024];
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(request.as_bytes()).await?;
@@ -381,7 +452,9 @@ async fn ask_until(address: SocketAddr, stop: &AtomicBool, answered: &AtomicU64)
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             filled += count;
-            let head = buffer[..filled].windows(4).position(|end| end == b"\r\n\r\n");
+            let head = buffer[..filled]
+                .windows(4)
+                .position(|end| end == b"\r\n\r\n");
             if head.is_some_and(|head| filled >= head + 4 + BODY) {
                 break;
             }
@@ -402,7 +475,9 @@ pub fn serve(arguments: &[String]) -> Result<(), Failure> {
     let [listen, target] = arguments else {
         return Err(Failure(format!("{SERVE} LISTEN TARGET")));
     };
-    let listen: SocketAddr = listen.parse().map_err(|error| Failure(format!("{listen}: {error}")))?;
+    let listen: SocketAddr = listen
+        .parse()
+        .map_err(|error| Failure(format!("{listen}: {error}")))?;
     let config = ProxyConfig {
         attributes: Attributes {
             workers: 1,
@@ -422,10 +497,16 @@ pub fn serve(arguments: &[String]) -> Result<(), Failure> {
         }],
         ..Default::default()
     };
-    let failed = |error: &dyn std::fmt::Display| Failure(format!("the proxy does not start: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| Failure(format!("the proxy does not start: {error}"));
     let proxy = Proxy::bind(config, Clock::system()).map_err(|error| failed(&error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-    runtime.block_on(proxy.run(std::future::pending())).map_err(|error| failed(&error))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&error))?;
+    runtime
+        .block_on(proxy.run(std::future::pending()))
+        .map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
@@ -441,8 +522,15 @@ mod tests {
 
     #[test]
     fn a_ratio_is_to_the_better_rival_of_each_round() {
-        let cost = |name, rounds: [f64; 3]| Cost { name, rounds: rounds.to_vec() };
-        let costs = [cost("a", [2.0, 3.0, 4.0]), cost("b", [1.0, 3.0, 4.0]), cost("c", [2.0, 2.0, 8.0])];
+        let cost = |name, rounds: [f64; 3]| Cost {
+            name,
+            rounds: rounds.to_vec(),
+        };
+        let costs = [
+            cost("a", [2.0, 3.0, 4.0]),
+            cost("b", [1.0, 3.0, 4.0]),
+            cost("c", [2.0, 2.0, 8.0]),
+        ];
         assert_eq!(ratio(&costs, 0), Some(1.5));
         assert_eq!(ratio(&costs[..1], 0), None);
     }

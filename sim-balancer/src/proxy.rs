@@ -1,7 +1,6 @@
 //! Listeners: a proxy for HTTP/1.1, HTTP/2, gRPC, WebSocket, TLS, TCP and UDP, configured by plain structs or a file.
 
 mod assemble;
-mod balancing;
 mod keeper;
 mod secure;
 mod worker;

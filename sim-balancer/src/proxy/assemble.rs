@@ -8,9 +8,8 @@ use http::{HeaderName, HeaderValue};
 use sim_core::clock::Clock;
 use sim_core::sync::{Arc, Mutex};
 
-use super::balancing::{balancing, is_keyed};
 use super::config::{
-    GroupPlan, ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig,
+    AlgorithmName, GroupPlan, ListenerConfig, Protocol, ProxyConfig, ResponseHeaders, TargetConfig,
     TargetGroupConfig,
 };
 use super::http::group::{Address, Dial, Endpoint, Group};
@@ -24,6 +23,18 @@ use crate::message::{Target, TargetId};
 
 /// The largest body of a request that is forwarded. Chosen: none; a bound belongs to the target.
 const MOST_BODY: u64 = u64::MAX;
+
+/// Whether an algorithm goes by a key of the request.
+const fn is_keyed(algorithm: AlgorithmName) -> bool {
+    matches!(
+        algorithm,
+        AlgorithmName::RingHash
+            | AlgorithmName::Maglev
+            | AlgorithmName::Rendezvous
+            | AlgorithmName::BoundedLoad
+            | AlgorithmName::Sticky
+    )
+}
 
 /// The address that a target's text names.
 pub(crate) fn address_of(text: &str) -> Option<Address> {
@@ -47,7 +58,7 @@ pub(crate) fn group(
     next_serial: &mut u64,
     clock: &Clock,
 ) -> Result<Group, ProxyError> {
-    let balancing = balancing(config, &whole.attributes);
+    let balancing = plan.balancer.clone();
     let kept = former.filter(|former| *former.balancer.config() == balancing);
     let (serial, balancer, targets, metrics) = match kept {
         Some(former) => (
