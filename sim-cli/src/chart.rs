@@ -1,7 +1,7 @@
-//! The chart: depth and age of the queues over the replay, as one SVG file that stands alone.
+//! The chart: depth of the queues, the workers that followed it, and age, as one SVG file that stands alone.
 //!
 //! Samples are drawn as the highest value of each bucket, a day for a year's replay: what a glance should find are the
-//! peaks. How many gates are busy is drawn as the mean, since at its highest it is nearly always "all".
+//! peaks. How many workers are busy is drawn as the mean, since at its highest it is nearly always "all".
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::world::{Outcome, Sample, Settings};
 
 /// Size of the picture, and the edges of the panels within it, in pixels.
 const WIDTH: f64 = 1_200.0;
-const HEIGHT: f64 = 760.0;
+const HEIGHT: f64 = 1_000.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 1_150.0;
-/// Top and bottom of the two panels.
-const DEPTH: (f64, f64) = (134.0, 414.0);
-const AGE: (f64, f64) = (494.0, 694.0);
+/// Top and bottom of the three panels.
+const DEPTH: (f64, f64) = (134.0, 394.0);
+const WORKERS: (f64, f64) = (474.0, 674.0);
+const AGE: (f64, f64) = (754.0, 934.0);
 
 /// Points drawn for each series.
 const BUCKETS: usize = 366;
@@ -130,7 +131,7 @@ pub(crate) fn draw(outcome: &Outcome, settings: &Settings, digested: &Digested) 
         day(span.to)
     );
     let subtitle = format!(
-        "{} workers at each queue; seed {}; digest {}...; highest value of each {}",
+        "up to {} workers at each queue; seed {}; digest {}...; highest value of each {}",
         settings.workers,
         settings.seed,
         &digested.digest[..12],
@@ -142,6 +143,14 @@ pub(crate) fn draw(outcome: &Outcome, settings: &Settings, digested: &Digested) 
         DEPTH,
         "Depth: messages",
         &depth(outcome),
+        Scale::linear,
+        &span,
+    );
+    panel(
+        &mut svg,
+        WORKERS,
+        "Workers in service, by the group of each queue",
+        &workers(outcome),
         Scale::linear,
         &span,
     );
@@ -186,6 +195,23 @@ fn depth(outcome: &Outcome) -> Vec<Series> {
         Look::Dashed,
         |sample| sample.dead as f64,
     ));
+    all
+}
+
+/// The series of the middle panel.
+fn workers(outcome: &Outcome) -> Vec<Series> {
+    let mut all = vec![series(
+        outcome,
+        "at work (mean)",
+        SKY,
+        Look::Area,
+        |sample| sample.in_flight.iter().sum::<u64>() as f64,
+    )];
+    for (way, colour) in Way::ALL.into_iter().zip(COLOURS) {
+        all.push(series(outcome, way.name(), colour, Look::Line, |sample| {
+            sample.workers[way as usize] as f64
+        }));
+    }
     all
 }
 

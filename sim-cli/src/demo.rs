@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2013)]
     seed: u64,
 
-    /// Number of workers at each of the three queues.
+    /// The most workers at each of the three queues; a group of them follows the queue.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = value_parser!(u32).range(1..=100_000))]
     workers: u32,
 

@@ -1,7 +1,7 @@
 //! The `sim` command: what the sim family does, shown on real input.
 //!
 //! Reading order: [`demo`] (the command), [`flights`] (its input), [`pipeline`] (stream, topic and
-//! queues), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
+//! queues), [`staff`] (who works at a queue), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
 #![forbid(unsafe_code)]
 
 mod calendar;
@@ -11,13 +11,14 @@ mod events;
 mod flights;
 mod pipeline;
 mod report;
+mod staff;
 mod world;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Streams, topics and queues inside one process, in virtual time.
+/// Streams, topics, queues, balancers and scaled groups inside one process, in virtual time.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version, about, arg_required_else_help = true)]
 struct Arguments {
@@ -28,7 +29,7 @@ struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Replay a year of flights through a stream, a topic and queues in seconds, and account for every row.
+    /// Replay a year of flights through a stream, a topic, queues and scaled workers in seconds, and account for every row.
     Demo(demo::Arguments),
 }
 

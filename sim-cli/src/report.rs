@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::calendar::DAY;
 use crate::events::Digested;
 use crate::pipeline::Way;
-use crate::world::{Counters, MAX_RECEIVES, Outcome, Settings, Tally};
+use crate::world::{Counters, Hired, MAX_RECEIVES, Outcome, Settings, Tally};
 
 /// A sum that must hold: the counts of workers, queues and input are taken apart from each other.
 #[derive(Debug)]
@@ -142,6 +142,19 @@ fn checks(outcome: &Outcome) -> Vec<Check> {
             &[("moved back once", tally.moved), ("parked", tally.parked)],
         );
         check((queue.left, "left"), &[("allowed", 0)]);
+        let hired = &outcome.hired[*way as usize];
+        check(
+            (hired.called, "workers called"),
+            &[("gone", hired.gone), ("there", hired.left)],
+        );
+        check(
+            (queue.received, "received"),
+            &[("given to workers and done", hired.works)],
+        );
+        check(
+            (hired.outstanding, "workers not given back"),
+            &[("allowed", 0)],
+        );
     }
     checks.push(Check::new(
         ("left among the dead letters", outcome.dead_left),
@@ -177,6 +190,7 @@ impl fmt::Display for Report<'_> {
         self.input(f)?;
         self.pipeline(f)?;
         self.ways(f)?;
+        self.staff(f)?;
         self.latencies(f)?;
         self.reconciliation(f)?;
         self.rates(f)
@@ -202,7 +216,10 @@ impl Report<'_> {
             outcome.end,
             self.virtual_days(),
         )?;
-        writeln!(f, "set     seed {seed}, {workers} workers at each queue")
+        writeln!(
+            f,
+            "set     seed {seed}, at most {workers} workers at each queue"
+        )
     }
 
     fn pipeline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,6 +271,37 @@ impl Report<'_> {
             "a dead letter was received {MAX_RECEIVES} times in vain; the inspector also found {} malformed rows",
             grouped(outcome.malformed)
         )
+    }
+
+    fn staff(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.outcome;
+        let of = |count: fn(&Hired) -> u64| outcome.hired.each_ref().map(count);
+        write!(f, "\n{:<24}", "workers")?;
+        for way in Way::ALL {
+            write!(f, "{:>12}", way.name())?;
+        }
+        writeln!(f, "{:>12}", "all")?;
+        for (name, counts) in [
+            ("called", of(|hired| hired.called)),
+            ("crashed, replaced", of(|hired| hired.unfit)),
+        ] {
+            write!(f, "{name:<24}")?;
+            for count in counts {
+                write!(f, "{:>12}", dashed(count))?;
+            }
+            writeln!(f, "{:>12}", dashed(counts.iter().sum()))?;
+        }
+        write!(f, "{:<24}", "most at a time")?;
+        for most in of(|hired| hired.most) {
+            write!(f, "{:>12}", dashed(most))?;
+        }
+        write!(f, "\n{:<24}", "in service, mean")?;
+        let samples = outcome.samples.len().max(1) as f64;
+        let means = of(|hired| hired.sampled).map(|sampled| sampled as f64 / samples);
+        for mean in means {
+            write!(f, "{mean:>12.2}")?;
+        }
+        writeln!(f, "{:>12.2}", means.iter().sum::<f64>())
     }
 
     fn latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

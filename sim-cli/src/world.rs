@@ -1,9 +1,10 @@
 //! The simulation: a year at the airports, in virtual time, on one thread.
 //!
 //! Every flight enters the [pipeline](crate::pipeline) at its scheduled departure, and comes out at the queues whose
-//! filters it passes: none, one or several. Desks and crews lease what stands there, hold the lease for as long as the
-//! work takes, and acknowledge. One that crashes drops its delivery and lets the lease expire; one that stalls comes
-//! back after its lease has expired and finds its acknowledgement refused. What has been received [`MAX_RECEIVES`]
+//! filters it passes: none, one or several. Desks and crews, as many as each queue's [staff](crate::staff) has called, lease what
+//! stands there, hold the lease for as long as the work takes, and acknowledge. One that crashes drops its delivery and lets
+//! the lease expire, and another worker is called in its place; one that stalls comes back after its lease has expired and
+//! finds its acknowledgement refused. What has been received [`MAX_RECEIVES`]
 //! times in vain goes to `dead-letters`. When the year is over, one move task brings the dead letters back to where
 //! they came from, once; what comes to `dead-letters` again stays there (it is *parked*) and is handed to the
 //! inspector at the end.
@@ -12,22 +13,25 @@
 //!
 //! All actors live in one loop over the virtual clock. The next thing to happen is the earliest of the next
 //! departure, the first entry of the agenda (a binary heap; ties in the order in which they were entered) and the
-//! next deadline of the pipeline. Nothing depends on threads, real time or the order of a hash map, so the same rows
+//! next deadline of the pipeline and of the staff. Nothing depends on threads, real time or the order of a hash map, so the same rows
 //! and the same seed give the same events.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use sim_balancer::{Lease, Outcome as Ending};
 use sim_core::clock::{Clock, VirtualClock};
 use sim_core::random::Random;
 use sim_core::time::{Instant, Timestamp};
 use sim_queue::{DeadLetterPolicy, Delivery, MoveHandle, MoveTask, Queue, QueueConfig};
+use sim_scaling::InstanceId;
 
 use crate::calendar::Date;
 use crate::events::EventLog;
 use crate::flights::{Flight, Input, Malformed};
 use crate::pipeline::{LEASE, Notice, Pipeline, VISIBILITY, Way};
+use crate::staff::Staff;
 
 /// Receives after which a flight that still was not acknowledged becomes a dead letter.
 pub(crate) const MAX_RECEIVES: u32 = 3;
@@ -45,8 +49,6 @@ const TROUBLED: f64 = 0.003;
 const FAILURES_OF_TROUBLED: f64 = 0.75;
 /// The share of failures that are crashes; the others are stalls.
 const CRASHES: f64 = 0.7;
-/// How long a desk stays closed after a crash.
-const CLOSED: Duration = minutes(30);
 /// The longest time that a move may take: less than the first moved flight needs to come back as a dead letter (a
 /// lease for each receive), so that a task moves no flight twice.
 const MOVE_WITHIN: u32 = 3_600;
@@ -83,7 +85,7 @@ impl Way {
 pub(crate) struct Settings {
     /// The seed of everything that is left to chance.
     pub(crate) seed: u64,
-    /// How many workers there are at each queue.
+    /// How many workers there may be at each queue.
     pub(crate) workers: u32,
 }
 
@@ -141,6 +143,27 @@ pub(crate) struct Tally {
     pub(crate) held: Latencies,
 }
 
+/// What the staff of a queue says of itself at the end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hired {
+    /// Workers called.
+    pub(crate) called: u64,
+    /// Workers gone: sent home, or replaced after a crash.
+    pub(crate) gone: u64,
+    /// Workers there at the end, or on their way.
+    pub(crate) left: u64,
+    /// Workers found unfit.
+    pub(crate) unfit: u64,
+    /// Works that the balancer gave out and got back.
+    pub(crate) works: u64,
+    /// Works that it did not get back.
+    pub(crate) outstanding: u64,
+    /// The most workers in service in any sample.
+    pub(crate) most: u64,
+    /// Time in service, all workers together, in samples.
+    pub(crate) sampled: u64,
+}
+
 /// What a queue and its subscription say of themselves at the end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counters {
@@ -165,6 +188,8 @@ pub(crate) struct Sample {
     pub(crate) in_flight: [u64; 3],
     /// The age of the oldest message, by [`Way`].
     pub(crate) age: [Duration; 3],
+    /// Workers in service, by [`Way`].
+    pub(crate) workers: [u64; 3],
     /// Dead letters.
     pub(crate) dead: u64,
 }
@@ -194,6 +219,8 @@ pub(crate) struct Outcome {
     pub(crate) tallies: [Tally; 3],
     /// What the queues and subscriptions counted, by [`Way`].
     pub(crate) counters: [Counters; 3],
+    /// Who was called to work, by [`Way`].
+    pub(crate) hired: [Hired; 3],
     /// What is left in the queue of dead letters.
     pub(crate) dead_left: u64,
     /// Malformed rows that the inspector found.
@@ -246,24 +273,22 @@ pub(crate) fn replay(
     world.finish()
 }
 
-/// Who works at a queue.
-struct Worker {
+/// A worker at work.
+struct Work {
     way: Way,
-    /// Its number among its like, from 1.
-    number: u32,
+    /// Who; given back, they are free for the next.
+    worker: Lease<InstanceId>,
     /// What it works on.
-    holds: Option<Delivery<Notice>>,
+    holds: Delivery<Notice>,
     /// Since when.
     since: Instant,
-    /// Until when its lease stands.
+    /// Until when its lease on the message stands.
     until: Instant,
 }
 
 /// One queue's place of work.
-#[derive(Default)]
 struct Post {
-    /// Workers without work, by the time since which they have none.
-    idle: VecDeque<usize>,
+    staff: Staff,
     tally: Tally,
     /// How often each row ended here.
     ended: Vec<u8>,
@@ -278,8 +303,6 @@ enum Task {
     Extend(usize),
     /// The worker crashes: the delivery is dropped.
     Crash(usize),
-    /// The desk opens again.
-    Open(usize),
     /// The lease of a publisher that crashed may be over: others look whether they can take it.
     Recover,
     /// The stream is split, or merged again.
@@ -297,7 +320,9 @@ struct World<'a> {
     /// The dead letters of each queue.
     dead_letters: [Queue<Notice>; 3],
     malformed: Queue<Malformed>,
-    workers: Vec<Worker>,
+    /// Works under way, and places for more.
+    works: Vec<Option<Work>>,
+    free: Vec<usize>,
     /// What is planned, the earliest first; the number breaks ties by the order of planning.
     agenda: BinaryHeap<Reverse<(Instant, u64, Task)>>,
     planned: u64,
@@ -339,19 +364,18 @@ impl<'a> World<'a> {
         let malformed = Queue::with_clock(QueueConfig::new("malformed"), clock.clone())
             .expect("the demo's own settings");
 
-        let mut workers = Vec::new();
+        let last = input
+            .flights
+            .last()
+            .map_or(start, |flight| flight.departure);
+        let span = last - start;
         let posts = Way::ALL.map(|way| {
-            let first = workers.len();
-            workers.extend((1..=settings.workers).map(|number| Worker {
-                way,
-                number,
-                holds: None,
-                since: Instant::ORIGIN,
-                until: Instant::ORIGIN,
-            }));
+            let queue = &pipeline.queues[way as usize];
+            let Settings { seed, workers } = *settings;
+            let staff = Staff::new(way.name(), queue, workers, seed, span, &clock);
             let expected = input.flights.iter().filter(|flight| way.takes(flight));
             Post {
-                idle: (first..workers.len()).collect(),
+                staff: staff.expect("the demo's own settings"),
                 tally: Tally {
                     expected: expected.count() as u64,
                     ..Tally::default()
@@ -360,11 +384,6 @@ impl<'a> World<'a> {
             }
         });
 
-        let last = input
-            .flights
-            .last()
-            .map_or(start, |flight| flight.departure);
-        let span = last - start;
         let random = Random::new(settings.seed);
         log.add(
             Instant::ORIGIN,
@@ -381,7 +400,8 @@ impl<'a> World<'a> {
             posts,
             dead_letters,
             malformed,
-            workers,
+            works: Vec::new(),
+            free: Vec::new(),
             agenda: BinaryHeap::new(),
             planned: 0,
             chance: random.fork("workers"),
@@ -403,6 +423,7 @@ impl<'a> World<'a> {
                 disordered: 0,
                 tallies: Default::default(),
                 counters: Default::default(),
+                hired: Default::default(),
                 dead_left: 0,
                 malformed: 0,
                 start,
@@ -441,7 +462,15 @@ impl<'a> World<'a> {
             let now = self.clock.now();
             // What is due was served when this instant began: a deadline that still stands is no news.
             let deadline = self.pipeline.next_deadline(now);
-            let Some(next) = [departure, planned, deadline].into_iter().flatten().min() else {
+            // The staff looks at its queue for ever; while nothing else will happen and nothing waits, the year is over.
+            let is_over = departure.is_none() && planned.is_none() && deadline.is_none();
+            if is_over && self.is_idle() {
+                break;
+            }
+            let posts = self.posts.iter();
+            let staff = posts.filter_map(|post| post.staff.next_deadline()).min();
+            let all = [departure, planned, deadline, staff.map(|at| at.max(now))];
+            let Some(next) = all.into_iter().flatten().min() else {
                 break;
             };
             while self.sample_at <= next {
@@ -450,6 +479,7 @@ impl<'a> World<'a> {
             }
             self.time.advance_to(next);
             self.pipeline.advance(next);
+            self.call_workers(next);
             while let Some(Reverse((at, _, task))) = self.agenda.peek().copied()
                 && at <= next
             {
@@ -538,22 +568,61 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Gives waiting messages to idle workers.
+    /// Whether no message is in any queue that workers see.
+    fn is_idle(&self) -> bool {
+        let queues = self.pipeline.queues.iter().map(Queue::stats);
+        queues
+            .map(|stats| stats.visible + stats.in_flight + stats.delayed)
+            .sum::<u64>()
+            == 0
+    }
+
+    /// Groups call workers and send them home.
+    fn call_workers(&mut self, now: Instant) {
+        for way in Way::ALL {
+            let staff = &mut self.posts[way as usize].staff;
+            if staff.next_deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            let before = staff.stats();
+            staff.advance(now);
+            let after = staff.stats();
+            if (before.desired, before.in_service) != (after.desired, after.in_service) {
+                self.log.add(
+                    now,
+                    format_args!(
+                        "staff {} desired={} in-service={}",
+                        way.name(),
+                        after.desired,
+                        after.in_service
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Gives waiting messages to workers without work.
     fn hand_out(&mut self, now: Instant) {
         for way in Way::ALL {
-            while let Some(worker) = self.posts[way as usize].idle.front().copied()
+            // A lease on a worker for whom there is nothing goes back with the end of the loop.
+            while let Some(worker) = self.posts[way as usize].staff.try_pick()
                 && let Ok(delivery) = self.pipeline.queues[way as usize].try_receive()
             {
-                self.posts[way as usize].idle.pop_front();
                 self.start(now, way, worker, delivery);
             }
         }
     }
 
     /// A worker takes a delivery, and what will happen to it is decided.
-    fn start(&mut self, now: Instant, way: Way, worker: usize, delivery: Delivery<Notice>) {
+    fn start(
+        &mut self,
+        now: Instant,
+        way: Way,
+        worker: Lease<InstanceId>,
+        delivery: Delivery<Notice>,
+    ) {
         let count = delivery.receive_count();
-        let number = self.workers[worker].number;
+        let number = worker.number();
         let row = delivery.row;
         self.log.add(
             now,
@@ -571,15 +640,23 @@ impl<'a> World<'a> {
         } else {
             tally.redelivered += 1;
         }
-        let (after, task) = self.decide(way, worker, row);
-        self.workers[worker].holds = Some(delivery);
-        self.workers[worker].since = now;
-        self.workers[worker].until = now + VISIBILITY;
+        let place = self.free.pop().unwrap_or(self.works.len());
+        if place == self.works.len() {
+            self.works.push(None);
+        }
+        self.works[place] = Some(Work {
+            way,
+            worker,
+            holds: delivery,
+            since: now,
+            until: now + VISIBILITY,
+        });
+        let (after, task) = self.decide(way, place, row);
         self.plan(now + after, task);
     }
 
     /// What a worker will do with a flight, and when.
-    fn decide(&mut self, way: Way, worker: usize, row: u32) -> (Duration, Task) {
+    fn decide(&mut self, way: Way, work_at: usize, row: u32) -> (Duration, Task) {
         let (least, most) = way.work();
         let work = self.between(least, most);
         let failures = if Random::new(self.trouble ^ u64::from(row)).chance(TROUBLED) {
@@ -589,16 +666,16 @@ impl<'a> World<'a> {
         };
         if self.chance.chance(failures) {
             if self.chance.chance(CRASHES) {
-                (self.between(minutes(1), work), Task::Crash(worker))
+                (self.between(minutes(1), work), Task::Crash(work_at))
             } else {
                 // It stalls: when it is done, its lease has been over for a while.
                 let late = self.between(minutes(1), minutes(30));
-                (VISIBILITY + late, Task::Finish(worker))
+                (VISIBILITY + late, Task::Finish(work_at))
             }
         } else if self.chance.chance(SNAGS) {
-            (work, Task::Extend(worker))
+            (work, Task::Extend(work_at))
         } else {
-            (work, Task::Finish(worker))
+            (work, Task::Finish(work_at))
         }
     }
 
@@ -615,45 +692,35 @@ impl<'a> World<'a> {
     /// Does what was planned.
     fn perform(&mut self, now: Instant, task: Task) {
         match task {
-            Task::Finish(worker) => self.finish_work(now, worker),
-            Task::Extend(worker) => {
+            Task::Finish(place) => self.finish_work(now, place),
+            Task::Extend(place) => {
                 let more = self.between(minutes(20), minutes(60));
-                let Worker {
-                    way,
-                    number,
-                    holds,
-                    until,
-                    ..
-                } = &mut self.workers[worker];
-                let held = holds.as_mut().expect("a worker extends what it holds");
-                let extended = held.extend(EXTENDED_LEASE).is_ok();
+                let work = self.works[place].as_mut();
+                let work = work.expect("a worker extends what it holds");
+                let extended = work.holds.extend(EXTENDED_LEASE).is_ok();
                 if extended {
-                    *until = now + EXTENDED_LEASE;
+                    work.until = now + EXTENDED_LEASE;
                 }
-                self.posts[*way as usize].tally.extended += u64::from(extended);
-                let (name, row) = (way.worker(), held.row);
+                let (name, number, row) = (work.way.worker(), work.worker.number(), work.holds.row);
+                self.posts[work.way as usize].tally.extended += u64::from(extended);
                 self.log.add(
                     now,
                     format_args!("extend {name}={number} row={row} granted={extended}"),
                 );
-                self.plan(now + more, Task::Finish(worker));
+                self.plan(now + more, Task::Finish(place));
             }
-            Task::Crash(worker) => {
-                let held = self.workers[worker].holds.take();
-                let row = held.as_ref().map_or(0, |held| held.row);
-                let Worker { way, number, .. } = self.workers[worker];
-                self.log.add(
-                    now,
-                    format_args!("crash {}={number} row={row}", way.worker()),
-                );
-                self.posts[way as usize].tally.crashed += 1;
+            Task::Crash(place) => {
+                let work = self.leave_work(place);
+                let (name, number, row) = (work.way.worker(), work.worker.number(), work.holds.row);
+                self.log
+                    .add(now, format_args!("crash {name}={number} row={row}"));
+                let post = &mut self.posts[work.way as usize];
+                post.tally.crashed += 1;
                 // Dropped, the delivery's lease runs on to its end: the queues were made with `OnDrop::Expire`.
-                drop(held);
-                self.plan(now + CLOSED, Task::Open(worker));
-            }
-            Task::Open(worker) => {
-                let way = self.workers[worker].way;
-                self.posts[way as usize].idle.push_back(worker);
+                drop(work.holds);
+                let worker = *work.worker;
+                work.worker.complete(Ending::Failure);
+                post.staff.crashed(worker);
             }
             Task::Reshard => {
                 let shards = self.pipeline.reshard();
@@ -665,22 +732,31 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A worker acknowledges what it holds, and is idle.
-    fn finish_work(&mut self, now: Instant, worker: usize) {
-        let Worker {
+    /// The work at a place is over.
+    fn leave_work(&mut self, place: usize) -> Work {
+        self.free.push(place);
+        let work = self.works[place].take();
+        work.expect("a work is over once")
+    }
+
+    /// A worker acknowledges what it holds, and is free again.
+    fn finish_work(&mut self, now: Instant, place: usize) {
+        let Work {
             way,
-            number,
+            worker,
+            holds,
             since,
             until,
-            ..
-        } = self.workers[worker];
-        let held = self.workers[worker]
-            .holds
-            .take()
-            .expect("a worker finishes what it holds");
-        let row = held.row;
+        } = self.leave_work(place);
+        let row = holds.row;
         let is_late = until <= now;
-        let done = held.acknowledge().is_ok();
+        let done = holds.acknowledge().is_ok();
+        let number = worker.number();
+        worker.complete(if done {
+            Ending::Success
+        } else {
+            Ending::Failure
+        });
         let post = &mut self.posts[way as usize];
         if done {
             post.tally.acknowledged += 1;
@@ -690,7 +766,6 @@ impl<'a> World<'a> {
         } else {
             post.tally.refused += 1;
         }
-        post.idle.push_back(worker);
         let event = if done { "acknowledge" } else { "refused" };
         let name = way.worker();
         self.log.add(
@@ -781,6 +856,11 @@ impl<'a> World<'a> {
             sample.waiting[way] = stats.visible;
             sample.in_flight[way] = stats.in_flight;
             sample.age[way] = stats.oldest_age.unwrap_or_default();
+            let workers = u64::from(self.posts[way].staff.stats().in_service);
+            sample.workers[way] = workers;
+            let hired = &mut self.outcome.hired[way];
+            hired.most = hired.most.max(workers);
+            hired.sampled += workers;
         }
         let dead = self.dead_letters.iter().map(|dead| dead.stats().visible);
         sample.dead = dead.sum();
@@ -806,6 +886,14 @@ impl<'a> World<'a> {
             tally.moved = counters.sent.saturating_sub(counters.delivered);
             tally.waited.sort();
             tally.held.sort();
+            let staff = post.staff.stats();
+            let hired = &mut outcome.hired[way];
+            hired.called = staff.launches;
+            hired.gone = staff.terminated;
+            hired.left = u64::from(staff.total);
+            hired.unfit = staff.unhealthy;
+            hired.works = post.staff.finished();
+            hired.outstanding = post.staff.outstanding();
         }
         outcome.end = self.clock.timestamp(self.clock.now());
         outcome

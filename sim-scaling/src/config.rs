@@ -123,8 +123,10 @@ pub struct GroupConfig {
     pub backoff: Backoff,
     /// How often gauges are read. Default: 60 s. Not 0.
     pub metric_period: Duration,
-    /// How often the roster is asked where the members stand. Default: 10 s; each second while one leaves. Not 0.
+    /// How often the roster is asked where the members stand. Default: 10 s. Not 0.
     pub health_period: Duration,
+    /// How often the roster is asked while a member leaves, where that is shorter. Default: 1 s. Not 0.
+    pub drain_period: Duration,
     /// How many activities the history keeps; 1 to 100,000. Default: 256.
     pub history: usize,
     /// How many notifications wait for a sink that is full, before the oldest is dropped and counted. Default: 1,024.
@@ -171,6 +173,7 @@ impl Default for GroupConfig {
             backoff: Backoff::default(),
             metric_period: Duration::from_secs(60),
             health_period: Duration::from_secs(10),
+            drain_period: Duration::from_secs(1),
             history: 256,
             outbox: 1_024,
             tags: BTreeMap::new(),

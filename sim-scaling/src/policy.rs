@@ -11,15 +11,23 @@
 //! | [`simple`] | one adjustment for an alarm, then a cooldown |
 //! | [`step`] | the adjustment grows with the breach; warm-up counted |
 //! | [`target`] | in proportion to the distance from a target |
+//! | [`scheduled`] | at times, by cron in time zones |
+//! | [`predictive`] | ahead of what the days and weeks before showed |
 //! | [`hpa`] | Kubernetes' ratio, with tolerance, stabilisation and velocity |
-//! | [`anticipate`] | forecast, feedback and the backlog's slope, and never worse than two of the above |
+//! | [`zero`] | to zero and back |
+//! | [`pid`] | a controller with headroom |
+//! | [`anticipate`] | forecast, feedback and the backlog's slope; kept from being worse than others |
 
 pub mod anticipate;
 pub mod hpa;
 pub mod manual;
+pub mod pid;
+pub mod predictive;
+pub mod scheduled;
 pub mod simple;
 pub mod step;
 pub mod target;
+pub mod zero;
 
 mod decision;
 mod set;
@@ -53,15 +61,15 @@ pub enum Kind {
     Step,
     /// [`target`].
     TargetTracking,
-    /// `scheduled`, with feature `cron` for recurrences.
+    /// [`scheduled`].
     Scheduled,
-    /// `predictive`.
+    /// [`predictive`].
     Predictive,
     /// [`hpa`].
     Hpa,
-    /// `zero`.
+    /// [`zero`].
     Zero,
-    /// `pid`.
+    /// [`pid`].
     Pid,
     /// [`anticipate`].
     Anticipate,
@@ -100,6 +108,14 @@ pub enum PolicyConfig {
     Hpa(hpa::HpaConfig),
     /// Forecast, feedback and the backlog's slope.
     Anticipate(anticipate::AnticipateConfig),
+    /// At times.
+    Scheduled(scheduled::ScheduledConfig),
+    /// Ahead of time.
+    Predictive(predictive::PredictiveConfig),
+    /// To zero and back.
+    Zero(zero::ZeroConfig),
+    /// A controller.
+    Pid(pid::PidConfig),
 }
 
 /// A checked policy; what it remembers is in a [`PolicyState`] of its own.
@@ -117,6 +133,10 @@ enum Rule {
     Target(target::TargetConfig),
     Hpa(hpa::HpaConfig),
     Anticipate(anticipate::AnticipateConfig),
+    Scheduled(scheduled::Schedule),
+    Predictive(predictive::PredictiveConfig),
+    Zero(zero::ZeroConfig),
+    Pid(pid::PidConfig),
 }
 
 /// What a policy remembers between decisions. Bounded by the policy's settings.
@@ -131,6 +151,10 @@ enum Memory {
     Target(target::TargetState),
     Hpa(hpa::HpaState),
     Anticipate(Box<anticipate::AnticipateState>),
+    Scheduled(scheduled::ScheduledState),
+    Predictive(predictive::PredictiveState),
+    Zero(zero::ZeroState),
+    Pid(pid::PidState),
 }
 
 /// The capacity of a group at one moment.
@@ -240,6 +264,19 @@ impl Policy {
                 config.check()?;
                 Rule::Anticipate(config)
             }
+            PolicyConfig::Scheduled(config) => Rule::Scheduled(scheduled::Schedule::new(config)?),
+            PolicyConfig::Predictive(config) => {
+                config.check()?;
+                Rule::Predictive(config)
+            }
+            PolicyConfig::Zero(config) => {
+                config.check()?;
+                Rule::Zero(config)
+            }
+            PolicyConfig::Pid(config) => {
+                config.check()?;
+                Rule::Pid(config)
+            }
         };
         Ok(Self {
             name: Arc::from(name),
@@ -263,6 +300,10 @@ impl Policy {
             Rule::Target(_) => Kind::TargetTracking,
             Rule::Hpa(_) => Kind::Hpa,
             Rule::Anticipate(_) => Kind::Anticipate,
+            Rule::Scheduled(_) => Kind::Scheduled,
+            Rule::Predictive(_) => Kind::Predictive,
+            Rule::Zero(_) => Kind::Zero,
+            Rule::Pid(_) => Kind::Pid,
         }
     }
 
@@ -278,6 +319,10 @@ impl Policy {
             Rule::Anticipate(config) => {
                 Memory::Anticipate(Box::new(anticipate::AnticipateState::new(config)))
             }
+            Rule::Scheduled(_) => Memory::Scheduled(scheduled::ScheduledState::default()),
+            Rule::Predictive(_) => Memory::Predictive(predictive::PredictiveState::new()),
+            Rule::Zero(_) => Memory::Zero(zero::ZeroState::default()),
+            Rule::Pid(_) => Memory::Pid(pid::PidState::default()),
         })
     }
 
@@ -292,6 +337,10 @@ impl Policy {
             (Rule::Target(config), Memory::Target(state)) => config.decide(state, input),
             (Rule::Hpa(config), Memory::Hpa(state)) => config.decide(state, input),
             (Rule::Anticipate(config), Memory::Anticipate(state)) => config.decide(state, input),
+            (Rule::Scheduled(schedule), Memory::Scheduled(state)) => schedule.decide(state, input),
+            (Rule::Predictive(config), Memory::Predictive(state)) => config.decide(state, input),
+            (Rule::Zero(config), Memory::Zero(state)) => config.decide(state, input),
+            (Rule::Pid(config), Memory::Pid(state)) => config.decide(state, input),
             (_, foreign) => {
                 *foreign = self.start().0;
                 return self.decide(state, input);
@@ -303,6 +352,7 @@ impl Policy {
             vote: opinion.vote,
             desired: opinion.desired,
             bounds: opinion.bounds,
+            floor: opinion.floor,
             explanation: opinion.explanation,
             next: opinion.next,
         }
@@ -348,6 +398,7 @@ struct Opinion {
     vote: Vote,
     desired: u32,
     bounds: Option<Bounds>,
+    floor: Option<u32>,
     explanation: Explanation,
     next: Option<Instant>,
 }
@@ -359,6 +410,7 @@ impl Opinion {
             vote,
             desired: input.capacity.desired,
             bounds: None,
+            floor: None,
             explanation,
             next: None,
         }
@@ -391,6 +443,7 @@ impl Opinion {
             vote,
             desired: held,
             bounds: None,
+            floor: None,
             explanation,
             next: None,
         }
@@ -463,6 +516,9 @@ pub enum PolicyError {
     /// The step adjustments do not cover each breach once.
     #[error("steps: {0}")]
     Steps(#[from] step::StepError),
+    /// An action cannot be scheduled.
+    #[error("schedule: {0}")]
+    Schedule(#[from] scheduled::ScheduleError),
 }
 
 /// Checks a number.

@@ -13,7 +13,7 @@ use sim_balancer::service::{
     Again, Balance, BalanceError, BalanceLayer, BoxError, Breaker, BreakerConfig, BreakerError,
     ByDirections, ByStatus, Directed, Hedged, Stack, Tried, WhenSaturated, directed, function,
 };
-use sim_balancer::{Balancer, BalancerConfig, Outcome, PickError, Target};
+use sim_balancer::{Algorithm, Balancer, BalancerConfig, Outcome, PickError, Target};
 use sim_core::clock::Clock;
 use sim_core::seam::Gauge;
 use sim_core::sync::Arc;
@@ -641,5 +641,35 @@ fn a_stack_hedges() {
             ready => ready,
         };
         assert!(matches!(answer, Poll::Ready(Ok("fast"))));
+    }
+}
+
+#[tokio::test]
+async fn the_attempts_of_a_plain_http_request_know_of_each_other() {
+    let status = |status: u16| {
+        function(move |_: http::Request<()>| async move {
+            let response = http::Response::builder().status(status).body(());
+            Ok::<_, Infallible>(response.expect("a response"))
+        })
+    };
+    let config = BalancerConfig {
+        algorithm: Algorithm::WeightedRandom,
+        ..BalancerConfig::default()
+    };
+    let targets = Balancer::new(config).expect("a configuration");
+    let bad = Target::new("bad", status(500)).weight(999);
+    targets.register(bad).expect("a new target");
+    let good = Target::new("good", status(200));
+    targets.register(good).expect("a new target");
+    let balance = Balance::new(targets).route(ByDirections).judge(ByStatus);
+    let service = Stack::new().judge(ByStatus).attempts(2).around(balance);
+    for _ in 0..10 {
+        let request = http::Request::new(());
+        let response = service.clone().oneshot(request).await.expect("a response");
+        assert_eq!(
+            response.status(),
+            200,
+            "the second attempt avoids the first's target"
+        );
     }
 }

@@ -71,6 +71,7 @@ impl GroupConfig {
             ("backoff.first", self.backoff.first),
             ("metric_period", self.metric_period),
             ("health_period", self.health_period),
+            ("drain_period", self.drain_period),
         ] {
             check_period(field, value)?;
         }

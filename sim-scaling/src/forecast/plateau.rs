@@ -1,7 +1,7 @@
 //! Whether a load changes only on every n-th step.
 
 /// Cycles that are looked for, in steps.
-const CYCLES: [u64; 11] = [2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60];
+const CYCLES: [u32; 11] = [2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60];
 
 /// Changes in a row that must fall on the same step of the cycle. By chance that would take 2^15 tries for the shortest one.
 const EVIDENCE: u32 = 16;
@@ -10,10 +10,10 @@ const EVIDENCE: u32 = 16;
 /// minute, a batch at each quarter of an hour. Between them the next value is the last one, which no average knows.
 #[derive(Debug, Clone, Default)]
 pub struct Plateaus {
-    at: u64,
+    at: u32,
     last: Option<f32>,
     /// For each cycle: the step of it on which the latest changes fell, and how many in a row.
-    changes: [(u64, u32); CYCLES.len()],
+    changes: [(u32, u32); CYCLES.len()],
 }
 
 impl Plateaus {
@@ -25,7 +25,8 @@ impl Plateaus {
 
     /// Adds a step.
     pub fn push(&mut self, value: f32) {
-        self.at += 1;
+        // Each cycle divides an hour of steps: the count may start again there.
+        self.at = (self.at + 1) % 60;
         let changed = self.last.is_some_and(|last| last != value);
         self.last = Some(value);
         if !changed {
@@ -43,7 +44,7 @@ impl Plateaus {
 
     /// Whether nothing will change within the next so many steps, by what was seen.
     #[must_use]
-    pub fn is_still(&self, steps: u64) -> bool {
+    pub fn is_still(&self, steps: u32) -> bool {
         CYCLES
             .iter()
             .zip(&self.changes)

@@ -184,7 +184,7 @@ impl AnticipateConfig {
         let second = input.time.as_unix_seconds().rem_euclid(86_400) as f64;
         let slot = (second / step) as usize;
         state.seen.step(slot, units, &mut state.needs);
-        let min = capacity.min.max(1) as f32;
+        let min = (capacity.min.max(1) as f32).min(max);
         state.shadows.want(&state.needs, min, max);
         state.shadows.rivals(units, target, max);
         state.shadows.act();

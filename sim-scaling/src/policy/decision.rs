@@ -39,6 +39,8 @@ pub struct Decision {
     pub desired: u32,
     /// New bounds of the group, from a schedule.
     pub bounds: Option<Bounds>,
+    /// What others may not take the capacity below, whatever the vote.
+    pub floor: Option<u32>,
     /// What it saw and why it decided so.
     pub explanation: Explanation,
     /// When it wants to be asked again at the latest, where it knows.
@@ -353,7 +355,7 @@ impl Verdict {
 /// - The largest that wants out wins, also over what was set.
 /// - What was set (by a person, by a schedule) comes next; the last one counts.
 /// - Capacity is taken away only when every policy that speaks wants it, down to the largest that one of them asks for.
-///   A policy that holds has spoken; one that abstains has not.
+///   A policy that holds has spoken; one that abstains has not. Floors hold.
 /// - The bounds come last, with a schedule's new ones applied.
 #[must_use]
 pub fn combine(desired: u32, min: u32, max: u32, decisions: Vec<Decision>) -> Verdict {
@@ -370,7 +372,7 @@ pub fn combine(desired: u32, min: u32, max: u32, decisions: Vec<Decision>) -> Ve
     let of = |vote| decisions.iter().filter(move |one| one.vote == vote);
     // `max_by_key` takes the last of equals; the first policy should be named.
     let out = of(Vote::Out).rev().max_by_key(|one| one.desired);
-    let set = of(Vote::Set).last();
+    let set = of(Vote::Set).next_back();
     let holder = of(Vote::Hold).next();
     let inward = of(Vote::In).rev().max_by_key(|one| one.desired);
     let mut limits = Vec::new();
@@ -387,7 +389,21 @@ pub fn combine(desired: u32, min: u32, max: u32, decisions: Vec<Decision>) -> Ve
         (None, None, None, Some(inward)) => Some(inward),
         (None, None, _, None) => None,
     };
-    let wanted = chosen.map_or(desired, |one| one.desired);
+    let mut wanted = chosen.map_or(desired, |one| one.desired);
+    // A floor holds against those that take away; what was set by somebody is set.
+    if let Some(one) = chosen.filter(|one| one.vote == Vote::In) {
+        let floored = decisions
+            .iter()
+            .filter_map(|other| Some((other.floor?, other)));
+        if let Some((floor, other)) = floored.max_by_key(|floored| floored.0)
+            && floor > one.desired
+        {
+            wanted = floor.min(desired);
+            limits.push(Limit::Disagreement {
+                policy: Arc::clone(&other.policy),
+            });
+        }
+    }
     let held = wanted.clamp(min, max);
     if wanted > max {
         limits.push(Limit::AtMax { max });
@@ -428,6 +444,7 @@ mod tests {
             vote,
             desired,
             bounds: None,
+            floor: None,
             explanation: Explanation::of(Reason::Load),
             next: None,
         }
@@ -475,6 +492,21 @@ mod tests {
                 policy: Arc::from("b")
             }]
         );
+    }
+
+    #[test]
+    fn a_floor_holds_against_what_takes_away() {
+        let mut floor = vote("f", Vote::Abstain, 9);
+        floor.floor = Some(6);
+        let found = combine(9, 0, 100, vec![vote("a", Vote::In, 3), floor.clone()]);
+        assert_eq!((found.desired, found.limits.len()), (6, 1));
+        assert_eq!(
+            combine(9, 0, 100, vec![vote("a", Vote::In, 7), floor.clone()]).desired,
+            7
+        );
+        floor.floor = Some(20);
+        let found = combine(9, 0, 100, vec![vote("a", Vote::In, 7), floor]);
+        assert_eq!(found.desired, 9, "a floor asks for nothing");
     }
 
     #[test]

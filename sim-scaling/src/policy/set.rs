@@ -135,6 +135,7 @@ impl PolicySet {
                     vote: Vote::Abstain,
                     desired: input.capacity.desired,
                     bounds: None,
+                    floor: None,
                     explanation: Explanation::of(Reason::Disabled),
                     next: None,
                 },

@@ -115,23 +115,23 @@ impl TargetConfig {
         let next = state.high.next_evaluation(input.now);
         let mut explanation = Explanation::of(Reason::AtTarget);
         explanation.against = Some(self.target);
-        if state.high.state() == AlarmState::InsufficientData {
-            if let Some(limit) = super::unread(self.query.read(input.metrics, input.now)) {
-                explanation.limits.push(limit);
-                // The last value told of the capacity that there was then.
-                let (last, then) = match state.last {
-                    Some((at, value, then)) => (Some((at, value)), then),
-                    None => (None, input.capacity.desired),
-                };
-                let base = match self.fallback {
-                    Fallback::LastValue(_) => then,
-                    _ => input.capacity.desired,
-                };
-                return super::fall_back(self.fallback, last, input, explanation, |value| {
-                    super::ceil(f64::from(base) * value / self.target)
-                })
-                .again(next);
-            }
+        if state.high.state() == AlarmState::InsufficientData
+            && let Some(limit) = super::unread(self.query.read(input.metrics, input.now))
+        {
+            explanation.limits.push(limit);
+            // The last value told of the capacity that there was then.
+            let (last, then) = match state.last {
+                Some((at, value, then)) => (Some((at, value)), then),
+                None => (None, input.capacity.desired),
+            };
+            let base = match self.fallback {
+                Fallback::LastValue(_) => then,
+                _ => input.capacity.desired,
+            };
+            return super::fall_back(self.fallback, last, input, explanation, |value| {
+                super::ceil(f64::from(base) * value / self.target)
+            })
+            .again(next);
         }
         let value = state.high.latest();
         explanation.saw = value;

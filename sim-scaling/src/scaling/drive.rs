@@ -17,8 +17,6 @@ use crate::metric::{GaugeMeter, Metrics};
 use crate::policy::{Capacity, Enabled, Kind, PolicyInput, PolicySet, Verdict};
 use crate::provisioner::{Provisioner, Report, Wake};
 
-/// How often the roster is asked about members that leave.
-const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 /// When a sink that was full, and said no time, is tried again.
 const SINK_RETRY: Duration = Duration::from_secs(1);
 
@@ -422,13 +420,13 @@ impl<P: Provisioner> Shared<P> {
             }
             let leaving: Vec<_> = core.machine.draining().collect();
             let serving: Vec<_> = core.machine.registered().collect();
-            let period = core.machine.config().health_period;
-            core.look_at = now
-                + if leaving.is_empty() {
-                    period
-                } else {
-                    period.min(DRAIN_PERIOD)
-                };
+            let config = core.machine.config();
+            let period = if leaving.is_empty() {
+                config.health_period
+            } else {
+                config.health_period.min(config.drain_period)
+            };
+            core.look_at = now + period;
             (core.machine.config().seed, leaving, serving)
         };
         for id in leaving {
@@ -565,7 +563,8 @@ impl<P: Provisioner> Shared<P> {
             self.step(Input::Drained { id }, now);
         } else {
             let mut core = self.core.lock();
-            core.look_at = core.look_at.min(now + DRAIN_PERIOD);
+            let period = core.machine.config().drain_period;
+            core.look_at = core.look_at.min(now + period);
         }
     }
 

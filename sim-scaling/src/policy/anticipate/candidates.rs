@@ -79,7 +79,7 @@ impl Seen {
         self.plateaus.push(load);
         let [five, fifteen, thirty, sixty] = self.highest.each_mut().map(|one| one.push(load));
         self.season.observe(slot, load);
-        if self.plateaus.is_still(self.lead as u64) {
+        if self.plateaus.is_still(self.lead as u32) {
             needs.fill(load);
             return;
         }
@@ -95,37 +95,43 @@ impl Seen {
             thirty,
             sixty,
         ];
-        let mut all = needs.iter_mut();
-        let mut put = |need: f32| {
-            if let Some(place) = all.next() {
-                *place = need;
+        let (head, rest) = needs.split_at_mut(RECENT.len() * HEADROOM.len());
+        for (needs, base) in head.chunks_exact_mut(HEADROOM.len()).zip(recent) {
+            for (need, head) in needs.iter_mut().zip(HEADROOM) {
+                *need = base * (1.0 + head);
             }
-        };
-        for base in recent {
-            HEADROOM.iter().for_each(|head| put(base * (1.0 + head)));
         }
+        let least = load * 1.05;
+        let (quantiles, rest) = rest.split_at_mut(2 * (HOURS.len() + DAY.len()));
         let hours = HOURS.iter().map(|&share| self.hours.at(share));
         let day = DAY.iter().map(|&share| self.day.at(share));
-        for quantile in hours.chain(day) {
-            put(quantile);
-            put(quantile.max(load * 1.05));
+        for (needs, quantile) in quantiles.chunks_exact_mut(2).zip(hours.chain(day)) {
+            needs[0] = quantile;
+            needs[1] = greater(quantile, least);
         }
 
         let season = self.ahead(slot, load);
         let ratio = self.season.ratio();
+        let (both, alone) = rest.split_at_mut(rest.len() - 4 * DEVIATIONS.len());
+        let mut both = both.chunks_exact_mut(SEASONED.len());
         for base in COMBINED {
-            for head in WITH_SEASON {
-                for deviations in SEASONED {
-                    put((recent[base] * (1.0 + head)).max(season[deviations] * ratio));
+            for (head, needs) in WITH_SEASON.iter().zip(both.by_ref()) {
+                for (need, deviations) in needs.iter_mut().zip(SEASONED) {
+                    *need = greater(recent[base] * (1.0 + head), season[deviations] * ratio);
                 }
             }
         }
-        season.iter().for_each(|&need| put(need));
-        season.iter().for_each(|&need| put(need.max(load * 1.05)));
-        season.iter().for_each(|&need| put(need * ratio));
-        season
-            .iter()
-            .for_each(|&need| put((need * ratio).max(load * 1.05)));
+        let variants: [fn(f32, f32, f32) -> f32; 4] = [
+            |need, _, _| need,
+            |need, _, least| greater(need, least),
+            |need, ratio, _| need * ratio,
+            |need, ratio, least| greater(need * ratio, least),
+        ];
+        for (needs, variant) in alone.chunks_exact_mut(DEVIATIONS.len()).zip(variants) {
+            for (need, season) in needs.iter_mut().zip(season) {
+                *need = variant(season, ratio, least);
+            }
+        }
     }
 
     /// The greatest of the season's forecasts within the lead, for each number of deviations.
@@ -143,6 +149,11 @@ impl Seen {
         }
         needs
     }
+}
+
+/// One comparison, where `f32::max` has three for the sake of NaN.
+fn greater(one: f32, other: f32) -> f32 {
+    if one > other { one } else { other }
 }
 
 /// The names, in order.

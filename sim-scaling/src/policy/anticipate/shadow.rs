@@ -73,14 +73,16 @@ impl Shadows {
         }
         // Of a load of 1 is 1.000001 instance's capacity: rounding is no violation.
         let load = load / 1.000_001;
+        let [one, two, three] = NEAR;
         let scores = self.violations.iter_mut().zip(&mut self.strain);
         for ((&serving, cost), (violations, strain)) in
             self.serving.iter().zip(&mut self.cost).zip(scores)
         {
             let violated = if load > serving { 1.0 } else { 0.0 };
-            let near = NEAR.map(|(share, worth)| if load > serving * share { worth } else { 0.0 });
+            let near =
+                |(share, worth): (f32, f32)| if load > serving * share { worth } else { 0.0 };
             *violations = *violations * fade + violated;
-            *strain = *strain * fade + violated + near[0] + near[1] + near[2];
+            *strain = *strain * fade + violated + (near(one) + near(two) + near(three));
             *cost = *cost * fade + serving;
         }
     }
@@ -88,7 +90,7 @@ impl Shadows {
     /// What the candidates want, from what they need; at least `min`, at most `max`.
     pub(super) fn want(&mut self, needs: &[f32], min: f32, max: f32) {
         for (want, need) in self.wants[RIVALS..].iter_mut().zip(needs) {
-            *want = ceil(*need).max(min).min(max);
+            *want = ceil(*need).clamp(min, max);
         }
     }
 
@@ -197,11 +199,12 @@ impl Shadows {
         for back in 1..=lead {
             let all = &mut self.coming[(self.next + lead - back) % lead];
             for (cut, coming) in cut.iter_mut().zip(all) {
-                let gone = coming.min(cut.max(0.0));
                 // Above zero it is cut from what is on its way; below zero the last slot is filled up.
-                let added = if back == 1 { (-*cut).max(0.0) } else { 0.0 };
-                *coming += added - gone;
-                *cut += added - gone;
+                let least = if back == 1 { -4e6 } else { 0.0 };
+                let gone = if *cut > *coming { *coming } else { *cut };
+                let gone = if gone > least { gone } else { 0.0 };
+                *coming -= gone;
+                *cut -= gone;
             }
         }
         for (serving, cut) in self.serving.iter_mut().zip(cut) {
