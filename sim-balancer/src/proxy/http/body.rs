@@ -278,7 +278,7 @@ impl Reply {
     /// come whole lets the link go before the client gets a byte.
     pub(crate) fn link(
         mut incoming: Incoming,
-        mut held: Held,
+        held: Held,
         mut passage: Passage,
         cx: &mut Context<'_>,
     ) -> Self {

@@ -226,12 +226,6 @@ impl Endpoint {
                 && (Arc::strong_count(&shared.users) > 1 || shared.used >= before)
         });
     }
-
-    /// How many HTTP/1.1 connections of a worker rest.
-    #[cfg(test)]
-    pub(crate) fn resting(&self, worker: usize) -> usize {
-        self.shelves[worker].lock().resting.len()
-    }
 }
 
 impl fmt::Debug for Endpoint {
