@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -89,7 +88,9 @@ fn with_causes(error: &dyn Error) -> String {
 /// Serves until a signal says that it is enough.
 fn serve(config: ProxyConfig, path: &Path) -> Result<(), Box<dyn Error>> {
     // The proxy has threads of its own; this one only waits.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut stop = Stop {
@@ -138,12 +139,10 @@ struct Stop {
 }
 
 impl Stop {
-    fn told(&mut self) -> impl Future<Output = ()> {
-        async {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
@@ -157,18 +156,30 @@ fn say(text: &str) {
 
 fn addresses(proxy: &Proxy) -> String {
     let lines = proxy.local_addrs().into_iter();
-    lines.map(|(name, address)| format!("listening: {name} at {address}\n")).collect()
+    lines
+        .map(|(name, address)| format!("listening: {name} at {address}\n"))
+        .collect()
 }
 
 /// What a configuration does, for people.
 fn plan(config: &ProxyConfig) -> String {
     let mut text = format!("{}\n", config.name);
     for listener in &config.listeners {
-        let _ = writeln!(text, "listener {} at {}, {}", listener.label(), listener.bind(), listener.protocol);
+        let _ = writeln!(
+            text,
+            "listener {} at {}, {}",
+            listener.label(),
+            listener.bind(),
+            listener.protocol
+        );
         write_rules(&mut text, listener);
     }
     for group in &config.target_groups {
-        let _ = writeln!(text, "target group {}, {}, {:?}", group.name, group.protocol, group.algorithm);
+        let _ = writeln!(
+            text,
+            "target group {}, {}, {:?}",
+            group.name, group.protocol, group.algorithm
+        );
         for target in &group.targets {
             let _ = write!(text, "  {}", target.address);
             if target.id() != target.address {
@@ -204,7 +215,11 @@ fn write_rules(text: &mut String, listener: &ListenerConfig) {
 }
 
 fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
 }
 
 /// The actions in their order, each with where it leads.
@@ -214,7 +229,9 @@ fn actions(actions: &[ActionConfig]) -> String {
     let words = ordered.into_iter().map(|action| match action {
         ActionConfig::Forward(forward) => {
             let groups = forward.target_groups.iter();
-            let groups: Vec<_> = groups.map(|group| format!("{} x{}", group.name, group.weight)).collect();
+            let groups: Vec<_> = groups
+                .map(|group| format!("{} x{}", group.name, group.weight))
+                .collect();
             format!("forward to {}", groups.join(", "))
         }
         ActionConfig::FixedResponse(response) => format!("answer {}", response.status_code),

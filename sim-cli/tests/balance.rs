@@ -85,8 +85,14 @@ impl Proxy {
     /// The address in the next line.
     fn listening(&mut self) -> SocketAddr {
         let line = self.line();
-        let address = line.strip_prefix("listening: ").and_then(|line| line.trim_end().rsplit_once(" at "));
-        address.expect("name and address").1.parse().expect("an address")
+        let address = line
+            .strip_prefix("listening: ")
+            .and_then(|line| line.trim_end().rsplit_once(" at "));
+        address
+            .expect("name and address")
+            .1
+            .parse()
+            .expect("an address")
     }
 
     /// Replaces the file whole, as editors do.
@@ -97,7 +103,9 @@ impl Proxy {
     }
 
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 }
@@ -115,25 +123,40 @@ struct Client(BufReader<TcpStream>);
 impl Client {
     fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a timeout");
         Self(BufReader::new(stream))
     }
 
     /// The status, headers and body that a request is answered with.
     fn get(&mut self, target: &str) -> (u16, String, String) {
         let request = format!("GET {target} HTTP/1.1\r\nHost: www.example.com\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).expect("sent");
+        self.0
+            .get_mut()
+            .write_all(request.as_bytes())
+            .expect("sent");
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert_ne!(self.0.read_line(&mut head).expect("a line"), 0, "closed after {head:?}");
+            assert_ne!(
+                self.0.read_line(&mut head).expect("a line"),
+                0,
+                "closed after {head:?}"
+            );
         }
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().expect("a length"))
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse().expect("a length"))
         });
         let mut body = vec![0; length.unwrap_or(0)];
         self.0.read_exact(&mut body).expect("the body");
-        let status = head.split(' ').nth(1).expect("a status").parse().expect("a status");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .expect("a status")
+            .parse()
+            .expect("a status");
         (status, head, String::from_utf8(body).expect("text"))
     }
 }
@@ -150,7 +173,10 @@ fn target(name: &'static str) -> SocketAddr {
                 let mut head = String::new();
                 while reader.read_line(&mut head).is_ok_and(|read| read > 0) {
                     if head.ends_with("\r\n\r\n") {
-                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                        let answer = format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+                            name.len()
+                        );
                         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
                             return;
                         }
@@ -182,7 +208,12 @@ fn the_example_is_checked_and_told() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sim-balancer/examples/balance.toml");
     let output = check(&path);
     let told = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     for line in [
         "listener HTTP:8080 at 127.0.0.1:8080, HTTP\n",
         "     10: 1 condition; headers; forward to stable x9, canary x1\n",
@@ -197,9 +228,16 @@ fn the_example_is_checked_and_told() {
 #[test]
 fn a_file_that_cannot_be_used_is_told_where_and_why() {
     let syntax = complaint("syntax", "[[listeners]]\nport = 80\nprot = 1\n");
-    assert!(syntax.starts_with("sim balance: FILE: line 3, column 1: unknown field `prot`"), "{syntax}");
+    assert!(
+        syntax.starts_with("sim balance: FILE: line 3, column 1: unknown field `prot`"),
+        "{syntax}"
+    );
     let field = complaint("field", &answering("x").replace("200", "301"));
-    assert!(field.starts_with("sim balance: FILE: listeners[0].default_actions[0].status_code: \"301\""), "{field}");
+    assert!(
+        field
+            .starts_with("sim balance: FILE: listeners[0].default_actions[0].status_code: \"301\""),
+        "{field}"
+    );
     let missing = check(Path::new("/nonexistent/balance.toml"));
     assert_eq!(missing.status.code(), Some(2));
 }
@@ -221,7 +259,11 @@ fn a_changed_file_is_in_force_without_a_connection_being_dropped() {
     assert!(proxy.complaint().contains("not reloaded: "));
     assert_eq!(client.get("/").2, "from a target");
     proxy.write(&answering("x").replace("200", "301"));
-    assert!(proxy.complaint().contains("listeners[0].default_actions[0].status_code"));
+    assert!(
+        proxy
+            .complaint()
+            .contains("listeners[0].default_actions[0].status_code")
+    );
     assert_eq!(Client::new(address).get("/").2, "from a target");
 
     // A good one helps.
@@ -249,8 +291,15 @@ fn an_address_that_is_taken_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let path = file("taken");
-    fs::write(&path, answering("x").replace("name", &format!("port = {port}\nname"))).expect("a file for the test");
-    let output = Command::new(env!("CARGO_BIN_EXE_sim")).arg("balance").arg(&path).output();
+    fs::write(
+        &path,
+        answering("x").replace("name", &format!("port = {port}\nname")),
+    )
+    .expect("a file for the test");
+    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+        .arg("balance")
+        .arg(&path)
+        .output();
     let output = output.expect("the binary runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("sim balance: "));
