@@ -40,3 +40,4 @@ pub mod replay;
 pub mod report;
 pub mod scaling;
 pub mod simulate;
+pub mod tables;

@@ -30,7 +30,7 @@ const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
 Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), balancer (picks),
-        scaling (policies over loads, in virtual time),
+        tables (of keys, built), scaling (policies over loads, in virtual time),
         simulate (balancers in virtual time; fails when the known order does not come out),
         proxy (processor time beside nginx and haproxy)
 
@@ -320,6 +320,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
         "balancer" => bars::balancer(&figures),
+        "tables" => bars::tables(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if with_pauses {

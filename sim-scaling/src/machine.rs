@@ -73,6 +73,7 @@ pub struct Machine {
     /// Checked. Limits, hooks, the warm pool and the template change with the group.
     config: GroupConfig,
     name: Arc<str>,
+    tags: Arc<BTreeMap<String, String>>,
     /// Invariant: `config.min <= desired <= config.max`.
     desired: u32,
     /// What the desired capacity was last changed by.
@@ -123,6 +124,7 @@ impl Machine {
         let suspended = config.suspended.iter().map(|&p| key(p)).collect();
         Ok(Self {
             name: Arc::from(config.name.as_str()),
+            tags: Arc::new(config.tags.clone()),
             desired,
             change: None,
             instances: BTreeMap::new(),

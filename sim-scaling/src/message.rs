@@ -1,5 +1,6 @@
 //! Inert data: instances, activities, notifications.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use sim_core::id::Id;
@@ -93,6 +94,8 @@ pub struct LaunchOrder {
     pub template: Arc<TemplateVersion>,
     /// How it will wait, where it is for the warm pool.
     pub warm: Option<WarmState>,
+    /// The group's tags.
+    pub tags: Arc<BTreeMap<String, String>>,
 }
 
 /// Why an instance is launched, replaced or ended.
@@ -385,7 +388,7 @@ pub struct HookNotice {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RefreshStatus {
-    /// It was asked for and has not begun.
+    /// It was asked for and has not begun. Here it begins at once, so this is for other engines.
     Pending,
     /// It replaces instances, or pauses at a checkpoint.
     InProgress,
@@ -395,7 +398,7 @@ pub enum RefreshStatus {
     Successful,
     /// It failed; instances replaced so far stay.
     Failed,
-    /// It was cancelled and finishes what has begun.
+    /// It was cancelled; what it has begun to end is ended.
     Cancelling,
     /// It was cancelled.
     Cancelled,

@@ -204,6 +204,7 @@ impl Machine {
                     .unwrap_or_default(),
             ),
             warm,
+            tags: self.tags.clone(),
         };
         self.effects.push_back(Effect::Launch(order));
         self.counts.launches += 1;

@@ -52,6 +52,9 @@ impl Refresh {
         if !self.is_active() {
             return Instant::NEVER;
         }
+        if self.status == RefreshStatus::Cancelling {
+            return Instant::NEVER;
+        }
         let patience = self.progress_at + self.config.patience;
         [
             self.paused_until.unwrap_or(Instant::NEVER),
@@ -153,13 +156,25 @@ impl Machine {
         Ok(id)
     }
 
-    /// Ends the refresh; what has been replaced stays, what is marked is not replaced any more.
+    /// Ends the refresh; what has been replaced stays, what is marked is not replaced any more. It is over when what it has
+    /// begun to end has ended.
     ///
     /// # Errors
     /// [`RefreshError::NotActive`] when none is going on.
     pub fn cancel_refresh(&mut self, now: Instant) -> Result<u64, RefreshError> {
         let id = self.active_refresh()?;
-        self.end_refresh(RefreshStatus::Cancelled, None, now);
+        if self.refresh.as_ref().map(|refresh| refresh.status) == Some(RefreshStatus::Cancelling) {
+            return Ok(id);
+        }
+        self.unmark();
+        if let Some(refresh) = &mut self.refresh {
+            refresh.status = RefreshStatus::Cancelling;
+            refresh.reason = None;
+            refresh.paused_until = None;
+            refresh.bake_until = None;
+        }
+        self.generation += 1;
+        self.tell_refresh();
         self.settle(now);
         Ok(id)
     }
@@ -170,7 +185,11 @@ impl Machine {
     /// [`RefreshError`] when none is going on, or it is being rolled back already.
     pub fn rollback_refresh(&mut self, now: Instant) -> Result<u64, RefreshError> {
         let id = self.active_refresh()?;
-        if self.refresh.as_ref().map(|r| r.status) == Some(RefreshStatus::RollbackInProgress) {
+        let status = self.refresh.as_ref().map(|refresh| refresh.status);
+        if status == Some(RefreshStatus::Cancelling) {
+            return Err(RefreshError::NotActive);
+        }
+        if status == Some(RefreshStatus::RollbackInProgress) {
             return Err(RefreshError::RollingBack { id });
         }
         self.roll_back("asked for".to_owned(), now);
@@ -252,6 +271,21 @@ impl Machine {
         let Some(refresh) = self.refresh.as_mut().filter(|refresh| refresh.is_active()) else {
             return;
         };
+        if refresh.status == RefreshStatus::Cancelling {
+            let is_ending = self.instances.values().any(|instance| {
+                instance.leaving == Some(Cause::Refresh)
+                    && !matches!(
+                        instance.state,
+                        State::Quarantined
+                            | State::TerminatingRetained
+                            | State::WarmedTerminatingRetained
+                    )
+            });
+            if !is_ending {
+                self.end_refresh(RefreshStatus::Cancelled, None, now);
+            }
+            return;
+        }
         if self
             .suspended
             .contains(&super::key(Process::InstanceRefresh))

@@ -89,6 +89,14 @@ impl Machine {
             .map(|instance| instance.id)
     }
 
+    /// Instances in service, by id.
+    pub fn in_service(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.instances
+            .values()
+            .filter(|instance| instance.state == State::InService)
+            .map(|instance| instance.id)
+    }
+
     /// Instances whose work the roster is waited for to finish, by id.
     pub fn draining(&self) -> impl Iterator<Item = InstanceId> + '_ {
         self.instances

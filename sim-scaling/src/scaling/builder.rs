@@ -7,11 +7,11 @@ use sim_core::seam::{Gauge, Roster, Sink};
 use sim_core::sync::Arc;
 
 use super::Group;
-use super::drive::{Named, Shared};
+use super::drive::{Check, Named, Shared};
 use crate::config::GroupConfig;
 use crate::error::ConfigError;
 use crate::machine::{Machine, Termination};
-use crate::message::{Candidate, InstanceId, Notification};
+use crate::message::{Candidate, Health, InstanceId, Notification};
 use crate::metric::{GaugeMeter, Metrics, WindowConfig};
 use crate::policy::{PolicyConfig, PolicySet};
 use crate::provisioner::Provisioner;
@@ -38,6 +38,7 @@ pub struct Builder<P: Provisioner> {
     termination: Option<Termination>,
     window: WindowConfig,
     dry_run: bool,
+    health: Option<Arc<Check<P::Endpoint>>>,
 }
 
 impl<P: Provisioner> Builder<P> {
@@ -53,6 +54,7 @@ impl<P: Provisioner> Builder<P> {
             termination: None,
             window: WindowConfig::default(),
             dry_run: false,
+            health: None,
         }
     }
 
@@ -87,6 +89,16 @@ impl<P: Provisioner> Builder<P> {
     /// A policy. At most 50.
     pub fn policy(mut self, name: impl Into<String>, policy: PolicyConfig) -> Self {
         self.policies.push((name.into(), policy));
+        self
+    }
+
+    /// Who is asked for the health of each instance in service, each [`health_period`](GroupConfig::health_period): a
+    /// [`HealthSource::Custom`](crate::HealthSource::Custom). It must not wait.
+    pub fn health(
+        mut self,
+        check: impl Fn(InstanceId, &P::Endpoint) -> Health + Send + Sync + 'static,
+    ) -> Self {
+        self.health = Some(Arc::new(check));
         self
     }
 
@@ -163,6 +175,7 @@ impl<P: Provisioner> Builder<P> {
                 self.provisioner,
                 self.roster,
                 self.sink,
+                self.health,
                 self.gauges,
                 super::drive::Core::new(machine, policies, metrics, meters, self.dry_run),
             ),

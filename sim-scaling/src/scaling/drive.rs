@@ -11,14 +11,19 @@ use sim_core::time::Instant;
 
 use crate::config::{HealthSource, Process};
 use crate::error::ExecuteError;
-use crate::machine::{Cooldown, Effect, Input, Machine, Scaled};
+use crate::machine::{Cooldown, Effect, Input, Machine, Scaled, State};
 use crate::message::{Health, InstanceId, Notification, Obstacle};
 use crate::metric::{GaugeMeter, Metrics};
-use crate::policy::{Capacity, Enabled, Kind, PolicyInput, PolicySet, Verdict};
+use crate::policy::{
+    Capacity, Enabled, InstanceSample, InstanceStanding, Kind, PolicyInput, PolicySet, Verdict,
+};
 use crate::provisioner::{Provisioner, Report, Wake};
 
 /// When a sink that was full, and said no time, is tried again.
 const SINK_RETRY: Duration = Duration::from_secs(1);
+
+/// A health check of the caller's.
+pub(super) type Check<E> = dyn Fn(InstanceId, &E) -> Health + Send + Sync;
 
 /// What the handles of a group share.
 pub(super) struct Shared<P: Provisioner> {
@@ -26,6 +31,7 @@ pub(super) struct Shared<P: Provisioner> {
     pub(super) provisioner: P,
     pub(super) roster: Option<Arc<dyn Roster<P::Endpoint>>>,
     sink: Option<Arc<dyn Sink<Notification>>>,
+    health: Option<Arc<Check<P::Endpoint>>>,
     gauges: Vec<Named>,
     pub(super) event: Arc<Event>,
     pub(super) core: Mutex<Core<P::Endpoint>>,
@@ -58,6 +64,9 @@ pub(super) struct Core<E> {
     sample_at: Instant,
     decide_at: Instant,
     look_at: Instant,
+    check_at: Instant,
+    /// Each instance's own value of a metric, as it was told last. Bound: the instances.
+    pub(super) samples: BTreeMap<InstanceId, (Instant, f64)>,
     driving: bool,
     /// Something changed while somebody was driving.
     again: bool,
@@ -97,6 +106,8 @@ impl<E> Core<E> {
             sample_at: Instant::ORIGIN,
             decide_at: Instant::NEVER,
             look_at: Instant::ORIGIN,
+            check_at: Instant::ORIGIN,
+            samples: BTreeMap::new(),
             driving: false,
             again: false,
             closed: false,
@@ -126,6 +137,8 @@ impl<E> Core<E> {
         let mut input =
             PolicyInput::new(now, clock.timestamp(now), self.capacity(now), &self.metrics);
         input.last_activity = self.machine.last_activity();
+        let samples = self.instance_samples(now);
+        input.instances = &samples;
         let verdict = self.policies.decide(&input);
         let from = self.machine.desired();
         if let Some(next) = verdict.next {
@@ -214,6 +227,39 @@ impl<E> Core<E> {
         }
     }
 
+    /// What each instance told of itself; nothing where none has.
+    fn instance_samples(&self, now: Instant) -> Vec<InstanceSample> {
+        if self.samples.is_empty() {
+            return Vec::new();
+        }
+        // What is older than two periods is not known any more.
+        let stale = self.machine.config().metric_period.saturating_mul(2);
+        self.machine
+            .instances()
+            .into_iter()
+            .filter(|instance| !instance.state.is_warm())
+            .map(|instance| {
+                let standing = if instance.state == State::InService {
+                    if now < instance.warm_at {
+                        InstanceStanding::NotReady
+                    } else {
+                        InstanceStanding::Ready
+                    }
+                } else if instance.state.counts() {
+                    InstanceStanding::NotReady
+                } else {
+                    InstanceStanding::Ignored
+                };
+                let value = self
+                    .samples
+                    .get(&instance.id)
+                    .filter(|(at, _)| now.saturating_duration_since(*at) <= stale)
+                    .map(|&(_, value)| value);
+                InstanceSample { standing, value }
+            })
+            .collect()
+    }
+
     /// Disables the policies of suspended processes, and those that somebody disabled; enables the others.
     fn switch_policies(&mut self) {
         let states: Vec<(String, Enabled)> = self
@@ -283,12 +329,14 @@ impl<P: Provisioner> Shared<P> {
         provisioner: P,
         roster: Option<Arc<dyn Roster<P::Endpoint>>>,
         sink: Option<Arc<dyn Sink<Notification>>>,
+        health: Option<Arc<Check<P::Endpoint>>>,
         gauges: Vec<Named>,
         mut core: Core<P::Endpoint>,
     ) -> Arc<Self> {
         let now = clock.now();
         core.sample_at = now;
         core.look_at = now;
+        core.check_at = now;
         let event = Arc::new(Event::new());
         provisioner.connect(Wake::new(event.clone()));
         Arc::new(Self {
@@ -296,6 +344,7 @@ impl<P: Provisioner> Shared<P> {
             provisioner,
             roster,
             sink,
+            health,
             gauges,
             event,
             core: Mutex::new(core),
@@ -315,6 +364,9 @@ impl<P: Provisioner> Shared<P> {
                 || core.machine.registered().next().is_some())
         {
             next = next.min(core.look_at);
+        }
+        if self.health.is_some() && core.machine.in_service().next().is_some() {
+            next = next.min(core.check_at);
         }
         if self.sink.is_some() && !core.outbox.is_empty() {
             next = next.min(core.outbox_retry);
@@ -356,6 +408,7 @@ impl<P: Provisioner> Shared<P> {
             self.core.lock().again = false;
             let mut busy = self.take_reports(now);
             self.look_at_roster(now);
+            self.check_health(now);
             self.core.lock().machine.advance(now);
             self.sample(now);
             busy |= self.carry_out(now);
@@ -404,6 +457,7 @@ impl<P: Provisioner> Shared<P> {
             let core = &mut *core;
             let machine = &core.machine;
             core.endpoints.retain(|&id, _| machine.has(id));
+            core.samples.retain(|&id, _| machine.has(id));
         }
         busy
     }
@@ -446,6 +500,29 @@ impl<P: Provisioner> Shared<P> {
                 _ => continue,
             };
             let source = HealthSource::Roster;
+            self.step(Input::Health { id, source, health }, now);
+        }
+    }
+
+    /// Asks the caller's health check, when it is time to.
+    fn check_health(&self, now: Instant) {
+        let Some(check) = &self.health else {
+            return;
+        };
+        let serving: Vec<(InstanceId, P::Endpoint)> = {
+            let mut core = self.core.lock();
+            if now < core.check_at {
+                return;
+            }
+            core.check_at = now + core.machine.config().health_period;
+            let endpoints = &core.endpoints;
+            core.machine
+                .in_service()
+                .filter_map(|id| Some((id, endpoints.get(&id)?.clone())))
+                .collect()
+        };
+        for (id, endpoint) in serving {
+            let (source, health) = (HealthSource::Custom, check(id, &endpoint));
             self.step(Input::Health { id, source, health }, now);
         }
     }

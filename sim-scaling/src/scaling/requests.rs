@@ -112,6 +112,23 @@ impl<P: Provisioner> Group<P> {
         self.shared.core.lock().metrics.record(metric, now, value)
     }
 
+    /// Tells an instance's own value of the metric that policies read by instance, such as its utilisation; it counts for two
+    /// metric periods.
+    ///
+    /// # Errors
+    /// [`InstanceError::Unknown`]. A value that is no finite number is as good as none.
+    pub fn record_instance(&self, id: InstanceId, value: f64) -> Result<(), InstanceError> {
+        let now = self.shared.clock.now();
+        let mut core = self.shared.core.lock();
+        if !core.machine.has(id) {
+            return Err(InstanceError::Unknown { id });
+        }
+        if value.is_finite() {
+            core.samples.insert(id, (now, value));
+        }
+        Ok(())
+    }
+
     /// Asks the policies now, beside their period.
     pub fn decide(&self) {
         self.request(|core, now| core.ask_policies_at(now));

@@ -173,6 +173,47 @@ fn a_suspended_disabled_or_dry_run_policy_changes_nothing_and_says_so() {
 }
 
 #[test]
+fn a_health_check_of_the_callers_is_asked_and_believed() {
+    let sick = Arc::new(std::sync::Mutex::new(None));
+    let check = {
+        let sick = sick.clone();
+        move |id, endpoint: &InstanceId| {
+            assert_eq!(id, *endpoint);
+            if *sick.lock().unwrap() == Some(id) {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        }
+    };
+    let (group, time) = built(Group::builder(config(2, 2), Recorder::new()).health(check));
+    let one = ids(&group, State::InService)[0];
+    pass(&group, &time, seconds(100));
+    assert_eq!(group.stats().unhealthy, 0);
+    *sick.lock().unwrap() = Some(one);
+    pass(&group, &time, seconds(10));
+    assert_eq!(group.instance(one), None);
+    assert_eq!(group.stats().in_service, 2);
+}
+
+#[test]
+fn tags_and_parameters_reach_the_provisioner() {
+    let recorder = Recorder::new();
+    let config = GroupConfig {
+        tags: [("team".to_owned(), "blue".to_owned())].into(),
+        template: sim_scaling::LaunchTemplate::new("web", [("image", "web:1")]),
+        ..config(1, 1)
+    };
+    let (_group, _) = built(Group::builder(config, recorder.clone()));
+    let told = recorder.told();
+    let Told::Launch(order) = &told[0] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(order.tags["team"], "blue");
+    assert_eq!(order.template.parameters["image"], "web:1");
+}
+
+#[test]
 fn a_policy_is_executed_by_hand_and_honours_the_cooldown() {
     let policy = PolicyConfig::Simple(SimpleConfig {
         alarm: AlarmConfig::new(Query::new("mine").unwrap(), 5.0),
@@ -471,4 +512,53 @@ fn a_protected_group_is_not_deleted() {
     group.delete(Force::Yes).unwrap_err();
     group.delete(Force::No).unwrap();
     assert!(group.is_gone());
+}
+
+/// A sink that calls the group back, or panics.
+struct Caller {
+    group: std::sync::OnceLock<Group<Recorder>>,
+    panics: std::sync::atomic::AtomicBool,
+}
+
+impl sim_core::seam::Sink<sim_scaling::Notification> for Caller {
+    fn try_deliver(
+        &self,
+        item: sim_scaling::Notification,
+    ) -> Result<(), sim_core::seam::Refused<sim_scaling::Notification>> {
+        use std::sync::atomic::Ordering::Relaxed;
+        assert!(!self.panics.swap(false, Relaxed), "a sink that panics");
+        if let (Some(group), sim_scaling::Notification::Launched { instance, .. }) =
+            (self.group.get(), item)
+        {
+            group.protect(&[instance], Protection::On).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn foreign_code_may_call_the_group_and_may_panic() {
+    let sink = Arc::new(Caller {
+        group: std::sync::OnceLock::new(),
+        panics: false.into(),
+    });
+    let (group, time) =
+        built(Group::builder(config(0, 5), Recorder::new()).notifications(sink.clone()));
+    sink.group.set(group.clone()).unwrap();
+    group.set_desired(2, Cooldown::Ignore).unwrap();
+    assert!(
+        group
+            .instances()
+            .iter()
+            .all(|instance| instance.is_protected)
+    );
+    sink.panics
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        group.set_desired(3, Cooldown::Ignore)
+    }));
+    panicked.unwrap_err();
+    group.set_desired(4, Cooldown::Ignore).unwrap();
+    pass(&group, &time, seconds(1));
+    assert_eq!(group.stats().in_service, 4);
 }

@@ -632,3 +632,31 @@ fn a_deleted_group_ends_everything() {
     assert_eq!(world.ended.len(), 3);
     assert!(world.alive.is_empty());
 }
+
+#[test]
+fn scale_in_takes_from_the_fullest_zone_before_the_policies_are_asked() {
+    let mut world = World::settled(GroupConfig {
+        termination: vec![TerminationPolicy::OldestInstance],
+        suspended: vec![Process::AzRebalance],
+        ..group(0, 8).in_zones(["a", "b"])
+    });
+    // The oldest stands in the emptier zone.
+    world
+        .ask(|m, now| m.shift_zone("a", ZonalShift::Away, now))
+        .unwrap();
+    world.scale(1);
+    world.pass(seconds(60));
+    world
+        .ask(|m, now| m.shift_zone("a", ZonalShift::Back, now))
+        .unwrap();
+    world
+        .ask(|m, now| m.shift_zone("b", ZonalShift::Away, now))
+        .unwrap();
+    world.scale(4);
+    world.pass(seconds(60));
+    assert_eq!(world.per_zone(), [("a".into(), 3), ("b".into(), 1)].into());
+    world.scale(2);
+    world.pass(seconds(60));
+    assert_eq!(world.per_zone(), [("a".into(), 1), ("b".into(), 1)].into());
+    assert_eq!(world.ended, [id(2), id(3)], "the oldest of that zone");
+}

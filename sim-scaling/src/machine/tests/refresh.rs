@@ -159,6 +159,15 @@ fn a_cancelled_refresh_leaves_what_it_has_not_begun() {
     assert_eq!(twice.unwrap_err(), RefreshError::InProgress { id: 1 });
     world.pass(seconds(30));
     world.ask(|m, now| m.cancel_refresh(now)).unwrap();
+    let until_ended = world.machine.stats(world.now).terminating > 0;
+    assert_eq!(
+        status(&world).0,
+        if until_ended {
+            RefreshStatus::Cancelling
+        } else {
+            RefreshStatus::Cancelled
+        }
+    );
     world.pass(seconds(600));
     assert_eq!(status(&world).0, RefreshStatus::Cancelled);
     let new = versions(&world).iter().filter(|v| **v == 2).count();

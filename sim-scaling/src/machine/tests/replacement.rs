@@ -257,3 +257,23 @@ fn rebalancing_into_a_failing_zone_ends_nothing() {
     world.pass(seconds(700));
     assert_eq!(world.per_zone(), [("a".into(), 2), ("b".into(), 2)].into());
 }
+
+#[test]
+fn who_comes_back_from_standby_begins_in_good_health() {
+    use crate::machine::Decrement;
+    let mut world = World::settled(GroupConfig {
+        suspended: vec![Process::ReplaceUnhealthy],
+        ..group(0, 1)
+    });
+    world.scale(1);
+    world.pass(seconds(60));
+    world.tell(unfit(id(1)));
+    world
+        .ask(|m, now| m.enter_standby(&[id(1)], Decrement::Yes, now))
+        .unwrap();
+    world.pass(seconds(60));
+    world.ask(|m, now| m.resume(&[Process::ReplaceUnhealthy], now));
+    world.ask(|m, now| m.exit_standby(&[id(1)], now)).unwrap();
+    world.pass(seconds(60));
+    assert_eq!(world.state(id(1)), Some(State::InService));
+}

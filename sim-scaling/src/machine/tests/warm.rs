@@ -157,10 +157,20 @@ fn zones_are_evened_out_with_a_warm_pool_in_the_wrong_one() {
     }
     world.pass(seconds(100));
     assert_eq!(world.per_zone()["b"], 0);
-    world.failing.clear();
-    world.pass(seconds(1_000));
-    assert_eq!(world.per_zone(), [("a".into(), 2), ("b".into(), 2)].into());
     let ended = world.ended.len();
-    world.pass(seconds(1_000));
-    assert_eq!(world.ended.len(), ended, "and it is quiet then");
+    world.failing.clear();
+    world.pass(seconds(2_000));
+    assert_eq!(world.per_zone(), [("a".into(), 2), ("b".into(), 2)].into());
+    assert_eq!(world.ended.len(), ended + 2, "each move ends one");
+}
+
+#[test]
+fn without_reuse_scale_in_ends_instances() {
+    let mut world = with(pool(WarmState::Running));
+    world.scale(3);
+    world.pass(seconds(60));
+    world.scale(1);
+    world.pass(seconds(60));
+    assert_eq!(world.ended.len(), 2);
+    assert_eq!(world.in_state(State::WarmedRunning).len(), 3);
 }
