@@ -4,6 +4,7 @@
 //! queues), [`staff`] (who works at a queue), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
 #![forbid(unsafe_code)]
 
+mod balance;
 mod calendar;
 mod chart;
 mod demo;
@@ -31,10 +32,13 @@ struct Arguments {
 enum Command {
     /// Replay a year of flights through a stream, a topic, queues and scaled workers in seconds, and account for every row.
     Demo(demo::Arguments),
+    /// Run a load balancer as a file says: HTTP, HTTPS, TCP, TLS and UDP, reloaded without dropping a connection.
+    Balance(balance::Arguments),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Balance(arguments) => balance::run(&arguments),
     }
 }
