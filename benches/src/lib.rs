@@ -35,6 +35,7 @@ pub mod measure;
 pub mod memory;
 pub mod pauses;
 pub mod picks;
+pub mod proxies;
 pub mod replay;
 pub mod report;
 pub mod scaling;
