@@ -1,7 +1,8 @@
 //! The `sim` command: what the sim family does, shown on real input.
 //!
 //! Reading order: [`demo`] (the command), [`flights`] (its input), [`pipeline`] (stream, topic and
-//! queues), [`staff`] (who works at a queue), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and [`chart`] (what came of it), [`calendar`].
+//! queues), [`staff`] (who works at a queue), [`world`] (the simulation around them), [`events`] (its log and digest), [`report`] and
+//! [`chart`] (what came of it), [`calendar`]; and [`balance`], the proxy.
 #![forbid(unsafe_code)]
 
 mod balance;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Streams, topics, queues, balancers and scaled groups inside one process, in virtual time.
+/// Streams, topics, queues, balancers and scaled groups inside one process.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version, about, arg_required_else_help = true)]
 struct Arguments {
