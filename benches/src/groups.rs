@@ -11,7 +11,7 @@ use crate::{fanout, filters, logs, picks};
 
 /// The names of the groups, in the order of the tables.
 pub const NAMES: &[&str] = &[
-    "core", "queue", "topic", "filter", "stream", "balancer", "scaling",
+    "core", "queue", "topic", "filter", "stream", "balancer", "tables", "scaling",
 ];
 
 /// How much is sent in a run.
@@ -43,6 +43,7 @@ pub fn patterns(group: &str, scale: Scale) -> Option<Vec<Pattern>> {
         "filter" => Some(filters::patterns(scale)),
         "stream" => Some(stream(scale)),
         "balancer" => Some(picks::patterns(scale)),
+        "tables" => Some(crate::tables::patterns(scale)),
         // Has traces in place of patterns.
         "scaling" => Some(Vec::new()),
         _ => None,
@@ -56,6 +57,7 @@ pub fn notes(group: &str) -> &'static [(&'static str, &'static str)] {
         "topic" => fanout::NOTES,
         "stream" => logs::NOTES,
         "balancer" => picks::NOTES,
+        "tables" => crate::tables::NOTES,
         _ => rivals::NOTES,
     }
 }

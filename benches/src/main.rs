@@ -13,6 +13,7 @@ use benches::measure::{Figure, Warm, measure};
 use benches::memory::{self, Meter};
 use benches::pattern::{Failure, Pattern};
 use benches::pauses;
+use benches::proxies;
 use benches::report::{self, Origin, Results};
 use benches::scaling;
 use benches::simulate;
@@ -29,8 +30,9 @@ const USAGE: &str = "\
 Usage: benches [OPTIONS] GROUP...
 
 Groups: core (raw rings), queue (channels, and the memory of queues), topic (fan-out), stream (logs), balancer (picks),
-        scaling (policies over loads, in virtual time),
-        simulate (balancers in virtual time; fails when the known order does not come out)
+        tables (of keys, built), scaling (policies over loads, in virtual time),
+        simulate (balancers in virtual time; fails when the known order does not come out),
+        proxy (processor time beside nginx and haproxy)
 
 Options:
   --json           print one object a line on standard output instead of tables
@@ -45,6 +47,9 @@ Options:
 
 /// Messages queued while memory is measured.
 const QUEUED: usize = 10_000_000;
+
+/// The group that measures processes and not messages.
+const PROXY: &str = "proxy";
 
 /// A run that takes longer than this hangs.
 const HANGS: Duration = Duration::from_secs(120);
@@ -95,7 +100,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
                 }
             }
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            group if groups::NAMES.contains(&group) || group == simulate::NAME => {
+            group if groups::NAMES.contains(&group) || [simulate::NAME, PROXY].contains(&group) => {
                 options.groups.push(argument);
             }
             group => {
@@ -116,7 +121,19 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Str
 }
 
 fn main() -> ExitCode {
-    let options = match parse(std::env::args().skip(1)) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == proxies::SERVE
+    {
+        return match proxies::serve(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("benches: {failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let options = match parse(arguments.into_iter()) {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{USAGE}");
@@ -132,7 +149,9 @@ fn main() -> ExitCode {
     }
     let watchdog = Watchdog::new(HANGS);
     for group in &options.groups {
-        let outcome = if group == simulate::NAME {
+        let outcome = if group == PROXY {
+            run_proxies(&options)
+        } else if group == simulate::NAME {
             simulated(&options)
         } else {
             run(group, &options, &watchdog)
@@ -201,6 +220,28 @@ fn meter() -> Meter {
         held: alloc::held,
         stop: alloc::stop,
     }
+}
+
+fn run_proxies(options: &Options) -> Result<(), Failure> {
+    if options.list {
+        println!("{PROXY}: sim-balancer, nginx, haproxy");
+        return Ok(());
+    }
+    let (rounds, length) = match options.scale {
+        Scale::Full => (9, Duration::from_secs(3)),
+        Scale::Quick => (1, Duration::from_millis(300)),
+    };
+    let out = match (&options.out, options.scale) {
+        (Some(folder), _) => Some(folder.clone()),
+        (None, Scale::Full) => Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")),
+        (None, Scale::Quick) => None,
+    };
+    proxies::run(&proxies::Plan {
+        rounds: options.rounds.unwrap_or(rounds),
+        length,
+        json: options.json,
+        out,
+    })
 }
 
 fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failure> {
@@ -279,6 +320,7 @@ fn run(group: &str, options: &Options, watchdog: &Watchdog) -> Result<(), Failur
         "topic" => bars::topic(&figures),
         "stream" => bars::stream(&figures),
         "balancer" => bars::balancer(&figures),
+        "tables" => bars::tables(&figures),
         _ => bars::queue(&figures, &memory),
     };
     if with_pauses {

@@ -1,6 +1,6 @@
 //! What a run says: tables for people, lines for programs, and files that name the machine.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
@@ -54,6 +54,16 @@ impl Origin {
                 format!("{commit} with changes")
             },
         }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "- machine: {}\n- compiler: {}\n- commit: {}\n- load when it began: {}",
+            self.machine, self.compiler, self.commit, self.load
+        )
     }
 }
 

@@ -336,11 +336,11 @@ mod tests {
         *rivals().iter().find(|rival| rival.name == name).unwrap()
     }
 
-    /// Twelve days of the project's own trace: the first ones without any season known.
+    /// A month of the project's own trace, the first days without any season known.
     #[test]
     fn the_best_policy_beats_both_baselines_on_the_flights() {
         let mut trace = trace::flights().unwrap();
-        trace.loads.truncate(12 * 1440);
+        trace.loads.truncate(MONTH);
         let [best, target, hpa] = [BEST, policies::BASELINES[0], policies::BASELINES[1]]
             .map(|name| replay(&trace, &named(name)).unwrap());
         assert!(

@@ -5,28 +5,34 @@
 //!
 //! # The model of `one` and `hundred`
 //!
-//! After the testbed of Wydrowski, Kleinberg, Rumble and Archer ("Load is not what you should balance: introducing Prequal",
-//! NSDI 2024): 100 servers, each with an allocation of four cores on a machine that it shares with others. Cores
-//! do 0.8 to 1.2 times the work of the average one, by the machine. What the others leave a server is drawn anew every 10 s for each
-//! server, at evenly spread times: with a probability of 15 % its allocation and no more (it is *hobbled*), else 1.5 to
-//! 3 times its allocation. A request runs on one core, and where there are more requests than cores these share them evenly. Its work
-//! is normal with a deviation as large as the mean, drawn again when negative; its mean on an average core is 86 ms.
-//! After 5 s it is given up, counts as an error, and as 5 s.
+//! After the testbed of Wydrowski, Kleinberg, Rumble and Archer ("Load is not what you should balance: introducing
+//! Prequal", NSDI 2024):
 //!
-//! *Load* is relative to the allocations: at 1.74 requests bring 1.74 times the work that all servers can do with
-//! their allocations alone, which is 86 % of what is there on average with what others leave over. So a
-//! balancer that gives all the same overloads the hobbled ones from 1.0 on.
-//!
-//! Requests come as a Poisson process, to `one` balancer or to each of a `hundred` alike, which know nothing
-//! of each other. Servers tell of their load with each response (requests in flight, and an average of the latencies of about the
-//! last twenty), which C3 and Prequal use; for Prequal three servers more are asked for each request, and answer at once. Figures
-//! are latencies of those that came after the first 10 s.
+//! - *Servers*: 100, each with an allocation of four cores on a machine that it shares with others. The cores of a machine
+//!   do 0.8, 0.9, 1.0, 1.1 or 1.2 of the work of the average one, by turns.
+//! - *Antagonists*: what the others on its machine leave a server is drawn anew every 10 s, each server at a time of its own,
+//!   evenly spread: with a probability of 15 % its allocation and no more (it is *hobbled*), else 1.5 to 3 times its
+//!   allocation, evenly distributed. A change acts at once on what is in flight.
+//! - *Work*: a request runs on one core; where there are more requests than cores, all share them evenly (processor
+//!   sharing). What it needs is normally distributed with a deviation as large as the mean, drawn again when negative; the mean of what
+//!   comes of that is 86.3 ms of an average core.
+//! - *Timeout*: after 5 s a request is given up: the server drops it, it counts as an error and as 5 s, and the balancer is
+//!   told of a failure.
+//! - *Load* is relative to the allocations: at 1.74 requests bring 1.74 times the work that all servers can do with
+//!   their allocations alone, which is 84 % of what they have on average with what others leave over. Who gives all
+//!   the same overloads the hobbled ones from 1.0 on, and from 1.5 on others as well.
+//! - *Requests* come as a Poisson process, to `one` balancer, or each to one of a `hundred` at random, which know nothing
+//!   of each other. Those of the first 10 s are not counted; those in flight at the end are played to their end.
+//! - *Feedback*, where it is used: with each response the server tells how many requests it has in flight, and what latency one
+//!   that comes now will have: the average of the last twenty or so, times the requests in flight now by those that were
+//!   when they came. For Prequal three servers more are asked after each pick, and answer at once.
 //!
 //! # The others
 //!
-//! `slow` is ten servers that take requests in order, of 5 ms each on average, exponentially distributed; one of them is ten
-//! times slower; load 0.6 of what all can do. `ten-slow` is the same with ten balancers. `supermarket` is
-//! Mitzenmacher's model: 500 servers, exponential work, the less loaded of two, whose mean time is known for infinitely many servers.
+//! `slow` is ten servers that take requests in order, of 5 ms each on average, exponentially distributed; one of them is
+//! ten times slower; the load is 0.6 of what all ten can do together. `ten-slow` is the same with ten balancers. `supermarket` is
+//! Mitzenmacher's model: 500 servers, exponential work, the less loaded of two, whose mean time is known for infinitely
+//! many servers.
 
 mod checks;
 mod draw;
@@ -243,7 +249,7 @@ pub const SUPERMARKET: &str = "supermarket";
 pub fn suites(scale: Scale) -> Vec<Suite> {
     let (servers, seconds, loads): (u32, u64, &[f64]) = match scale {
         Scale::Full => (100, 70, &[0.70, 0.75, 1.27, 1.74]),
-        Scale::Quick => (20, 30, &[0.75, 1.74]),
+        Scale::Quick => (50, 25, &[0.75, 1.74]),
     };
     let crowds = |balancers| {
         let scene = |&load: &f64| (load, crowded(servers, balancers, load, seconds));
@@ -251,11 +257,11 @@ pub fn suites(scale: Scale) -> Vec<Suite> {
     };
     let (slow_seconds, market_servers, market_seconds) = match scale {
         Scale::Full => (300, 500, 4_000),
-        Scale::Quick => (30, 500, 200),
+        Scale::Quick => (60, 500, 400),
     };
     let lambdas: &[f64] = match scale {
         Scale::Full => &[0.7, 0.9, 0.95],
-        Scale::Quick => &[0.7, 0.9],
+        Scale::Quick => &[0.7],
     };
     let slow_suite = |name, balancers: u32| Suite {
         name,

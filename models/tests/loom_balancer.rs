@@ -9,7 +9,17 @@
 //!
 //! | changed | tests that fail |
 //! | --- | --- |
-//! | TODO | TODO |
+//! | `load.rs`: `exit` does not look at `LEAVING` | `a_target_that_leaves_...`, `two_leases_...`, `a_pick_never_fails_...` |
+//! | `load.rs`: `try_drain` does not look at what is outstanding | `a_target_that_leaves_...`, `two_leases_...` |
+//! | `load.rs`: `enter` lets everybody in who finds `LEAVING` | `a_target_that_leaves_...` |
+//! | `load.rs`: who was barred by `LEAVING` does not look whether it was the last (seen with four preemptions, not with two) | `a_target_that_leaves_...` |
+//! | `load.rs`: `exit` does not tell of room | `who_waits_for_room_...` |
+//! | `control.rs`: waiters are not told of a new table | `who_waits_for_a_target_...` |
+//!
+//! Not caught by any model:
+//! - `exit` as a `Relaxed` step: the waiters' event is under a lock, which orders it in all that loom explores.
+//! - the flag before the table: who finds it then tries again until the table comes, and costs time alone.
+//! - a drain that is claimed twice: the machine knows its slots by their birth, and takes the second for stale.
 #![cfg(loom)]
 
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
@@ -23,7 +33,7 @@ use sim_core::time::Timestamp;
 /// Runs a model and asserts that it explored at least `floor` interleavings.
 fn explore(floor: usize, explored: &'static AtomicUsize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(4);
     builder.max_branches = 20_000;
     builder.check(move || {
         explored.fetch_add(1, StdOrdering::Relaxed);
@@ -65,7 +75,7 @@ fn removals(balancer: &Balancer<u32>, id: &TargetId) -> usize {
 #[test]
 fn a_target_that_leaves_under_a_lease_is_gone_once_and_with_the_lease() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(100, &EXPLORED, || {
+    explore(1500, &EXPLORED, || {
         let balancer = balancer(1, None);
         let other = balancer.clone();
         let leaver = thread::spawn(move || other.deregister(&id(0)).expect("it is there"));
@@ -93,7 +103,7 @@ fn a_target_that_leaves_under_a_lease_is_gone_once_and_with_the_lease() {
 #[test]
 fn two_leases_of_a_target_that_leaves_report_it_once() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(80, &EXPLORED, || {
+    explore(900, &EXPLORED, || {
         let balancer = balancer(1, None);
         let leases = [(); 2].map(|()| balancer.try_pick().expect("a target"));
         balancer.deregister(&id(0)).expect("it is there");
@@ -111,7 +121,7 @@ fn two_leases_of_a_target_that_leaves_report_it_once() {
 #[test]
 fn a_pick_never_fails_while_a_target_stays() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(150, &EXPLORED, || {
+    explore(4000, &EXPLORED, || {
         let balancer = balancer(2, Some(1));
         let other = balancer.clone();
         let leaver = thread::spawn(move || other.deregister(&id(0)).expect("it is there"));
@@ -131,7 +141,7 @@ fn a_pick_never_fails_while_a_target_stays() {
 #[test]
 fn who_waits_for_room_gets_it() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(200, &EXPLORED, || {
+    explore(4000, &EXPLORED, || {
         let balancer = balancer(1, Some(1));
         let held = balancer.try_pick().expect("a target");
         let ender = thread::spawn(move || held.complete(Outcome::Success));
@@ -149,7 +159,7 @@ fn who_waits_for_room_gets_it() {
 #[test]
 fn who_waits_for_a_target_gets_the_one_that_comes() {
     static EXPLORED: AtomicUsize = AtomicUsize::new(0);
-    explore(120, &EXPLORED, || {
+    explore(1800, &EXPLORED, || {
         let balancer = balancer(0, None);
         let other = balancer.clone();
         let joiner = thread::spawn(move || {

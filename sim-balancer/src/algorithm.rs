@@ -36,12 +36,9 @@ use self::c3::C3;
 use self::first::First;
 use self::least::{LeastTable, Score};
 use self::load::Decay;
-use self::maglev::Maglev;
 use self::memory::Memory;
 use self::prequal::Prequal;
-use self::rendezvous::Rendezvous;
 use self::reported::Reported;
-use self::ring::Ring;
 use self::sticky::Sticky;
 use self::turns::TurnTable;
 use crate::error::ConfigError;
@@ -51,12 +48,13 @@ pub use self::bounded::{BOUND_FACTOR, BoundedConfig};
 pub use self::c3::{C3_DECAY, C3_SAMPLES, C3Config};
 pub(crate) use self::load::Loads;
 pub use self::load::MOST_OUTSTANDING;
-pub use self::maglev::{MAGLEV_LARGEST, MAGLEV_TABLE, MaglevConfig};
+pub use self::maglev::{MAGLEV_LARGEST, MAGLEV_TABLE, Maglev, MaglevConfig};
 pub use self::prequal::{
     PREQUAL_AGE, PREQUAL_POOL, PREQUAL_PROBES, PREQUAL_QUANTILE, PREQUAL_REMOVED, PrequalConfig,
 };
+pub use self::rendezvous::Rendezvous;
 pub use self::reported::{REPORTED_BLACKOUT, REPORTED_EXPIRATION, REPORTED_UPDATE, ReportedConfig};
-pub use self::ring::{RING_LARGEST, RING_POINTS, RingConfig};
+pub use self::ring::{RING_LARGEST, RING_POINTS, Ring, RingConfig};
 pub use self::sticky::{STICKY_KEYS, STICKY_MOST, STICKY_TIME, StickyConfig};
 
 /// The time constant of the average latency: 10 s, as in Finagle and linkerd.

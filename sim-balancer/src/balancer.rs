@@ -647,8 +647,8 @@ impl<T> Shared<T> {
     #[inline]
     fn pick(&self, request: &Request<'_>) -> Result<Lease<T>, PickError> {
         let due = self.next_due.load(Ordering::Relaxed);
-        if due != u64::MAX && self.clock.recent().as_nanos() >= due {
-            self.serve();
+        if due != u64::MAX {
+            self.look(due);
         }
         let now = match self.timing {
             Some(_) => self.clock.fine(),
@@ -673,6 +673,14 @@ impl<T> Shared<T> {
         }
         drop(table);
         self.pick_slow(request, now)
+    }
+
+    /// Serves what is due, if it is. Apart from the pick, which it would burden with what it needs for the clock.
+    #[inline(never)]
+    fn look(&self, due: u64) {
+        if self.clock.recent().as_nanos() >= due {
+            self.serve();
+        }
     }
 
     /// Looks at all that the request says, and at every target before it gives up.

@@ -7,6 +7,8 @@ use sim_scaling::metric::{Query, Statistic};
 use sim_scaling::policy::PolicyConfig;
 use sim_scaling::policy::anticipate::AnticipateConfig;
 use sim_scaling::policy::hpa::{HpaConfig, Velocity, VelocityStep};
+use sim_scaling::policy::pid::PidConfig;
+use sim_scaling::policy::predictive::{PredictiveConfig, PredictiveMode};
 use sim_scaling::policy::simple::SimpleConfig;
 use sim_scaling::policy::step::{Adjustment, Step, StepConfig};
 use sim_scaling::policy::target::TargetConfig;
@@ -55,6 +57,14 @@ pub fn rivals() -> &'static [Rival] {
         Rival {
             name: "step",
             policies: |_| steps(),
+        },
+        Rival {
+            name: "PID",
+            policies: |_| vec![("used", PolicyConfig::Pid(PidConfig::new(used(), TARGET)))],
+        },
+        Rival {
+            name: "predictive and target tracking",
+            policies: predictive,
         },
         Rival {
             name: BEST,
@@ -122,6 +132,19 @@ fn simple() -> Named {
         (
             "in",
             config(alarm(Comparison::LessThanThreshold, 0.5, 15), -10.0),
+        ),
+    ]
+}
+
+/// The hours' forecasts as a floor, and target tracking above it.
+fn predictive(capacity: f64) -> Named {
+    let mut ahead = PredictiveConfig::new(query("load"), capacity * TARGET);
+    ahead.mode = PredictiveMode::ForecastAndScale;
+    vec![
+        ("ahead", PolicyConfig::Predictive(ahead)),
+        (
+            "used",
+            PolicyConfig::TargetTracking(TargetConfig::new(used(), TARGET)),
         ),
     ]
 }

@@ -14,7 +14,7 @@ use crate::report::Origin;
 /// The table of one trace.
 pub(super) fn table(row: &Row) -> String {
     let mut text = format!(
-        "{}: {} ({} minutes)\n  {:<18} {:>10} {:>9} {:>12} {:>12}\n",
+        "{}: {} ({} minutes)\n  {:<32} {:>10} {:>9} {:>12} {:>12}\n",
         row.trace,
         row.about,
         row.minutes,
@@ -27,7 +27,7 @@ pub(super) fn table(row: &Row) -> String {
     for one in &row.outcomes {
         let _ = writeln!(
             text,
-            "  {:<18} {:>10} {:>+8.1}% {:>+11.1}% {:>12.1}",
+            "  {:<32} {:>10} {:>+8.1}% {:>+11.1}% {:>12.1}",
             one.policy,
             one.violations,
             one.surplus(),
@@ -140,7 +140,8 @@ fn markdown(origin: &Origin, rows: &[Row], absent: &[String]) -> String {
         "# Group `scaling`\n\n{}\nOne-minute steps, three minutes to boot, a target of 70 %, instances of which the 99.9th percentile of the load \
          needs 50. **Violations** are minutes with a load above the capacity in service; **surplus** is instance-hours in \
          service over those of an oracle that has each minute just what can serve the load (a perfect rule that keeps to \
-         70 % has +43 %), and \"with booting\" counts instances from their launch. All policies start without a history.\n\n",
+         70 % has +43 %), and \"with booting\" counts instances from their launch. The time is that of a month \
+         of decisions, each day of it as fast as the quickest one. All policies start without a history.\n\n",
         origin.markdown()
     );
     for line in absent {

@@ -168,6 +168,8 @@ impl Outturn {
 struct Flight {
     came: u64,
     server: u32,
+    /// Requests in flight there when it came, itself included.
+    company: u32,
     /// Gone once it is finished.
     lease: Option<Lease<usize>>,
 }
@@ -218,7 +220,8 @@ pub fn play(scene: &Scene, contender: &Contender) -> Result<Outturn, Failure> {
         let timeout = world.next_timeout();
         let draw = every.map_or(u64::MAX, |_| next_draw);
         let now = next_arrival.min(completion).min(timeout).min(draw);
-        if now >= end {
+        // What came before the end is played to its own end, so that no long latency is missing.
+        if now == u64::MAX || (next_arrival == u64::MAX && world.flights.is_empty()) {
             break;
         }
         world.time.advance_to(Instant::from_nanos(now));
@@ -230,6 +233,9 @@ pub fn play(scene: &Scene, contender: &Contender) -> Result<Outturn, Failure> {
             let way = ways.below(u64::from(scene.balancers)) as usize;
             world.arrive(way, scene.work.draw(&mut demands), now)?;
             next_arrival = now + gap(&mut arrivals).max(1);
+            if next_arrival >= end {
+                next_arrival = u64::MAX;
+            }
         } else if let (Some(all), Some(every)) = (scene.antagonists, every) {
             world.squeeze(drawn % scene.servers.len(), all, &mut antagonists, now);
             drawn += 1;
@@ -303,18 +309,19 @@ impl<'a> World<'a> {
             .try_pick()
             .map_err(|error| Failure(format!("{}: {error}", self.contender.name)))?;
         let server = *lease;
-        if self.contender.probes > 0 {
-            for target in balancer.sample(self.contender.probes as usize) {
-                target.observe(feedback(&self.servers[*target]));
-            }
-        }
         let number = self.first + self.flights.len() as Number;
+        self.servers[server].arrive(number, work, now);
         self.flights.push_back(Flight {
             came: now,
             server: server as u32,
+            company: self.servers[server].in_flight(),
             lease: Some(lease),
         });
-        self.servers[server].arrive(number, work, now);
+        if self.contender.probes > 0 {
+            for target in self.balancers[way].sample(self.contender.probes as usize) {
+                target.observe(feedback(&self.servers[*target]));
+            }
+        }
         self.announce(server);
         Ok(())
     }
@@ -328,8 +335,8 @@ impl<'a> World<'a> {
             return;
         };
         let flight = &mut self.flights[(number - self.first) as usize];
-        let (came, lease) = (flight.came, flight.lease.take());
-        self.servers[server].took(now - came);
+        let (came, company, lease) = (flight.came, flight.company, flight.lease.take());
+        self.servers[server].took(now - came, company);
         if let Some(lease) = lease {
             if self.contender.feedback {
                 lease.observe(feedback(&self.servers[server]));

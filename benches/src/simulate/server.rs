@@ -19,10 +19,16 @@ pub enum Discipline {
 }
 
 /// Work in seconds of a core of speed one; ordered, since it is never not a number.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Work(f64);
 
 impl Eq for Work {}
+
+impl PartialOrd for Work {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Work {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
@@ -53,8 +59,10 @@ pub(super) struct Server {
     cancelled: Vec<Number>,
     /// Counts changes: an announced completion counts if nothing has changed since.
     version: u32,
-    /// An average of the latencies of finished requests in nanoseconds, over about the last twenty.
+    /// Averages over about the last twenty finished requests: of their latencies in nanoseconds, and of how many were in
+    /// flight when they came.
     latency: f64,
+    company: f64,
 }
 
 impl Server {
@@ -71,6 +79,7 @@ impl Server {
             cancelled: Vec::new(),
             version: 0,
             latency: 0.0,
+            company: 1.0,
         }
     }
 
@@ -78,9 +87,10 @@ impl Server {
         self.in_flight
     }
 
-    /// The average latency in nanoseconds that the server tells of; zero before the first answer.
+    /// The latency in nanoseconds that the server tells of: what a request would take that came now, as the average of
+    /// finished ones by how many more or less are in flight now. Zero before the first answer.
     pub(super) fn latency(&self) -> f64 {
-        self.latency
+        self.latency * f64::from(self.in_flight + 1) / self.company
     }
 
     pub(super) fn version(&self) -> u32 {
@@ -156,13 +166,14 @@ impl Server {
         Some(number)
     }
 
-    /// Notes how long a finished request took.
-    pub(super) fn took(&mut self, nanos: u64) {
-        let sample = nanos as f64;
+    /// Notes how long a finished request took, and how many were in flight when it had come.
+    pub(super) fn took(&mut self, nanos: u64, company: u32) {
+        let (sample, company) = (nanos as f64, f64::from(company));
         if self.latency == 0.0 {
-            self.latency = sample;
+            (self.latency, self.company) = (sample, company);
         }
         self.latency += (sample - self.latency) / 20.0;
+        self.company += (company - self.company) / 20.0;
     }
 
     /// Ends a request that nobody waits for any more.

@@ -124,6 +124,19 @@ pub(crate) fn live(nodes: &[Candidate]) -> Box<[u32]> {
     live.into_boxed_slice()
 }
 
+/// Targets without a balancer, by their hashes and weights.
+pub(crate) fn candidates(targets: &[(u64, u32)]) -> Vec<Candidate> {
+    (0..)
+        .zip(targets)
+        .map(|(slot, &(hash, weight))| Candidate {
+            slot,
+            weight,
+            hash,
+            zone: u32::MAX,
+        })
+        .collect()
+}
+
 /// The first that fits, from a place that the key gives on: the last resort of every table.
 pub(crate) fn scan(live: &[u32], key: u64, mut fits: impl FnMut(u32) -> bool) -> Option<u32> {
     let start = place(mix(key, SECRET[3]), live.len() as u64) as usize;

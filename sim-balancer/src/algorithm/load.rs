@@ -437,7 +437,9 @@ impl Load {
         let found = self.latency.load(Ordering::Relaxed);
         let average = f32::from_bits((found >> 32) as u32);
         // A clock of another processor that is a little ahead makes it a little negative.
-        let passed = (now.wrapping_sub(found as u32) as i32).max(0).unsigned_abs();
+        let passed = (now.wrapping_sub(found as u32) as i32)
+            .max(0)
+            .unsigned_abs();
         if passed <= decay.fresh || !decay.peak {
             return average;
         }

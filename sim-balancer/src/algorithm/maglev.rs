@@ -47,6 +47,17 @@ const ATTEMPTS: u64 = 16;
 
 /// A table of Maglev hashing.
 ///
+/// ```
+/// use sim_balancer::algorithm::{Maglev, MaglevConfig};
+/// use sim_balancer::key_of;
+///
+/// let names = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+/// let targets = names.map(|name| (key_of(name.as_bytes()), 1));
+/// let table = Maglev::of(&MaglevConfig::default(), &targets);
+/// let place = table.get(key_of(b"user 17"));
+/// assert!(place.is_some_and(|place| place < names.len()));
+/// ```
+///
 /// # Algorithm
 ///
 /// Eisenbud et al., "Maglev: a fast and reliable software network load balancer", NSDI 2016, section 3.4: every
@@ -62,7 +73,7 @@ const ATTEMPTS: u64 = 16;
 ///
 /// Two bytes an entry, four where there are more than 65,536 nodes.
 #[derive(Debug, Clone)]
-pub(crate) struct Maglev {
+pub struct Maglev {
     entries: Entries,
     live: Box<[u32]>,
 }
@@ -75,6 +86,21 @@ enum Entries {
 }
 
 impl Maglev {
+    /// Makes a table of targets, each by the hash of its name ([`key_of`](crate::key_of)) and its weight; those of
+    /// weight 0 get no key. For who wants it without a balancer.
+    #[must_use]
+    pub fn of(settings: &MaglevConfig, targets: &[(u64, u32)]) -> Self {
+        Self::build(settings, &super::hash::candidates(targets))
+    }
+
+    /// The place of the key's target among those that the table was made of; `None` when there is none.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<usize> {
+        let index = self.find(key, |_| true)?;
+        Some(index as usize)
+    }
+
     pub(crate) fn build(settings: &MaglevConfig, candidates: &[Candidate]) -> Self {
         Self::new(candidates, settings.table)
     }

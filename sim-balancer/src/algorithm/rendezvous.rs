@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 8;
 /// that the logarithm is computed for about twenty nodes and the others cost a multiplication and a comparison each.
 /// When a node goes its keys spread over all others by their weights, and no other key moves.
 #[derive(Debug, Clone)]
-pub(crate) struct Rendezvous {
+pub struct Rendezvous {
     nodes: Box<[Drawer]>,
     live: Box<[u32]>,
 }
@@ -36,6 +36,21 @@ struct Drawer {
 }
 
 impl Rendezvous {
+    /// Makes a table of targets, each by the hash of its name ([`key_of`](crate::key_of)) and its weight; those of
+    /// weight 0 get no key. For who wants it without a balancer.
+    #[must_use]
+    pub fn of(targets: &[(u64, u32)]) -> Self {
+        Self::build(&super::hash::candidates(targets))
+    }
+
+    /// The place of the key's target among those that the table was made of; `None` when there is none.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<usize> {
+        let index = self.find(key, |_| true)?;
+        Some(index as usize)
+    }
+
     pub(crate) fn build(candidates: &[Candidate]) -> Self {
         Self::new(candidates)
     }

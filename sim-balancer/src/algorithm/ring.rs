@@ -59,7 +59,7 @@ pub(crate) fn check_points(field: &'static str, points: u32) -> Result<(), Confi
 ///
 /// Twelve to sixteen bytes a point.
 #[derive(Debug, Clone)]
-pub(crate) struct Ring {
+pub struct Ring {
     /// The place of a point in the upper half, its node's index in the lower half; in order.
     points: Box<[u64]>,
     /// For each beginning of a hash the first point that begins so or is greater.
@@ -70,6 +70,21 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// Makes a table of targets, each by the hash of its name ([`key_of`](crate::key_of)) and its weight; those of
+    /// weight 0 get no key. For who wants it without a balancer.
+    #[must_use]
+    pub fn of(settings: &RingConfig, targets: &[(u64, u32)]) -> Self {
+        Self::build(settings, &super::hash::candidates(targets))
+    }
+
+    /// The place of the key's target among those that the table was made of; `None` when there is none.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<usize> {
+        let index = self.find(key, |_| true)?;
+        Some(index as usize)
+    }
+
     pub(crate) fn build(settings: &RingConfig, candidates: &[Candidate]) -> Self {
         Self::new(candidates, settings.points)
     }

@@ -5,6 +5,8 @@
 mod leases;
 mod model;
 mod picking;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod rig;
 
 #[cfg(feature = "tower")]

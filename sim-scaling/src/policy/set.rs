@@ -183,3 +183,309 @@ pub enum PolicySetError {
         name: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::alarm::{AlarmConfig, Comparison};
+    use crate::metric::{Metrics, Query};
+    use crate::policy::anticipate::AnticipateConfig;
+    use crate::policy::hpa::HpaConfig;
+    use crate::policy::pid::PidConfig;
+    use crate::policy::predictive::{PredictiveConfig, PredictiveMode};
+    use crate::policy::simple::SimpleConfig;
+    use crate::policy::step::{Adjustment, Step, StepConfig};
+    use crate::policy::target::TargetConfig;
+    use crate::policy::zero::ZeroConfig;
+    use crate::policy::{Capacity, Limit};
+    use proptest::prelude::*;
+    use sim_core::time::Timestamp;
+
+    const COOLDOWN: Duration = Duration::from_secs(300);
+
+    fn query(name: &str) -> Query {
+        Query::new(name).unwrap()
+    }
+
+    fn simple(comparison: Comparison, threshold: f64, change: i32) -> PolicyConfig {
+        let mut alarm = AlarmConfig::new(query("used"), threshold);
+        alarm.comparison = comparison;
+        PolicyConfig::Simple(SimpleConfig {
+            alarm,
+            adjustment: Adjustment::ChangeInCapacity(change),
+            min_adjustment_magnitude: 0,
+            cooldown: COOLDOWN,
+        })
+    }
+
+    fn step() -> PolicyConfig {
+        let step = |lower, upper, percent| Step {
+            lower,
+            upper,
+            adjustment: Adjustment::PercentChangeInCapacity(percent),
+        };
+        PolicyConfig::Step(StepConfig {
+            alarm: AlarmConfig::new(query("used"), 0.7),
+            steps: vec![
+                step(Some(0.0), Some(0.2), 10.0),
+                step(Some(0.2), None, 50.0),
+            ],
+            min_adjustment_magnitude: 1,
+            warmup: Duration::from_secs(180),
+            cooldown: Duration::ZERO,
+        })
+    }
+
+    /// One of each kind that goes by a metric.
+    fn all() -> Vec<(&'static str, PolicyConfig)> {
+        let mut predictive = PredictiveConfig::new(query("load"), 0.7);
+        predictive.mode = PredictiveMode::ForecastAndScale;
+        vec![
+            ("out", simple(Comparison::GreaterThanThreshold, 0.8, 3)),
+            ("in", simple(Comparison::LessThanThreshold, 0.3, -2)),
+            ("step", step()),
+            (
+                "target",
+                PolicyConfig::TargetTracking(TargetConfig::new(query("used"), 0.7)),
+            ),
+            ("hpa", PolicyConfig::Hpa(HpaConfig::new(query("used"), 0.7))),
+            ("pid", PolicyConfig::Pid(PidConfig::new(query("used"), 0.7))),
+            ("zero", PolicyConfig::Zero(ZeroConfig::new(query("load")))),
+            ("ahead", PolicyConfig::Predictive(predictive)),
+            (
+                "best",
+                PolicyConfig::Anticipate(AnticipateConfig::new(query("load"), 1.0)),
+            ),
+        ]
+    }
+
+    struct Run {
+        set: PolicySet,
+        metrics: Metrics,
+        capacity: Capacity,
+        minute: u32,
+    }
+
+    impl Run {
+        fn new(policies: Vec<(&'static str, PolicyConfig)>, desired: u32) -> Self {
+            let mut set = PolicySet::default();
+            for (name, config) in policies {
+                set.put(name, config).unwrap();
+            }
+            let capacity = Capacity {
+                min: 1,
+                max: 40,
+                desired,
+                in_service: desired,
+                ..Capacity::default()
+            };
+            Self {
+                set,
+                metrics: Metrics::default(),
+                capacity,
+                minute: 0,
+            }
+        }
+
+        /// A minute with a load, in instances; none: the metrics are missing.
+        fn minute(&mut self, load: Option<f64>) -> Verdict {
+            self.minute += 1;
+            let elapsed = Duration::from_secs(60) * self.minute;
+            let now = Instant::ORIGIN + elapsed;
+            if let Some(load) = load {
+                let used = load / f64::from(self.capacity.in_service.max(1));
+                self.metrics.record("load", now, load).unwrap();
+                self.metrics.record("used", now, used).unwrap();
+            }
+            let time = Timestamp::UNIX_EPOCH + elapsed;
+            let input = PolicyInput::new(now, time, self.capacity, &self.metrics);
+            let verdict = self.set.decide(&input);
+            let (from, to) = (self.capacity.desired, verdict.desired);
+            self.set.applied(now, from, to, verdict.policy.as_deref());
+            (self.capacity.desired, self.capacity.in_service) = (to, to);
+            verdict
+        }
+    }
+
+    #[test]
+    fn a_simple_policy_waits_for_its_cooldown() {
+        let mut run = Run::new(
+            vec![("out", simple(Comparison::GreaterThanThreshold, 0.8, 3))],
+            5,
+        );
+        let desired: Vec<u32> = (0..12).map(|_| run.minute(Some(39.0)).desired).collect();
+        assert_eq!(desired, [8, 8, 8, 8, 8, 11, 11, 11, 11, 11, 14, 14]);
+        let waiting = run.minute(Some(39.0));
+        let limits = &waiting.decisions[0].explanation.limits;
+        assert!(matches!(limits[..], [Limit::Cooldown { .. }]), "{limits:?}");
+    }
+
+    #[test]
+    fn a_disabled_policy_has_no_say_and_an_unknown_one_is_named() {
+        let mut run = Run::new(
+            vec![("out", simple(Comparison::GreaterThanThreshold, 0.8, 3))],
+            5,
+        );
+        run.set.set_enabled("out", Enabled::No).unwrap();
+        assert_eq!(run.minute(Some(39.0)).desired, 5);
+        assert_eq!(run.set.decide_reason(), Some(Reason::Disabled));
+        let error = run.set.set_enabled("nonesuch", Enabled::No).unwrap_err();
+        assert_eq!(error.to_string(), "policy: there is no `nonesuch`");
+    }
+
+    impl PolicySet {
+        fn decide_reason(&mut self) -> Option<Reason> {
+            let metrics = Metrics::default();
+            let input = PolicyInput::new(
+                Instant::ORIGIN,
+                Timestamp::UNIX_EPOCH,
+                Capacity::default(),
+                &metrics,
+            );
+            let decisions = self.decide(&input).decisions;
+            decisions.first().map(|one| one.explanation.reason)
+        }
+    }
+
+    #[test]
+    fn a_set_is_bounded_and_replaces_by_name() {
+        let mut set = PolicySet::new(1);
+        set.put("a", step()).unwrap();
+        set.put("a", step()).unwrap();
+        assert!(matches!(
+            set.put("b", step()),
+            Err(PolicySetError::Full { limit: 1 })
+        ));
+        assert!(matches!(
+            set.put("", step()),
+            Err(PolicySetError::Policy(_))
+        ));
+        assert_eq!(
+            (set.len(), set.remove("a").is_some(), set.is_empty()),
+            (1, true, true)
+        );
+    }
+
+    #[test]
+    fn a_season_is_met_before_it_comes() {
+        let config = AnticipateConfig::new(query("load"), 1.0);
+        let mut run = Run::new(vec![("best", PolicyConfig::Anticipate(config))], 2);
+        let load = |minute: u32| if minute % 1440 / 60 == 9 { 30.0 } else { 2.0 };
+        let mut short = Vec::new();
+        for minute in 0..6 * 1440 {
+            if load(minute) > f64::from(run.capacity.in_service) {
+                short.push(minute / 1440);
+            }
+            run.minute(Some(load(minute)));
+        }
+        assert!(short.contains(&0), "the first day is a surprise");
+        assert!(!short.contains(&5), "the sixth is none: {short:?}");
+        assert!(
+            run.capacity.desired < 10,
+            "and it goes again: {}",
+            run.capacity.desired
+        );
+    }
+
+    #[test]
+    fn a_backlog_asks_for_what_works_it_off() {
+        let mut config = AnticipateConfig::new(query("load"), 1.0);
+        config.backlog = Some(query("backlog / 5"));
+        let policy = Policy::new("best", PolicyConfig::Anticipate(config)).unwrap();
+        let mut state = policy.start();
+        let mut metrics = Metrics::default();
+        let mut at = |minute: u64, backlog: f64| {
+            let now = Instant::ORIGIN + Duration::from_secs(60 * minute);
+            metrics.record("load", now, 4.0).unwrap();
+            metrics.record("backlog", now, backlog).unwrap();
+            let capacity = Capacity {
+                min: 1,
+                max: 100,
+                desired: 6,
+                in_service: 6,
+                ..Capacity::default()
+            };
+            policy.decide(
+                &mut state,
+                &PolicyInput::new(now, Timestamp::UNIX_EPOCH, capacity, &metrics),
+            )
+        };
+        assert_eq!(at(1, 0.0).explanation.reason, Reason::Load);
+        let first = at(2, 20.0);
+        // 4 to work off in a minute, and 4 more each minute: 12 more after the three that it takes to start.
+        assert_eq!(
+            (first.desired, first.explanation.reason),
+            (4 + 4 + 12, Reason::Backlog)
+        );
+        assert_eq!(at(3, 20.0).desired, 4 + 4, "it grows no more");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The rules that hold for all policies together, whatever the load does.
+        #[test]
+        fn no_history_leaves_the_bounds_or_takes_away_against_a_voice(
+            loads in prop::collection::vec(prop::option::weighted(0.9, 0.0..60.0f64), 1..120),
+            desired in 1u32..40,
+            which in 1u32..512,
+        ) {
+            let chosen = || all().into_iter().enumerate()
+                .filter(|(index, _)| which >> index & 1 == 1)
+                .map(|(_, one)| one)
+                .collect::<Vec<_>>();
+            let (mut one, mut other) = (Run::new(chosen(), desired), Run::new(chosen(), desired));
+            for load in loads {
+                let before = one.capacity.desired;
+                let found = one.minute(load);
+                prop_assert_eq!(&found, &other.minute(load), "the same each time");
+                prop_assert!((1..=40).contains(&found.desired));
+                let any = |vote| found.decisions.iter().any(|d| d.vote == vote);
+                if any(Vote::Out) {
+                    prop_assert!(found.desired > before);
+                }
+                if found.desired < before && !any(Vote::Set) {
+                    prop_assert!(!any(Vote::Hold) && any(Vote::In));
+                }
+                for one in &found.decisions {
+                    let direction = match one.vote {
+                        Vote::Out => one.desired > before,
+                        Vote::In => one.desired < before,
+                        Vote::Hold | Vote::Abstain => one.desired == before,
+                        Vote::Set => true,
+                    };
+                    prop_assert!(direction, "{:?}", one);
+                    if one.desired == before && one.explanation.wanted.is_some_and(|w| w != before) {
+                        prop_assert!(!one.explanation.limits.is_empty(), "not explained: {:?}", one);
+                    }
+                }
+                prop_assert!(found.explain().lines().count() == found.decisions.len() + 1);
+            }
+        }
+
+        #[test]
+        fn hostile_numbers_are_refused_or_survived(
+            values in prop::collection::vec(any::<f64>(), 1..30),
+            jump in 1u64..u64::MAX / 64,
+        ) {
+            let mut set = PolicySet::default();
+            for (name, config) in all() {
+                set.put(name, config).unwrap();
+            }
+            let mut metrics = Metrics::default();
+            let mut now = Instant::ORIGIN;
+            for value in values {
+                now = now + Duration::from_nanos(jump);
+                let taken = metrics.record("load", now, value).is_ok();
+                prop_assert_eq!(taken, value.is_finite());
+                let _ = metrics.record("used", now, -value);
+                let capacity = Capacity { min: 3, max: 2, desired: 7, in_service: 0, warming: 9, pending: 9 };
+                let time = Timestamp::from_unix_nanos((jump as i64).wrapping_mul(977));
+                let found = set.decide(&PolicyInput::new(now, time, capacity, &metrics));
+                prop_assert!(found.desired == 3, "{}", found.explain());
+            }
+        }
+    }
+}

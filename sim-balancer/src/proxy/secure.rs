@@ -1,0 +1,161 @@
+//! From a configuration to TLS and the PROXY protocol of its listeners and groups.
+
+use http::HeaderName;
+use sim_core::clock::Clock;
+
+use super::ProxyError;
+use super::config::{
+    ListenerConfig, MutualMode, PrefixMode, ProtocolVersion, ProxyConfig, RequestHeaderNames,
+    TargetGroupConfig,
+};
+use super::prefix::{Mode, PrefixConfig, PrefixReader};
+use super::tls::{
+    CaNames, Certificate, Expired, Mutual, MutualHeaders, Negotiated, Pem, SessionHeaders,
+    TargetTlsConfig, TlsAcceptor, TlsConfig, TlsConnector, TrustStore, Verify,
+};
+
+/// The acceptor of a listener on TLS.
+pub(crate) fn acceptor(
+    listener: &ListenerConfig,
+    whole: &ProxyConfig,
+    clock: &Clock,
+) -> Result<TlsAcceptor, ProxyError> {
+    let invalid = |problem: String| ProxyError::Listener {
+        name: listener.name.clone(),
+        problem,
+    };
+    let certificates = listener
+        .certificates
+        .iter()
+        .map(|certificate| Certificate {
+            chain: Pem::File(certificate.chain.clone()),
+            key: Pem::File(certificate.key.clone()),
+            names: Vec::new(),
+        })
+        .collect();
+    let asked = &listener.mutual_authentication;
+    let mutual = match asked.mode {
+        MutualMode::Off => Mutual::Off,
+        MutualMode::Passthrough => Mutual::Passthrough,
+        MutualMode::Verify => {
+            let store = asked
+                .trust_store
+                .as_ref()
+                .and_then(|name| whole.trust_stores.iter().find(|store| store.name == *name))
+                .ok_or_else(|| {
+                    invalid("mutual_authentication.trust_store: is not there".to_owned())
+                })?;
+            Mutual::Verify(TrustStore {
+                certificates: Pem::File(store.certificates.clone()),
+                revocations: store.revocations.iter().cloned().map(Pem::File).collect(),
+                names: if asked.advertise_trust_store_ca_names {
+                    CaNames::Advertised
+                } else {
+                    CaNames::Hidden
+                },
+                expired: if asked.ignore_client_certificate_expiry {
+                    Expired::Accepted
+                } else {
+                    Expired::Refused
+                },
+            })
+        }
+    };
+    let config = TlsConfig {
+        certificates,
+        alpn: alpn(listener),
+        security_policy: listener
+            .security_policy
+            .parse()
+            .map_err(|error| invalid(format!("security_policy: {error}")))?,
+        mutual,
+        ..TlsConfig::default()
+    };
+    TlsAcceptor::new(&config, clock.clone()).map_err(|problem| ProxyError::Tls {
+        name: listener.name.clone(),
+        problem,
+    })
+}
+
+fn alpn(listener: &ListenerConfig) -> super::tls::AlpnPolicy {
+    use super::config::AlpnPolicy as Asked;
+    use super::tls::AlpnPolicy;
+    match listener.alpn_policy {
+        Asked::Http1Only => AlpnPolicy::Http1Only,
+        Asked::Http2Only => AlpnPolicy::Http2Only,
+        Asked::Http2Optional => AlpnPolicy::Http2Optional,
+        Asked::Http2Preferred => AlpnPolicy::Http2Preferred,
+        _ => AlpnPolicy::None,
+    }
+}
+
+/// The connector to the targets of a group on TLS.
+pub(crate) fn connector(
+    config: &TargetGroupConfig,
+    clock: &Clock,
+) -> Result<TlsConnector, ProxyError> {
+    let verify = match (&config.tls.ca, config.tls.verify) {
+        (_, false) => Verify::Nothing,
+        (None, true) => Verify::NativeRoots,
+        (Some(path), true) => Verify::Roots(Pem::File(path.clone())),
+    };
+    let protocols = match config.protocol_version {
+        ProtocolVersion::Http2 | ProtocolVersion::Grpc => vec![Negotiated::Http2],
+        _ => vec![Negotiated::Http1],
+    };
+    let settings = TargetTlsConfig {
+        verify,
+        name: config.tls.name.clone(),
+        protocols,
+        ..TargetTlsConfig::default()
+    };
+    TlsConnector::new(&settings, clock.clone()).map_err(|problem| ProxyError::Tls {
+        name: config.name.clone(),
+        problem,
+    })
+}
+
+/// The reader of the PROXY protocol, for a listener that expects it.
+pub(crate) fn prefix(
+    listener: &ListenerConfig,
+    clock: &Clock,
+) -> Result<Option<PrefixReader>, ProxyError> {
+    let asked = &listener.proxy_protocol;
+    let mode = match asked.mode {
+        PrefixMode::Optional => Mode::Optional,
+        PrefixMode::Required => Mode::Required,
+        _ => return Ok(None),
+    };
+    let config = PrefixConfig {
+        mode,
+        trusted: asked.trusted.clone(),
+        timeout: asked.timeout,
+        ..PrefixConfig::default()
+    };
+    PrefixReader::new(config, clock.clone())
+        .map(Some)
+        .map_err(|error| ProxyError::Listener {
+            name: listener.name.clone(),
+            problem: format!("proxy_protocol: {error}"),
+        })
+}
+
+/// The names of the fields that tell targets of certificates and sessions.
+pub(crate) fn names(asked: &RequestHeaderNames) -> (MutualHeaders, SessionHeaders) {
+    let usual = (MutualHeaders::default(), SessionHeaders::default());
+    // The configuration's check has parsed them once already.
+    let name = |text: &str, usual: HeaderName| text.parse().unwrap_or(usual);
+    let mutual = MutualHeaders {
+        certificate: name(&asked.mtls_clientcert, usual.0.certificate),
+        serial_number: name(&asked.mtls_clientcert_serial_number, usual.0.serial_number),
+        issuer: name(&asked.mtls_clientcert_issuer, usual.0.issuer),
+        subject: name(&asked.mtls_clientcert_subject, usual.0.subject),
+        validity: name(&asked.mtls_clientcert_validity, usual.0.validity),
+        leaf: name(&asked.mtls_clientcert_leaf, usual.0.leaf),
+    };
+    let session = SessionHeaders {
+        version: name(&asked.tls_version, usual.1.version),
+        cipher: name(&asked.tls_cipher_suite, usual.1.cipher),
+    };
+    (mutual, session)
+}

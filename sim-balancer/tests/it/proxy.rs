@@ -1,0 +1,8 @@
+//! The proxy on real sockets of the loopback.
+
+mod forwarding;
+mod reloading;
+mod rig;
+mod routing;
+mod statuses;
+mod streaming;
