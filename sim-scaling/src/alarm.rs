@@ -116,6 +116,7 @@ impl fmt::Display for AlarmState {
 
 /// What an alarm watches, and when it alarms.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AlarmConfig {
     /// What is watched; its period is the alarm's.
     pub query: Query,

@@ -138,6 +138,7 @@ pub enum MetricError {
 
 /// A formula over metrics, each aggregated over the latest period, and what to do when one is missing.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Query {
     formula: Formula,
     /// The period over which each metric is aggregated, ending now. Default: one minute.

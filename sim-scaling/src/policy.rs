@@ -94,6 +94,7 @@ impl fmt::Display for Kind {
 
 /// A policy as plain data.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum PolicyConfig {
     /// So many, by a person.

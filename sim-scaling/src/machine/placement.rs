@@ -228,7 +228,7 @@ impl Machine {
     /// Zones that are not shifted away from; where the most are missing first.
     fn zones_by_need(&self, purpose: Purpose) -> Vec<usize> {
         let mut zones: Vec<_> = self.open_zones().collect();
-        zones.sort_by_key(|&zone| {
+        zones.sort_by_cached_key(|&zone| {
             let has_reserved_room = self.config.distribution
                 == Distribution::ReservationsThenBalanced
                 && self.has_reserved_room(zone);

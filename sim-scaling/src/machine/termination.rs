@@ -37,11 +37,12 @@ impl Machine {
         {
             candidates.retain(|instance| instance.in_service_at.is_none());
         }
-        let fullest = candidates
-            .iter()
-            .map(|instance| self.load(instance.zone))
-            .max()?;
-        candidates.retain(|instance| self.load(instance.zone) == fullest);
+        let loads: Vec<u32> = (0..self.config.zones.len())
+            .map(|zone| self.load(zone))
+            .collect();
+        let load = |instance: &Instance| loads.get(instance.zone).copied().unwrap_or(0);
+        let fullest = candidates.iter().map(|instance| load(instance)).max()?;
+        candidates.retain(|instance| load(instance) == fullest);
         for &policy in &self.config.termination {
             self.narrow(&mut candidates, policy, now);
             if candidates.len() == 1 {

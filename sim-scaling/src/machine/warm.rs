@@ -69,6 +69,9 @@ impl Machine {
             Some(Mark::Rebalance(zone)) => Some(zone),
             _ => None,
         });
+        let loads: Vec<u32> = (0..self.config.zones.len())
+            .map(|zone| self.load(zone))
+            .collect();
         let chosen = self
             .instances
             .values()
@@ -77,7 +80,10 @@ impl Machine {
                     && !self.shifted.contains(&instance.zone)
                     && towards.is_none_or(|zone| instance.zone == zone)
             })
-            .min_by_key(|instance| (self.load(instance.zone), instance.launched_at, instance.id))
+            .min_by_key(|instance| {
+                let load = loads.get(instance.zone).copied().unwrap_or(0);
+                (load, instance.launched_at, instance.id)
+            })
             .map(|instance| (instance.id, instance.state));
         let Some((id, state)) = chosen else {
             return false;

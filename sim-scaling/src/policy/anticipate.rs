@@ -58,6 +58,7 @@ const VIOLATIONS_BEHIND: f32 = 0.2;
 
 /// The policy's settings: what the load is, and what an instance can do.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AnticipateConfig {
     /// The whole load that arrives. Its period is the policy's step: one second to one hour, default one minute.
     pub load: Query,

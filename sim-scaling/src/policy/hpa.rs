@@ -25,6 +25,7 @@ const LIMIT: usize = 4096;
 
 /// An HPA.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HpaConfig {
     /// The metric: an instance's value on average. Where the input has instances' samples, those are taken instead.
     pub query: Query,

@@ -11,6 +11,7 @@ use crate::metric::{Fallback, Query};
 
 /// A PID policy.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PidConfig {
     /// The metric: an instance's value on average.
     pub query: Query,

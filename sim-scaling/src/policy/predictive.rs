@@ -43,6 +43,7 @@ pub enum MaxCapacityBreach {
 
 /// A predictive policy.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PredictiveConfig {
     /// The whole load of the group.
     pub load: Query,

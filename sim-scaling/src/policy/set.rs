@@ -368,6 +368,24 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn every_policy_goes_to_text_and_back() {
+        for (name, config) in all() {
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(
+                serde_json::from_str::<PolicyConfig>(&text).unwrap(),
+                config,
+                "{name}"
+            );
+        }
+        let broken = r#"{"formula":"1 +","period":{"secs":60,"nanos":0},"statistic":"Average"}"#;
+        let error = serde_json::from_str::<Query>(broken)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("ends too early"), "{error}");
+    }
+
     #[test]
     fn a_season_is_met_before_it_comes() {
         let config = AnticipateConfig::new(query("load"), 1.0);

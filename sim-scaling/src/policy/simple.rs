@@ -13,6 +13,7 @@ use crate::alarm::{Alarm, AlarmConfig, AlarmState};
 
 /// A simple scaling policy.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SimpleConfig {
     /// When it acts.
     pub alarm: AlarmConfig,

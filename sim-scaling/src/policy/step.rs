@@ -155,6 +155,7 @@ pub enum StepError {
 
 /// A step scaling policy.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StepConfig {
     /// When it acts; its latest value picks the step.
     pub alarm: AlarmConfig,

@@ -34,6 +34,7 @@ pub enum ScaleIn {
 
 /// A target tracking policy.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TargetConfig {
     /// The metric, one value for an instance on average; its period is that of the alarms.
     pub query: Query,

@@ -15,6 +15,7 @@ use crate::metric::{Fallback, Query};
 
 /// A policy that scales to zero.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ZeroConfig {
     /// The metric; for a queue waiting and in flight: what is worked on still needs its worker.
     pub query: Query,

@@ -562,3 +562,55 @@ fn foreign_code_may_call_the_group_and_may_panic() {
     pass(&group, &time, seconds(1));
     assert_eq!(group.stats().in_service, 4);
 }
+
+#[test]
+fn scheduled_actions_change_limits_and_capacity_unless_they_are_suspended() {
+    use sim_core::time::Timestamp;
+    use sim_scaling::policy::scheduled::{ScheduledAction, ScheduledConfig};
+
+    let action = |name: &str, at: i64, bounds: (u32, u32), desired| ScheduledAction {
+        name: name.into(),
+        start: Some(Timestamp::from_unix_seconds(at)),
+        end: None,
+        recurrence: None,
+        time_zone: None,
+        min: Some(bounds.0),
+        max: Some(bounds.1),
+        desired,
+    };
+    let schedule = || {
+        PolicyConfig::Scheduled(ScheduledConfig {
+            actions: vec![
+                action("open", 600, (4, 8), Some(6)),
+                action("close", 1_200, (0, 2), Some(1)),
+            ],
+        })
+    };
+    let (group, time) =
+        built(Group::builder(config(1, 3), Recorder::new()).policy("hours", schedule()));
+    pass(&group, &time, seconds(599));
+    assert_eq!(group.stats().desired, 1);
+    pass(&group, &time, seconds(61));
+    let stats = group.stats();
+    assert_eq!(
+        (stats.min, stats.max, stats.desired),
+        (4, 8, 6),
+        "{}",
+        group.explain()
+    );
+    pass(&group, &time, seconds(600));
+    let stats = group.stats();
+    assert_eq!(
+        (stats.min, stats.max, stats.desired),
+        (0, 2, 1),
+        "{}",
+        group.explain()
+    );
+
+    let (group, time) =
+        built(Group::builder(config(1, 3), Recorder::new()).policy("hours", schedule()));
+    group.suspend(&[Process::ScheduledActions]);
+    pass(&group, &time, seconds(2_000));
+    let stats = group.stats();
+    assert_eq!((stats.min, stats.max, stats.desired), (1, 3, 1));
+}
