@@ -267,10 +267,10 @@ impl Load {
         self.limit
     }
 
-    /// Whether there is no room for another lease.
+    /// Whether there is no room for another lease: for who may go to sleep on it.
     #[inline]
-    pub(crate) fn is_saturated(&self) -> bool {
-        self.outstanding() >= self.limit
+    pub(crate) fn is_full(&self) -> bool {
+        (self.word.load(Ordering::SeqCst) & OUTSTANDING) as u32 >= self.limit
     }
 
     /// Takes a lease.
