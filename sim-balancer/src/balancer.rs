@@ -14,7 +14,8 @@
 //!   and finds the flag gives it back and loads the table again: it finds a later one, and so never waits for a target that is
 //!   gone. The flag is a `SeqCst` read-modify-write on the word of counts ([`load`](crate::algorithm)).
 //! - *Count, then notify*: giving a lease back is a `SeqCst` read-modify-write on the word; then the event's flag is
-//!   read. Waiters raise the flag and then attempt, which is such a step on the same word.
+//!   read. Waiters raise the flag and then attempt: they enter by such a step on the same word, or pass a full target by
+//!   after a `SeqCst` load of it.
 //! - `next_due` is read `Relaxed` by picks, where a moment's delay does no harm, and `SeqCst` before sleeping.
 
 pub(crate) mod control;
@@ -31,7 +32,7 @@ use sim_core::event::Event;
 use sim_core::random::Random;
 use sim_core::snapshot::Snapshot;
 use sim_core::sync::atomic::{AtomicU64, Ordering};
-use sim_core::sync::{Arc, CachePadded, Mutex};
+use sim_core::sync::{Arc, CachePadded, Mutex, thread};
 use sim_core::time::Instant;
 use sim_core::wait::{Attempt, Elapsed, until, until_blocking};
 
@@ -53,7 +54,7 @@ use crate::machine::{
 use crate::message::{Request, Target, key_of};
 use crate::stats::{BalancerStats, TargetStats};
 
-/// How often a pick tries for a place that others take before it, until it looks elsewhere.
+/// How often a pick tries for a place that others take before it, until it lets them go on and begins anew.
 const TRIES: u32 = 64;
 
 /// A balancer of targets `T`: a cheap handle, cloned for each user.
@@ -248,7 +249,7 @@ impl<T> Balancer<T> {
     /// [`deregistration`](Rules::deregistration) delay is over. At once when it has nothing in hand.
     ///
     /// # Errors
-    /// [`UnknownTarget`] when no target has this name, or it drains already.
+    /// [`UnknownTarget`] when no target has this name. One that drains already drains on: a second call is fine.
     pub fn deregister(&self, id: &TargetId) -> Result<(), UnknownTarget> {
         self.shared.enter(|control, now| {
             let slot = control.machine.deregister(now, id)?;
@@ -548,6 +549,9 @@ impl<T> Balancer<T> {
     }
 
     /// Does what is due at or before `now`. Waiters and picks do it too; a driver is needed only when nobody picks.
+    ///
+    /// A `now` that lies ahead of the clock is believed: what is scheduled later counts from it. [`Instant::NEVER`] is no
+    /// time, and does nothing.
     pub fn advance(&self, now: Instant) {
         self.shared.enter(|control, _| control.advance(now));
     }
@@ -639,7 +643,7 @@ enum Found<T> {
     Lease(Lease<T>),
     /// Nobody there has room.
     Nobody,
-    /// A target was on its way out: there is a later table.
+    /// A target was on its way out, and there is a later table; or others were quicker, again and again.
     Stale,
 }
 
@@ -730,7 +734,7 @@ impl<T> Shared<T> {
     fn pick_in(&self, tier: &Tier<T>, ask: &Ask, avoid: &[TargetId]) -> Found<T> {
         let admit = |index: usize| {
             let seat = tier.seats.get(index);
-            !seat.load.is_saturated() && !avoid.contains(&seat.id)
+            !seat.load.is_full() && !avoid.contains(&seat.id)
         };
         let mut chosen = tier
             .selector
@@ -739,7 +743,7 @@ impl<T> Shared<T> {
         for _ in 0..TRIES {
             let next = || tier.selector.next(&tier.seats, ask, &self.memory, &admit);
             let Some(index) = chosen.take().or_else(next) else {
-                break;
+                return Found::Nobody;
             };
             let seat = tier.seats.get(index);
             match seat.load.enter(Entry::New) {
@@ -752,7 +756,9 @@ impl<T> Shared<T> {
                 }
             }
         }
-        Found::Nobody
+        // There was room each time: a waiter that gave up here would sleep beside it.
+        thread::yield_now();
+        Found::Stale
     }
 
     /// A pick by a waiter, who keeps the time.

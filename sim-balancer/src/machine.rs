@@ -64,6 +64,9 @@ pub use self::rules::{
 };
 pub use self::view::{FULL_LOAD, Member, Pool, Tier, View, WEIGHT_ONE};
 
+/// How many checks of targets that are gone may stay due beyond the number of targets.
+const STALE: usize = 16;
+
 /// One target, as [`Machine::targets`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,8 +87,8 @@ pub struct Listed<'a> {
 
 /// The state of a balancer's targets. See the [module](self).
 ///
-/// Verbs that are given a stale [`Slot`] do nothing. A `now` before the latest one is taken for the latest one. Memory:
-/// bounded by [`Limits`]; per target a few hundred bytes.
+/// Verbs that are given a stale [`Slot`] do nothing. A `now` before the latest one is taken for the latest one, and so is
+/// [`Instant::NEVER`], which is no time. Memory: bounded by [`Limits`]; per target a few hundred bytes.
 #[derive(Debug)]
 pub struct Machine {
     rules: Rules,
@@ -101,7 +104,7 @@ pub struct Machine {
     zones: Vec<ZoneState>,
     /// Invariant: for each target, exactly the finite deadlines that its `Held` names; the rest is of the machine.
     timers: BTreeSet<(Instant, Timer)>,
-    /// Targets to check, each once. Stale slots are skipped.
+    /// Targets to check, each once. Stale slots are skipped. Bound: twice the targets and [`STALE`].
     due: VecDeque<Slot>,
     /// How many targets are ejected.
     ejected: u32,
@@ -135,13 +138,11 @@ impl Machine {
             notes: VecDeque::new(),
             generation: 0,
         };
-        if let Some(outliers) = &machine.rules.outliers {
-            let first = now + outliers.interval;
-            machine.timers.insert((first, Timer::Sweep));
+        if let Some(interval) = machine.rules.outliers.map(|outliers| outliers.interval) {
+            machine.set_beat(Timer::Sweep, now + interval);
         }
-        if let Some(anomaly) = &machine.rules.anomaly {
-            let first = now + anomaly.window;
-            machine.timers.insert((first, Timer::Window));
+        if let Some(window) = machine.rules.anomaly.map(|anomaly| anomaly.window) {
+            machine.set_beat(Timer::Window, now + window);
         }
         Ok(machine)
     }
@@ -407,7 +408,8 @@ impl Machine {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Does all that is due at or before `now`, deadline by deadline.
+    /// Does all that is due at or before `now`, deadline by deadline. A `now` that lies ahead of the clock is believed:
+    /// what is scheduled later counts from it.
     ///
     /// `tally` says what a target has finished since it was registered. It is asked at the ends of the intervals of
     /// [`Outliers`] and [`Anomaly`] only; after a long pause the first of them gets all that came since.
@@ -539,6 +541,7 @@ impl Machine {
         let held = self.held_mut(index);
         if !held.is_due {
             held.is_due = true;
+            self.forget_stale_checks();
             self.due.push_back(slot);
         }
         // Checks that nobody made are not made up for.
@@ -547,6 +550,16 @@ impl Machine {
             Timer::Check(index),
             Some(next_beat(at, interval, now)),
         );
+    }
+
+    /// Drops what is due of targets that are gone, once it is more than what is due of others can be.
+    fn forget_stale_checks(&mut self) {
+        let targets = self.seats.len() - self.free.len();
+        if self.due.len() >= 2 * targets + STALE {
+            let mut due = std::mem::take(&mut self.due);
+            due.retain(|slot| self.living(*slot).is_some());
+            self.due = due;
+        }
     }
 
     fn schedule_first_check(&mut self, now: Instant, index: u32) {
@@ -718,7 +731,9 @@ impl Machine {
     // Bookkeeping.
 
     fn hear(&mut self, now: Instant) -> Instant {
-        self.now = self.now.max(now);
+        if !now.is_never() {
+            self.now = self.now.max(now);
+        }
         self.now
     }
 
@@ -799,6 +814,13 @@ impl Machine {
             self.notes.pop_front();
         }
         self.notes.push_back(note);
+    }
+
+    /// Sets a timer of the machine's own, unless its time never comes.
+    fn set_beat(&mut self, timer: Timer, at: Instant) {
+        if !at.is_never() {
+            self.timers.insert((at, timer));
+        }
     }
 
     /// Sets, moves or cancels a timer of a target.

@@ -19,6 +19,8 @@ pub(crate) struct Control<T> {
     pub(crate) departed: Vec<Arc<Seat<T>>>,
     /// Slots to be barred once the table without them is stored.
     pub(crate) leaving: Vec<Slot>,
+    /// Gone from the machine and from `seats`, to be barred once the table without them is stored.
+    gone: Vec<Arc<Seat<T>>>,
     /// What removed targets had done.
     pub(crate) retired: Counts,
     /// Which state of the machine the table shows.
@@ -32,8 +34,22 @@ struct News<T> {
     is_changed: bool,
     is_sooner: bool,
     has_checks: bool,
+    /// What runs at them is to be ended: by wakers, which are foreign.
+    ended: Vec<Arc<Seat<T>>>,
     /// Dropped without the lock: what is in them is foreign.
     garbage: Vec<Arc<Seat<T>>>,
+}
+
+impl<T> News<T> {
+    const fn new() -> Self {
+        Self {
+            is_changed: false,
+            is_sooner: false,
+            has_checks: false,
+            ended: Vec::new(),
+            garbage: Vec::new(),
+        }
+    }
 }
 
 impl<T> Control<T> {
@@ -44,6 +60,7 @@ impl<T> Control<T> {
             seats: Vec::new(),
             departed: Vec::new(),
             leaving: Vec::new(),
+            gone: Vec::new(),
             retired: Counts::default(),
             built: 0,
         }
@@ -101,26 +118,32 @@ impl<T> Control<T> {
         }
     }
 
-    fn apply(&mut self, effect: Effect, garbage: &mut Vec<Arc<Seat<T>>>) {
+    fn apply(&mut self, effect: Effect, news: &mut News<T>) {
         match effect {
             Effect::Removed { slot, .. } => {
-                let Some(seat) = self.seat(slot).cloned() else {
-                    return;
-                };
-                self.seats[slot.index()] = None;
-                // Whoever has it still has it; nobody else gets it.
-                seat.load.begin_leaving();
-                if seat.load.is_drained() || seat.load.try_drain() {
-                    self.retire(&seat);
-                    garbage.push(seat);
-                } else {
-                    self.departed.push(seat);
+                if self.seat(slot).is_some() {
+                    self.gone.extend(self.seats[slot.index()].take());
                 }
             }
-            Effect::Terminate { slot, .. } => {
+            Effect::Returned { slot, .. } => {
+                // As in Envoy: one more failure would else make up a row with those of before, and eject it again.
                 if let Some(seat) = self.seat(slot) {
-                    seat.ending.end();
+                    seat.load.succeeded();
                 }
+            }
+            Effect::Terminate { slot, .. } => news.ended.extend(self.seat(slot).cloned()),
+        }
+    }
+
+    /// Bars those that are gone. Whoever has one still has it; nobody else gets it.
+    fn bar_gone(&mut self, garbage: &mut Vec<Arc<Seat<T>>>) {
+        for seat in std::mem::take(&mut self.gone) {
+            seat.load.begin_leaving();
+            if seat.load.is_drained() || seat.load.try_drain() {
+                self.retire(&seat);
+                garbage.push(seat);
+            } else {
+                self.departed.push(seat);
             }
         }
     }
@@ -152,24 +175,24 @@ impl<T> Shared<T> {
     }
 
     fn settle(&self, control: &mut Control<T>, now: Instant) -> News<T> {
-        let mut garbage = Vec::new();
-        let mut is_changed = false;
+        let mut news = News::new();
         loop {
             let mut is_settled = true;
             while let Some(effect) = control.machine.take_effect() {
-                control.apply(effect, &mut garbage);
+                control.apply(effect, &mut news);
             }
             if control.machine.generation() != control.shown {
                 is_settled = false;
-                is_changed = true;
+                news.is_changed = true;
                 self.show(control);
             }
             // Only now: who finds the flag finds the table without the target too.
+            control.bar_gone(&mut news.garbage);
             for slot in std::mem::take(&mut control.leaving) {
                 is_settled = false;
                 if let Some(seat) = control.seat(slot).cloned() {
                     seat.load.begin_leaving();
-                    control.try_drain(now, &seat, &mut garbage);
+                    control.try_drain(now, &seat, &mut news.garbage);
                 }
             }
             if is_settled {
@@ -178,12 +201,9 @@ impl<T> Shared<T> {
         }
         let next = control.machine.next_deadline().unwrap_or(Instant::NEVER);
         let former = self.next_due.swap(next.as_nanos(), Ordering::SeqCst);
-        News {
-            is_changed,
-            is_sooner: next.as_nanos() < former,
-            has_checks: control.machine.has_due_checks(),
-            garbage,
-        }
+        news.is_sooner = next.as_nanos() < former;
+        news.has_checks = control.machine.has_due_checks();
+        news
     }
 
     /// Stores the table of the machine's present view.
@@ -198,7 +218,7 @@ impl<T> Shared<T> {
             self.typify(seats, timing);
         }
         let table = Table::build(view, seats, &self.config.algorithm, is_empty);
-        // Nobody is dropped with the former table: every seat in it is in `seats`, `departed` or the garbage.
+        // Nobody is dropped with the former table: every seat in it is in `seats`, `gone`, `departed` or the garbage.
         self.table.store(Arc::new(table));
     }
 
@@ -227,7 +247,10 @@ impl<T> Shared<T> {
         } else if news.is_sooner {
             self.checks.retime();
         }
-        drop(news.garbage);
+        for seat in &news.ended {
+            seat.ending.end();
+        }
+        drop(news);
     }
 
     /// After a lease was given back: room for a waiter, or something for the books.
@@ -251,7 +274,7 @@ impl<T> Shared<T> {
 
     /// Tells waiters that there is room: one of them when all wait for the same, otherwise all.
     fn notify(&self) {
-        if self.table.load().plain.is_some() {
+        if self.table.load().is_one_queue() {
             self.openings.notify_one();
         } else {
             self.openings.notify_all();
@@ -268,5 +291,37 @@ impl<T> Shared<T> {
         if threshold != 0 && count.is_multiple_of(threshold) {
             self.enter(|control, now| control.machine.streak(now, seat.slot, streak, count));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::load::{Entry, Exit};
+    use crate::{Balancer, BalancerConfig, Target};
+
+    #[test]
+    fn a_target_that_is_gone_at_once_is_flagged_after_the_table_without_it() {
+        let mut config = BalancerConfig::default();
+        config.rules.deregistration.delay = std::time::Duration::ZERO;
+        let balancer = Balancer::new(config).unwrap();
+        balancer.register(Target::new("a", ())).unwrap();
+        let seat = balancer.target(&"a".into()).unwrap().0;
+        seat.shared.enter(|control, now| {
+            control.machine.deregister(now, &"a".into()).unwrap();
+            while let Some(effect) = control.machine.take_effect() {
+                control.apply(effect, &mut News::new());
+            }
+            // The table that has it is still shown: who finds it there is let in.
+            assert_eq!(seat.load.enter(Entry::New), Ok(()));
+        });
+        assert!(seat.load.enter(Entry::Sticking).is_ok());
+        let _ = seat.load.exit(Exit::Unfinished);
+        assert!(seat.load.enter(Entry::New).is_err());
+        assert_eq!(balancer.stats().outstanding, 1);
+        let after = seat.load.exit(Exit::Unfinished);
+        seat.shared.after(&seat, after);
+        assert_eq!(balancer.stats().outstanding, 0);
+        assert_eq!(balancer.stats().cancelled, 0);
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Table<T> {
     affinity: u32,
     /// By the hash of the id: those that a request may stick to.
     by_hash: Box<[Arc<Seat<T>>]>,
+    /// Whether some of these are out of use for all others.
+    has_lingering: bool,
     /// Whether no target is registered at all.
     pub(crate) is_empty: bool,
 }
@@ -69,6 +71,7 @@ impl<T> Table<T> {
             pools: Box::default(),
             affinity: 0,
             by_hash: Box::default(),
+            has_lingering: false,
             is_empty: true,
         }
     }
@@ -109,8 +112,14 @@ impl<T> Table<T> {
             pools: pools.into(),
             affinity: view.affinity,
             by_hash: by_hash.into(),
+            has_lingering: !view.lingering.is_empty(),
             is_empty,
         }
+    }
+
+    /// Whether room at any target will do for every waiter, whatever its request says.
+    pub(crate) fn is_one_queue(&self) -> bool {
+        self.plain.is_some() && !self.has_lingering
     }
 
     /// The target of this name, if a request may stick to it.

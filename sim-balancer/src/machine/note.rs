@@ -91,6 +91,13 @@ pub enum Effect {
         /// Its name.
         id: TargetId,
     },
+    /// The target's ejection is over: what went wrong before is forgotten.
+    Returned {
+        /// Its slot.
+        slot: Slot,
+        /// Its name.
+        id: TargetId,
+    },
     /// End what is still running at the target.
     Terminate {
         /// Its slot.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sim_core::time::Instant;
 
 use super::name::Slot;
-use super::note::{Cause, Change};
+use super::note::{Cause, Change, Effect};
 use super::outlier::{Tally, anomalous, ejection_time, may_eject, mitigated, sweep};
 use super::seat::Timer;
 use super::{Machine, next_beat};
@@ -41,6 +41,9 @@ impl Machine {
         if self.held_mut(index).ejected.take().is_some() {
             self.ejected -= 1;
             self.note(at, index, Change::Returned);
+            let slot = self.slot_at(index);
+            let id = self.held(index).id.clone();
+            self.effects.push_back(Effect::Returned { slot, id });
             self.touch();
         }
     }
@@ -105,7 +108,7 @@ impl Machine {
         // What comes next in this very call would find nothing new.
         let horizon = if is_quiet { now } else { at };
         let next = next_beat(at, rules.interval, horizon);
-        self.timers.insert((next, Timer::Sweep));
+        self.set_beat(Timer::Sweep, next);
     }
 
     pub(super) fn window(
@@ -161,6 +164,6 @@ impl Machine {
         }
         let horizon = if is_quiet { now } else { at };
         let next = next_beat(at, rules.window, horizon);
-        self.timers.insert((next, Timer::Window));
+        self.set_beat(Timer::Window, next);
     }
 }

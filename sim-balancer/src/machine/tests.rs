@@ -1262,3 +1262,36 @@ fn time_does_not_run_backwards() {
     let end = Instant::ORIGIN + 1_300 * SECOND;
     assert_eq!(rig.machine.next_deadline(), Some(end));
 }
+
+#[test]
+fn targets_that_come_and_go_unchecked_leave_nothing_behind() {
+    let mut rig = Rig::checked();
+    let stays = rig.add("stays");
+    for n in 0..10_000 {
+        let id = format!("t{n}");
+        let slot = rig.add(&id);
+        rig.machine
+            .deregister(rig.now, &id.as_str().into())
+            .unwrap();
+        rig.machine.drained(rig.now, slot);
+    }
+    assert!(rig.machine.due.len() < 100, "{}", rig.machine.due.len());
+    assert_eq!(rig.machine.take_due_check(), Some(stays));
+    assert_eq!(rig.machine.take_due_check(), None);
+}
+
+#[test]
+fn a_time_that_never_comes_is_no_time() {
+    let mut rig = Rig::new(Rules {
+        outliers: Some(Outliers::default()),
+        anomaly: Some(Anomaly::default()),
+        ..Rules::default()
+    });
+    let next = rig.machine.next_deadline();
+    rig.machine.advance(Instant::NEVER, |_| Tally::default());
+    assert_eq!(rig.machine.next_deadline(), next);
+    // The last time that there is has no beat after it.
+    let last = Instant::from_nanos(u64::MAX - 1);
+    rig.machine.advance(last, |_| Tally::default());
+    assert_eq!(rig.machine.next_deadline(), None);
+}

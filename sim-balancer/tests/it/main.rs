@@ -2,6 +2,7 @@
 
 #![cfg(not(loom))]
 
+mod corners;
 mod leases;
 mod model;
 mod picking;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sim_balancer::machine::{
-    Anomaly, Deregistration, HealthCheck, Machine, Outliers, Registration, Slot, SlowStart, State,
-    Streak, Tally,
+    Anomaly, Deregistration, Effect, HealthCheck, Machine, Outliers, Registration, Slot, SlowStart,
+    State, Streak, Tally,
 };
 use sim_balancer::{
     Algorithm, Balancer, BalancerConfig, Choices, Lease, LeastOutstanding, Outcome, PeakEwma,
@@ -171,7 +171,11 @@ impl Pair {
                 self.balancer.advance(now);
             }
         }
-        while self.machine.take_effect().is_some() {}
+        while let Some(effect) = self.machine.take_effect() {
+            if let Effect::Returned { slot, .. } = effect {
+                self.target(slot).row = 0;
+            }
+        }
         self.compare();
     }
 
