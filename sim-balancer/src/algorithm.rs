@@ -95,7 +95,8 @@ pub enum Algorithm {
     /// The one that is expected to answer first: least of peak-sensitive latency times what it has in hand, for its
     /// weight. The default. Reads the clock twice a request.
     PeakEwma(PeakEwma),
-    /// The one whose average latency times what it has in hand is least, for its weight. Reads the clock twice a request.
+    /// The one whose average latency times what it has in hand is least, for its weight. An average to which nothing came for
+    /// a time constant wears out from then on, so that a target that failed is tried again. Reads the clock twice a request.
     LeastTime(LeastTime),
     /// That of the request's key, by consistent hashing on a ring in the manner of ketama. O(1). Requests without a key go
     /// anywhere, here as with the other algorithms by key.

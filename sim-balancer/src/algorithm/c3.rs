@@ -138,8 +138,11 @@ impl C3 {
         memory: &Memory,
         admit: &dyn Fn(usize) -> bool,
     ) -> Option<usize> {
-        let all = (0..self.rates.len()).filter(|&index| admit(index));
-        self.best(loads, ask, memory, all)
+        // From a random place on, here too.
+        let count = self.rates.len();
+        let start = super::hash::place(memory.draw(), count as u64) as usize;
+        let order = (start..count).chain(0..start);
+        self.best(loads, ask, memory, order.filter(|&index| admit(index)))
     }
 
     #[inline]
@@ -234,6 +237,20 @@ mod tests {
         let among = C3::build(&settings, &weighted(&[1, 1]));
         assert_eq!(chosen(&alone, &loads, Duration::from_secs(1)), 0);
         assert_eq!(chosen(&among, &loads, Duration::from_secs(1)), 1);
+    }
+
+    #[test]
+    fn among_equals_that_are_admitted_each_gets_some() {
+        let table = C3::build(&C3Config::default(), &weighted(&[1; 4]));
+        let loads: Vec<Load> = (0..4).map(|_| Load::new(100)).collect();
+        let (ask, memory) = (ask_at(Instant::ORIGIN), Memory::new(1));
+        let mut counts = [0; 4];
+        for _ in 0..400 {
+            let next = table.next(&loads, &ask, &memory, &|index| index != 0);
+            counts[next.expect("three are admitted")] += 1;
+        }
+        assert_eq!(counts[0], 0);
+        assert!(counts[1..].iter().all(|&count| count > 90), "{counts:?}");
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn in_hand(load: &Load) -> f32 {
 }
 
 #[inline]
-fn expected(load: &Load, now: u32, decay: &Decay, typical: f32) -> f32 {
+fn expected(load: &Load, now: u64, decay: &Decay, typical: f32) -> f32 {
     let cost = load.cost(now, decay);
     let cost = if cost == 0.0 { typical.max(1.0) } else { cost };
     cost * in_hand(load)

@@ -7,7 +7,8 @@
 //!
 //! The latency is a peak-sensitive, exponentially weighted moving average (Finagle's `PeakEwma`, by way of linkerd and
 //! tower): a sample above it replaces it, one below it pulls it down by the time that has passed since the last one.
-//! Value and time stand in one word.
+//! Value and time stand in one word: 24 bits of an `f32`, which are exact to 2^-17, and 40 bits of ticks, which come round
+//! after 2.28 years. Till then nothing that wore out comes back.
 //!
 //! # Ordering
 //! - *The word* is changed by `SeqCst` read-modify-writes only. Who finds it flagged [`LEAVING`] sees the table that was
@@ -40,11 +41,18 @@ const CARRY: u64 = 1 << 63;
 /// The counter is twice as wide, for those who enter, find the limit and leave again.
 pub const MOST_OUTSTANDING: u32 = 1 << 23;
 
-/// A tick of the estimates' clock, as a power of two of nanoseconds: 65.5 us. 32 bits of it last 78 hours.
+/// A tick of the estimates' clock, as a power of two of nanoseconds: 65.5 us.
 const TICK: u32 = 16;
 
+/// The bits of a tick beside a value in one word: they last 2.28 years.
+const TICKS: u64 = (1 << 40) - 1;
+
+/// By how many ticks the clock of another processor may be ahead: 69 s, far more than any is. What seems to be further in
+/// the future is the past.
+const AHEAD: u64 = 1 << 20;
+
 /// The ticks without a report after which a target is new again: 180 s, gRPC's expiration.
-const REPORT_PAUSE: u32 = (180_000_000_000_u64 >> TICK) as u32;
+const REPORT_PAUSE: u64 = 180_000_000_000_u64 >> TICK;
 
 /// The load of one target. It outlives the tables in which the target stands.
 ///
@@ -54,7 +62,7 @@ const REPORT_PAUSE: u32 = (180_000_000_000_u64 >> TICK) as u32;
 pub(crate) struct Load {
     /// Leases, flags and finished requests; see the constants.
     word: AtomicU64,
-    /// The latency: nanoseconds as an `f32` in the upper half, the tick of the last sample in the lower one. Zero: none.
+    /// The latency in nanoseconds, and the tick of the last sample, as [`stamped`]. Zero: none.
     latency: AtomicU64,
     /// Failures since the last success.
     run: AtomicU32,
@@ -62,19 +70,18 @@ pub(crate) struct Load {
     unreachable_run: AtomicU32,
     /// The most leases at a time.
     limit: u32,
-    /// When the target told of itself: the tick.
-    server_at: AtomicU32,
-    /// What it told: requests in flight in the upper half, latency as an `f32` below. Zero: nothing.
+    /// What the target told of itself: requests in flight in the upper half, latency as an `f32` below. Zero: nothing.
     server: AtomicU64,
+    /// When it did: the tick.
+    server_at: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
     /// Finished requests carried over from the word.
     carried: AtomicU64,
-    /// What it reports to serve by its utilization, as an `f32` in the upper half, and when it did so last below: the
-    /// tick. Zero: nothing.
+    /// What it reports to serve by its utilization, and the tick when it did so last, as [`stamped`]. Zero: nothing.
     report: AtomicU64,
     /// Since when it reports without a long pause: the tick.
-    report_since: AtomicU32,
+    report_since: AtomicU64,
 }
 
 /// Why a target cannot be entered.
@@ -120,12 +127,15 @@ pub(crate) enum Entry {
 pub(crate) struct Decay {
     /// One over the time constant in ticks.
     rate: f32,
-    /// For so many ticks nothing that matters wears out: a 64th of the time constant.
-    fresh: u32,
+    /// For so many ticks nothing wears out: a 64th of the time constant, in which nothing happens that matters; all of it for
+    /// a plain average.
+    fresh: u64,
+    /// From so many ticks on it does: at once, or after the time constant for a plain average.
+    from: u64,
     /// For so many ticks no other sample is averaged in: a 1,024th of the time constant. An average of as many samples is
     /// as good as one of all, and most requests then only read.
-    rest: u32,
-    /// Whether a sample above the average replaces it, and the average wears out while there is none.
+    rest: u64,
+    /// Whether a sample above the average replaces it.
     peak: bool,
 }
 
@@ -142,10 +152,11 @@ impl Decay {
 
     fn new(time: Duration, peak: bool) -> Self {
         let ticks = (time.as_nanos() >> TICK).max(1);
-        let part = |of: u128| u32::try_from(ticks / of).unwrap_or(u32::MAX);
+        let part = |of: u128| u64::try_from(ticks / of).map_or(TICKS, |part| part.min(TICKS));
         Self {
             rate: 1.0 / ticks as f32,
-            fresh: part(64),
+            fresh: if peak { part(64) } else { part(1) },
+            from: if peak { 0 } else { part(1) },
             rest: part(1024).max(1),
             peak,
         }
@@ -158,9 +169,37 @@ fn decayed(x: f32) -> f32 {
     1.0 / (1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0))))
 }
 
+/// The tick of a time, since the clock began.
 #[inline]
-pub(crate) fn tick(now: Instant) -> u32 {
-    (now.as_nanos() >> TICK) as u32
+pub(crate) fn tick(now: Instant) -> u64 {
+    now.as_nanos() >> TICK
+}
+
+/// How many ticks have passed from one to another, either of them possibly without its upper bits; zero when the former
+/// is ahead by little.
+#[inline]
+pub(crate) fn passed(now: u64, then: u64) -> u64 {
+    let passed = now.wrapping_sub(then) & TICKS;
+    if passed > TICKS - AHEAD { 0 } else { passed }
+}
+
+/// A value that is not negative beside a tick: rounded to the upper 24 bits, and the lower 40.
+#[inline]
+fn stamped(value: f32, tick: u64) -> u64 {
+    // The sign is zero, and does not stand there.
+    let value = u64::from(value.to_bits().saturating_add(0x40) >> 7);
+    (value << 40) | (tick & TICKS)
+}
+
+/// A value as precise as it is kept.
+pub(crate) fn rounded(value: f32) -> f32 {
+    value_of(stamped(value, 0))
+}
+
+/// The value of a word made by [`stamped`].
+#[inline]
+fn value_of(word: u64) -> f32 {
+    f32::from_bits(((word >> 40) as u32) << 7)
 }
 
 #[inline]
@@ -184,10 +223,10 @@ pub(crate) struct ServerLoad {
 pub(crate) struct Report {
     /// Requests a second by utilization.
     pub(crate) weight: f32,
-    /// When: the tick.
-    pub(crate) at: u32,
+    /// When: the tick, without its upper bits.
+    pub(crate) at: u64,
     /// Since when it reports: the tick.
-    pub(crate) since: u32,
+    pub(crate) since: u64,
 }
 
 /// The counts of a target since it was registered.
@@ -207,13 +246,13 @@ impl Load {
             run: AtomicU32::new(0),
             unreachable_run: AtomicU32::new(0),
             limit,
-            server_at: AtomicU32::new(0),
             server: AtomicU64::new(0),
+            server_at: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             carried: AtomicU64::new(0),
             report: AtomicU64::new(0),
-            report_since: AtomicU32::new(0),
+            report_since: AtomicU64::new(0),
         }
     }
 
@@ -407,20 +446,20 @@ impl Load {
         let sample = sample.max(1.0);
         let mut found = self.latency.load(Ordering::Relaxed);
         loop {
-            let average = f32::from_bits((found >> 32) as u32);
-            let passed = at.wrapping_sub(found as u32);
+            let average = value_of(found);
+            let passed = passed(at, found);
             let next = if found == 0 || (decay.peak && sample > average) {
                 sample
-            } else if passed < decay.rest || passed > u32::MAX / 2 {
+            } else if passed < decay.rest {
                 // Another sample was taken just now, or the clock of another processor is a little ahead.
                 return false;
             } else {
-                let kept = decayed(passed as f32 * decay.rate);
+                let kept = decayed(passed as i64 as f32 * decay.rate);
                 average * kept + sample * (1.0 - kept)
             };
             match self.latency.compare_exchange_weak(
                 found,
-                pack(next.to_bits(), at),
+                stamped(next, at),
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
@@ -430,20 +469,18 @@ impl Load {
         }
     }
 
-    /// The average latency in nanoseconds, or zero when there was no sample yet. A peak-sensitive one wears out with the
-    /// time since the last sample, so that a target that was slow once is tried again.
+    /// The average latency in nanoseconds, or zero when there was no sample yet. It wears out with the time since the last
+    /// sample, so that a target that was slow once is tried again: a peak-sensitive one from then on, a plain one after
+    /// the time constant.
     #[inline]
-    pub(crate) fn cost(&self, now: u32, decay: &Decay) -> f32 {
+    pub(crate) fn cost(&self, now: u64, decay: &Decay) -> f32 {
         let found = self.latency.load(Ordering::Relaxed);
-        let average = f32::from_bits((found >> 32) as u32);
-        // A clock of another processor that is a little ahead makes it a little negative.
-        let passed = (now.wrapping_sub(found as u32) as i32)
-            .max(0)
-            .unsigned_abs();
-        if passed <= decay.fresh || !decay.peak {
+        let average = value_of(found);
+        let passed = passed(now, found);
+        if passed <= decay.fresh {
             return average;
         }
-        average * decayed(passed as f32 * decay.rate)
+        average * decayed((passed - decay.from) as i64 as f32 * decay.rate)
     }
 
     /// Notes what the target told of itself.
@@ -469,12 +506,10 @@ impl Load {
         }
         let at = tick(now);
         let former = self.report.load(Ordering::Relaxed);
-        let pause = at.wrapping_sub(former as u32) as i32;
-        if former == 0 || pause.max(0).unsigned_abs() > REPORT_PAUSE {
+        if former == 0 || passed(at, former) > REPORT_PAUSE {
             self.report_since.store(at, Ordering::Relaxed);
         }
-        self.report
-            .store(pack(weight.to_bits(), at), Ordering::Relaxed);
+        self.report.store(stamped(weight, at), Ordering::Relaxed);
     }
 
     /// What the target reported last.
@@ -482,8 +517,8 @@ impl Load {
     pub(crate) fn reported(&self) -> Option<Report> {
         let found = self.report.load(Ordering::Relaxed);
         (found != 0).then(|| Report {
-            weight: f32::from_bits((found >> 32) as u32),
-            at: found as u32,
+            weight: value_of(found),
+            at: found,
             since: self.report_since.load(Ordering::Relaxed),
         })
     }
@@ -495,11 +530,11 @@ impl Load {
         if found == 0 {
             return None;
         }
-        let passed = tick(now).wrapping_sub(self.server_at.load(Ordering::Relaxed)) as i32;
+        let passed = passed(tick(now), self.server_at.load(Ordering::Relaxed));
         Some(ServerLoad {
             in_flight: (found >> 32) as u32 - 1,
             latency: f32::from_bits(found as u32),
-            age: u64::from(passed.max(0).unsigned_abs()) << TICK,
+            age: passed << TICK,
         })
     }
 }
@@ -613,7 +648,8 @@ mod tests {
         assert!(load.record(1e6, at(1), &decay));
         assert!(load.record(5e6, at(1), &decay), "a peak");
         assert!(!load.record(1e6, at(1), &decay), "the same moment");
-        assert_eq!(load.cost(tick(at(1)), &decay), 5e6);
+        let peak = load.cost(tick(at(1)), &decay);
+        assert!((peak - 5e6).abs() < 50.0, "{peak}");
         // After one time constant a fast answer has pulled it down to about 1 + 4 / e.
         let worn = load.cost(tick(at(11)), &decay);
         assert!((1.7e6..2.0e6).contains(&worn), "{worn}");
@@ -623,14 +659,60 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_takes_a_peak_by_its_share_and_does_not_wear_out() {
+    fn a_mean_takes_a_peak_by_its_share_and_does_not_wear_out_at_once() {
         let decay = Decay::mean(Duration::from_secs(10));
         let load = Load::new(1);
         assert!(load.record(1e6, at(1), &decay));
         assert!(load.record(5e6, at(2), &decay));
         let average = load.cost(tick(at(2)), &decay);
         assert!((1.3e6..1.5e6).contains(&average), "{average}");
-        assert_eq!(load.cost(tick(at(200)), &decay), average);
+        assert_eq!(load.cost(tick(at(11)), &decay), average);
+    }
+
+    #[test]
+    fn a_peak_never_comes_back_and_a_sample_is_taken_however_long_it_is_ago() {
+        const HOUR: u64 = 3_600;
+        let decay = Decay::peak(Duration::from_secs(10));
+        let load = Load::new(1);
+        assert!(load.record(5e9, at(1), &decay));
+        let worn = load.cost(tick(at(1 + HOUR)), &decay);
+        assert!(worn < 1e5, "{worn}");
+        for hours in [38, 40, 70, 79, 100, 24 * 365] {
+            let cost = load.cost(tick(at(1 + hours * HOUR)), &decay);
+            assert!(cost <= worn, "{cost} after {hours} h");
+        }
+        assert!(load.record(1e6, at(1 + 40 * HOUR), &decay));
+        let average = load.cost(tick(at(1 + 40 * HOUR)), &decay);
+        assert!((0.9e6..1.1e6).contains(&average), "{average}");
+    }
+
+    #[test]
+    fn a_mean_wears_out_when_there_was_no_sample_for_long() {
+        let decay = Decay::mean(Duration::from_secs(10));
+        let load = Load::new(1);
+        assert!(load.record(5e9, at(1), &decay));
+        let mean = load.cost(tick(at(10)), &decay);
+        assert!((mean - 5e9).abs() < 5e4, "{mean}");
+        let worn = load.cost(tick(at(600)), &decay);
+        assert!(worn < 1e6, "{worn}");
+    }
+
+    #[test]
+    fn a_clock_that_is_a_little_behind_changes_nothing() {
+        let decay = Decay::peak(Duration::from_secs(10));
+        let load = Load::new(1);
+        assert!(load.record(5e6, at(100), &decay));
+        let cost = load.cost(tick(at(100)), &decay);
+        assert_eq!(load.cost(tick(at(99)), &decay), cost);
+        assert!(!load.record(1e6, at(99), &decay));
+    }
+
+    #[test]
+    fn what_was_told_forty_hours_ago_is_old() {
+        let load = Load::new(1);
+        load.hear(Feedback::default(), at(1));
+        let heard = load.server(at(1 + 40 * 3_600)).expect("it told");
+        assert!(heard.age.abs_diff(40 * 3_600 * SECOND) < 1 << 17);
     }
 
     #[test]

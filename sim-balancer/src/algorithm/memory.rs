@@ -16,6 +16,7 @@ use sim_core::sync::stripe;
 use sim_core::time::Instant;
 
 use super::Algorithm;
+use super::load::rounded;
 use super::prequal::Pool;
 use super::sticky::Affinity;
 use crate::message::Feedback;
@@ -121,10 +122,10 @@ impl Memory {
         f32::from_bits(self.typical.load(Ordering::Relaxed))
     }
 
-    /// Sets what is typical.
+    /// Sets what is typical: as precise as latencies are kept, so that a target that is typical is like one that is new.
     pub(crate) fn typify(&self, latency: f32) {
-        self.typical
-            .store(latency.max(1.0).to_bits(), Ordering::Relaxed);
+        let latency = rounded(latency.max(1.0));
+        self.typical.store(latency.to_bits(), Ordering::Relaxed);
     }
 
     /// A target told of its own load.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::limits::ensure;
-use super::load::tick;
+use super::load::{passed, tick};
 use super::memory::Memory;
 use super::{Ask, Candidate, Loads, least_loaded};
 use crate::error::ConfigError;
@@ -92,8 +92,8 @@ pub(crate) struct Reported {
     due: AtomicU64,
     update: u64,
     /// In ticks.
-    blackout: u32,
-    expiration: u32,
+    blackout: u64,
+    expiration: u64,
 }
 
 impl Reported {
@@ -174,10 +174,8 @@ impl Reported {
         let now = tick(ask.now);
         let reported = |index: usize| {
             let report = loads.load(index).reported()?;
-            let old = now.wrapping_sub(report.at) as i32;
-            let reporting = now.wrapping_sub(report.since) as i32;
-            let counts = old.max(0).unsigned_abs() <= self.expiration
-                && reporting.max(0).unsigned_abs() >= self.blackout;
+            let counts = passed(now, report.at) <= self.expiration
+                && passed(now, report.since) >= self.blackout;
             counts.then_some(report.weight)
         };
         let (mut sum, mut known) = (0.0_f64, 0_u32);
@@ -282,6 +280,30 @@ mod tests {
         report(&loads[1], 100.0, 0.25, 0.0, 6);
         assert_near(&shares(&table, &loads, 7), &[0.75, 0.25]);
         assert_near(&shares(&table, &loads, 16), &[0.6, 0.4]);
+    }
+
+    #[test]
+    fn reports_count_however_long_a_target_has_reported() {
+        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1]));
+        let loads = loads(2);
+        const HOURS: u64 = 45;
+        for seconds in (0..=HOURS * 3_600).step_by(100) {
+            report(&loads[0], 100.0, 0.25, 0.0, seconds);
+            report(&loads[1], 100.0, 0.75, 0.0, seconds);
+        }
+        assert_near(&shares(&table, &loads, HOURS * 3_600 + 1), &[0.75, 0.25]);
+    }
+
+    #[test]
+    fn a_report_of_forty_hours_ago_has_expired() {
+        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1]));
+        let loads = loads(2);
+        for seconds in [5, 20] {
+            report(&loads[0], 100.0, 0.25, 0.0, seconds);
+            report(&loads[1], 100.0, 0.75, 0.0, seconds);
+        }
+        assert_near(&shares(&table, &loads, 21), &[0.75, 0.25]);
+        assert_near(&shares(&table, &loads, 40 * 3_600), &[0.5, 0.5]);
     }
 
     #[test]
