@@ -231,7 +231,7 @@ pub enum BreakerError<E> {
     /// The breaker is open; the service was not called.
     #[error("the circuit is open for another {retry_after:?}")]
     Open {
-        /// How long it will be. Nothing when it is half open and its calls are under way.
+        /// How long it will be. Zero when it is half open and its calls are under way.
         retry_after: Duration,
     },
     /// The service's own error.
