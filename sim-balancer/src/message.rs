@@ -121,8 +121,8 @@ pub enum Outcome {
     Failure,
     /// The target was not reached or did not answer: connection refused or cut, timeout. A failure too.
     Unreachable,
-    /// The target refused for too much load, as with an HTTP status of 429 or 503: it gets less for a while, but is not
-    /// taken for broken.
+    /// The target refused for too much load, as with an HTTP status of 429 or 503. The algorithms by latency give it less for a
+    /// while; the others do not mind. It is in no row of failures, but counts as failed where rates of success are compared.
     Overloaded {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
