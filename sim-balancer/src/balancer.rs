@@ -3,7 +3,8 @@
 //!
 //! # Algorithm
 //! A pick loads the table, lets the algorithm choose a place in it, adds one to the target's count and takes a reference
-//! to the target: no lock, no allocation. A table is never changed: the control plane, a pure machine behind a lock, is
+//! to the target: no lock, no allocation. Who meets a target that is just leaving, or finds that something is due and nobody at
+//! it, enters the control plane. A table is never changed: the control plane, a pure machine behind a lock, is
 //! entered when targets come, go or change, and stores a new one. Counts stand with the targets and not in the table.
 //!
 //! Time is kept by whoever calls: a pick looks at the clock's last tick only while something is scheduled (a drain, a

@@ -40,13 +40,14 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use sim_core::seam::Handler;
 use sim_core::sync::Arc;
 use sim_core::time::Instant;
@@ -64,7 +65,11 @@ pub const MOST_CONCURRENCY: usize = 65_536;
 
 /// Checks the targets of a balancer: those that are due, some at a time, each within its timeout.
 ///
-/// What it holds is bounded: one entry for each target at most, and [`concurrency`](Self::concurrency) connections.
+/// What it holds is bounded: one entry for each target at most, and [`concurrency`](Self::concurrency) connections. It is a
+/// handle of the balancer too: targets do not go with the last handle elsewhere while it lives.
+///
+/// A function of the program's that panics ends no check but its own: that is [`ProbeResult::Internal`]. What an observer
+/// panics with is dropped; the panic hook has told of it.
 pub struct Checker<T> {
     balancer: Balancer<T>,
     check: HealthCheck,
@@ -288,10 +293,12 @@ impl<T> Checker<T> {
         let clock = self.balancer.clock();
         let at = clock.now();
         let timeout = pin!(clock.sleep_until(at + self.check.timeout));
-        let answer = self.ask(&target);
-        let result = match select(answer, timeout).await {
-            Either::Left((result, _)) => result,
-            Either::Right(((), _)) => ProbeResult::Timeout,
+        let result = {
+            let answer = AssertUnwindSafe(async { self.ask(&target).await }).catch_unwind();
+            match select(pin!(answer), timeout).await {
+                Either::Left((result, _)) => result.unwrap_or(ProbeResult::Internal),
+                Either::Right(((), _)) => ProbeResult::Timeout,
+            }
         };
         let took = clock.now().saturating_duration_since(at);
         Done {
@@ -310,12 +317,13 @@ impl<T> Checker<T> {
             return;
         };
         for one in done {
-            observer(&Checked {
+            let checked = Checked {
                 id: one.target.id().clone(),
                 at: one.at,
                 took: one.took,
                 result: one.result,
-            });
+            };
+            let _ = catch_unwind(AssertUnwindSafe(|| observer(&checked)));
         }
     }
 

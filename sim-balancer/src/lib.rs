@@ -18,12 +18,14 @@
 //! a proxy (`proxy`). A target is whatever its owner says: an address, a client, a function, another balancer.
 //!
 //! # Guarantees
-//! - **A pick** takes no lock and allocates nothing. It fails only when no target is eligible, or every eligible one has
+//! - **A pick** takes no lock and allocates nothing, while nothing is due and no target in its table is just leaving: what is
+//!   due is served by one of the picks, which builds a table then, and the others go on. It fails only when no target is eligible, or every eligible one has
 //!   as much in hand as it may have; then [`pick`](Balancer::pick) and its kin wait.
 //! - **A lease** counts as outstanding until it is completed or dropped. It keeps its target alive. Counts and latencies
 //!   stand with the target and survive every change of the table.
 //! - **Draining**: a target that was deregistered gets nothing new. It is gone, once, with its last lease or when the
 //!   delay is over, whichever comes first.
+//! - **Giving a lease back** takes no lock either, unless somebody waits for room, the target drains, or failures came in a row.
 //! - **Memory** is bounded by the rules' [limits](machine::Limits), and by the leases that are out.
 //! - **Order**: the same seed and the same history give the same picks on one thread.
 //! - **Time is an input**: nothing spawns a thread or a task. What is due (the end of a drain, a step of a slow start, the

@@ -1,7 +1,8 @@
 //! Balanced [tower] services (feature `tower`): [`Balance`] and what goes with it.
 //!
 //! A [`Balance`] is a [`tower_service::Service`] over a [`Balancer`] whose targets are services themselves. It is one
-//! pointer, cheap to clone, and needs neither a buffer nor a task: cloned services pick at the same time, without a lock.
+//! pointer, cheap to clone, and needs neither a buffer nor a task: cloned services pick at the same time, as the
+//! balancer does. A request with [`Directions`] has a lock of its own, shared by its attempts, for the targets that were tried.
 //!
 //! ```
 //! use sim_balancer::service::Balance;

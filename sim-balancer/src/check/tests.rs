@@ -624,3 +624,31 @@ fn a_checker_that_does_not_fit_the_rules_is_refused() {
         Matcher::one(12)
     );
 }
+
+#[tokio::test]
+async fn a_check_that_panics_is_an_internal_failure_and_others_go_on() {
+    let (balancer, _time) = balancer::<u32>(of(CheckProtocol::Custom));
+    for n in 0..3 {
+        balancer.register(Target::new(format!("t{n}"), n)).unwrap();
+    }
+    let seen = Arc::new(AtomicUsize::new(0));
+    let sees = Arc::clone(&seen);
+    let checker = Checker::custom(&balancer, |target: TargetRef<u32>| {
+        assert_ne!(*target, 0, "before the check");
+        async move {
+            assert_ne!(*target, 1, "in the check");
+            ProbeResult::Good
+        }
+    })
+    .unwrap()
+    .on_checked(move |_| {
+        sees.fetch_add(1, Ordering::SeqCst);
+        panic!("in the observer");
+    });
+    assert_eq!(checker.step().await, 3);
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    let found = |id: &str| balancer.health(&id.into()).unwrap().last_probe;
+    assert_eq!(found("t0"), Some(ProbeResult::Internal));
+    assert_eq!(found("t1"), Some(ProbeResult::Internal));
+    assert_eq!(found("t2"), Some(ProbeResult::Good));
+}

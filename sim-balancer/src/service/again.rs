@@ -68,7 +68,9 @@ pub fn directed<B>(mut request: http::Request<B>) -> http::Request<B> {
 pub struct Again<J = ByResult> {
     attempts: u32,
     left: u32,
-    budget: Arc<TpsBudget>,
+    pub(super) budget: Arc<TpsBudget>,
+    /// Whether hedges add to the budget; not beside retries, which do.
+    hedges_add: bool,
     judge: J,
 }
 
@@ -80,6 +82,7 @@ impl Again {
             attempts,
             left: attempts.saturating_sub(1),
             budget: Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2)),
+            hedges_add: true,
             judge: ByResult,
         }
     }
@@ -94,7 +97,17 @@ impl<J> Again<J> {
             attempts: self.attempts,
             left: self.left,
             budget: self.budget,
+            hedges_add: self.hedges_add,
             judge,
+        }
+    }
+
+    /// For hedges beneath retries by the same policy: those add each request to the budget.
+    #[must_use]
+    pub(super) fn beneath_retries(self) -> Self {
+        Self {
+            hedges_add: false,
+            ..self
         }
     }
 
@@ -136,7 +149,9 @@ where
 
 impl<J, Req: Repeatable> tower::hedge::Policy<Req> for Again<J> {
     fn clone_request(&self, request: &Req) -> Option<Req> {
-        self.budget.deposit();
+        if self.hedges_add {
+            self.budget.deposit();
+        }
         (self.attempts > 1).then(|| request.repeat()).flatten()
     }
 
@@ -151,6 +166,7 @@ impl<J: Clone> Clone for Again<J> {
             attempts: self.attempts,
             left: self.left,
             budget: Arc::clone(&self.budget),
+            hedges_add: self.hedges_add,
             judge: self.judge.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -36,6 +37,7 @@ where
     S: Service<R::Request, Response = http::Response<B>> + Clone + Send + Sync + 'static,
     R: Route<Req> + Clone,
     J: Judge<S::Response, S::Error> + Clone,
+    B: Body,
 {
     type Response = http::Response<LeasedBody<B, S>>;
     type Error = BalanceError<S::Error>;
@@ -73,15 +75,29 @@ where
     S: Service<R::Request, Response = http::Response<B>> + Clone + Send + Sync + 'static,
     R: Route<Req>,
     J: Judge<S::Response, S::Error>,
+    B: Body,
 {
     type Output = Result<http::Response<LeasedBody<B, S>>, BalanceError<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (response, lease, outcome) = ready!(self.project().future.poll_answer(cx))?;
-        Poll::Ready(Ok(response.map(|body| LeasedBody {
-            body,
-            lease: Some((lease, outcome)),
-            of_trailers: J::of_trailers,
+        let told = response.headers().get(http::header::CONTENT_LENGTH);
+        let told = told.and_then(|value| value.to_str().ok()?.parse().ok());
+        Poll::Ready(Ok(response.map(|body| {
+            let mut lease = Some((lease, outcome));
+            if body.is_end_stream()
+                && let Some((lease, outcome)) = lease.take()
+            {
+                // No server asks for what is not there.
+                lease.complete(outcome);
+            }
+            LeasedBody {
+                lease,
+                is_asked: false,
+                left: told.or_else(|| body.size_hint().exact()),
+                of_trailers: J::of_trailers,
+                body,
+            }
         })))
     }
 }
@@ -99,12 +115,29 @@ where
 pin_project! {
     /// A body that gives its lease back when it ends: as a failure when it breaks off, as cancelled when it is dropped before.
     ///
+    /// It has ended too when it is dropped after as many bytes as its `content-length` or its exact size says, and when it is
+    /// dropped before anybody asked for any of it: so servers do with the body of a response to a `HEAD`, or of a 204 or
+    /// a 304. Then the head says how it went.
+    ///
     /// What the target's latency counts is the time to the end of the body.
     pub struct LeasedBody<B, S> {
         #[pin]
         body: B,
         lease: Option<(Lease<S>, Outcome)>,
+        is_asked: bool,
+        // Bytes that are still to come, where that is known.
+        left: Option<u64>,
         of_trailers: fn(&HeaderMap) -> Option<Outcome>,
+    }
+
+    impl<B, S> PinnedDrop for LeasedBody<B, S> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let has_ended = !*this.is_asked || *this.left == Some(0);
+            if has_ended && let Some((lease, judged)) = this.lease.take() {
+                lease.complete(judged);
+            }
+        }
     }
 }
 
@@ -117,6 +150,7 @@ impl<B: Body, S: Send + Sync + 'static> Body for LeasedBody<B, S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
+        *this.is_asked = true;
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         if let Some(Ok(last)) = &frame
             && let Some(trailers) = last.trailers_ref()
@@ -124,6 +158,12 @@ impl<B: Body, S: Send + Sync + 'static> Body for LeasedBody<B, S> {
             && let Some(told) = (this.of_trailers)(trailers)
         {
             *outcome = told;
+        }
+        if let Some(Ok(part)) = &frame
+            && let Some(data) = part.data_ref()
+            && let Some(left) = this.left
+        {
+            *left = left.saturating_sub(data.remaining() as u64);
         }
         let outcome_of_end = match &frame {
             // A server may not ask again after the last frame.

@@ -5,7 +5,8 @@
 //! After M. Nygard, "Release It!", 2nd edition, chapter 5: closed, calls pass and are counted in a sliding window of ten
 //! slices; when at least `minimum_calls` stand in it and `failure_percentage` of them failed, it opens, and calls fail at
 //! once; after `open_for` it is half open and lets a few calls through, which close it when all of them succeed and open it
-//! again with the first that does not.
+//! again with the first that does not. When they have not ended after another `open_for`, it gives them up and lets others
+//! through.
 
 use std::fmt;
 use std::future::Future;
@@ -32,7 +33,8 @@ pub struct BreakerConfig {
     pub minimum_calls: u32,
     /// The share of failures in the window at which it opens, in percent: 50 by default, 1 to 100.
     pub failure_percentage: u32,
-    /// How long it stays open before it tries again: 5 s by default, more than nothing.
+    /// How long it stays open before it tries again, and how long it then waits for those that it lets through: 5 s by
+    /// default, more than nothing.
     pub open_for: Duration,
     /// Calls that a half-open breaker lets through, all of which must succeed: 3 by default, at least 1.
     pub half_open_calls: u32,
@@ -229,7 +231,7 @@ pub enum BreakerError<E> {
     /// The breaker is open; the service was not called.
     #[error("the circuit is open for another {retry_after:?}")]
     Open {
-        /// How long it will be. Nothing when it is half open and its calls are under way.
+        /// How long it will be. Zero when it is half open and its calls are under way.
         retry_after: Duration,
     },
     /// The service's own error.
@@ -356,6 +358,8 @@ enum Phase {
         left: u32,
         /// Calls that must still succeed.
         needed: u32,
+        /// When those that are under way are given up.
+        until: Instant,
     },
 }
 
@@ -385,21 +389,23 @@ impl Circuit {
 
     /// Lets a call through, or says when to come back.
     fn admit(&mut self, now: Instant) -> Result<Ticket, Instant> {
-        if let Phase::Open { until } = self.phase {
-            if now < until {
-                return Err(until);
+        let patience = now + self.config.open_for;
+        match self.phase {
+            Phase::Open { until } if now < until => return Err(until),
+            Phase::HalfOpen { left: 0, until, .. } if now < until => return Err(now),
+            Phase::Open { .. } | Phase::HalfOpen { left: 0, .. } => {
+                let calls = self.config.half_open_calls;
+                self.turn(Phase::HalfOpen {
+                    left: calls,
+                    needed: calls,
+                    until: patience,
+                });
             }
-            let calls = self.config.half_open_calls;
-            self.turn(Phase::HalfOpen {
-                left: calls,
-                needed: calls,
-            });
+            Phase::Closed { .. } | Phase::HalfOpen { .. } => {}
         }
-        if let Phase::HalfOpen { left, .. } = &mut self.phase {
-            if *left == 0 {
-                return Err(now);
-            }
+        if let Phase::HalfOpen { left, until, .. } = &mut self.phase {
             *left -= 1;
+            *until = patience;
         }
         Ok(Ticket(self.era))
     }
@@ -571,5 +577,21 @@ mod tests {
         assert!(call(&mut circuit, 5_000, &Outcome::Success));
         circuit.end(early, &Outcome::Failure, at(5_000));
         assert_eq!(circuit.state(at(5_000)), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn half_open_it_gives_up_on_calls_that_do_not_end() {
+        let mut circuit = opened();
+        let hung: Vec<_> = (0..3)
+            .map(|_| circuit.admit(at(5_000)).expect("a call"))
+            .collect();
+        assert!(circuit.admit(at(9_999)).is_err());
+        for _ in 0..2 {
+            assert!(call(&mut circuit, 10_000, &Outcome::Success));
+        }
+        // They count no more when they end after all.
+        circuit.end(hung[0], &Outcome::Failure, at(10_001));
+        assert!(call(&mut circuit, 10_001, &Outcome::Success));
+        assert_eq!(circuit.state(at(10_001)), BreakerState::Closed);
     }
 }

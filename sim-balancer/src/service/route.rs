@@ -81,8 +81,8 @@ pub struct Directions {
 
 impl Directions {
     fn ask<T>(&self, pick: impl FnOnce(&Request<'_>) -> T) -> T {
-        // Foreign code does not run under this lock: picking is the balancer's own.
-        let tried = self.tried.0.lock();
+        // A copy: a pick that serves what is due runs wakers and drops targets, and these are foreign.
+        let tried = self.tried.targets();
         let sticky = self.sticky.as_ref().filter(|id| !tried.contains(*id));
         pick(&Request {
             key: self.key,
@@ -188,5 +188,21 @@ impl<B> Route<http::Request<B>> for ByDirections {
 
     fn unwrap_request(&self, request: http::Request<B>) -> http::Request<B> {
         request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_picks_may_look_at_what_was_tried() {
+        let directions = Directions::default();
+        directions.tried.note(&"a".into());
+        let seen = directions.ask(|request| {
+            let free = directions.tried.0.try_lock().is_some();
+            (free, request.avoid.to_vec())
+        });
+        assert_eq!(seen, (true, vec![TargetId::from("a")]));
     }
 }

@@ -188,7 +188,8 @@ impl<J: Clone> Stack<J> {
         );
         if let Some(delay) = self.hedge_after {
             let two = || Again::new(2).judge(self.judge.clone());
-            let policy = self.again.clone().unwrap_or_else(two);
+            let beneath = self.again.clone().map(Again::beneath_retries);
+            let policy = beneath.unwrap_or_else(two);
             service = Stacked::new(Hedged::new(service, policy, delay, clock));
         }
         let repeats = self.again.is_some() || self.hedge_after.is_some();
@@ -209,5 +210,32 @@ impl<J: Clone> Stack<J> {
             service = Stacked::new(LoadShed::new(service));
         }
         service
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::retry::budget::{Budget as _, TpsBudget};
+
+    use super::*;
+    use crate::service::{ByDirections, Directed, function};
+    use crate::{Balancer, BalancerConfig, Target};
+
+    #[tokio::test]
+    async fn a_request_that_may_be_hedged_and_retried_adds_to_the_budget_once() {
+        let balancer = Balancer::new(BalancerConfig::default()).unwrap();
+        let echo = function(async |n: u32| Ok::<_, std::io::Error>(n));
+        balancer.register(Target::new("echo", echo)).unwrap();
+        // One attempt more for each five requests.
+        let again = Again::new(2).budget(TpsBudget::new(Duration::from_secs(10), 0, 0.2));
+        let service = Stack::new()
+            .again(again.clone())
+            .hedge_after(Duration::from_secs(60))
+            .around(Balance::new(balancer).route(ByDirections));
+        for n in 0..5 {
+            service.clone().oneshot(Directed::new(n)).await.unwrap();
+        }
+        assert!(again.budget.withdraw());
+        assert!(!again.budget.withdraw());
     }
 }

@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures_util::StreamExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use sim_balancer::machine::{Deregistration, Outliers, Rules};
 use sim_balancer::service::{
     Again, Balance, BalanceError, BalanceLayer, BoxError, Breaker, BreakerConfig, BreakerError,
@@ -19,6 +21,7 @@ use sim_core::seam::Gauge;
 use sim_core::sync::Arc;
 use sim_core::sync::atomic::{AtomicU32, Ordering};
 use sim_core::time::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
@@ -246,8 +249,115 @@ async fn a_body_holds_its_lease_to_its_end() {
     assert_eq!(targets.depth().in_flight, 0);
     assert_eq!(targets.finished(), Some(1));
 
+    // After its last frame nothing more need be asked for.
+    let mut whole = service.oneshot(()).await.expect("a response");
+    let frame = poll(pin!(whole.body_mut().frame()));
+    assert!(frame.is_ready());
+    drop(whole);
+    let stats = targets.stats();
+    assert_eq!((stats.outstanding, stats.finished), (0, 2));
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_is_cancelled() {
+    let service = function(async |_: ()| {
+        let frames = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let frames = frames.map(|data| Ok::<_, Infallible>(Frame::data(data)));
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        Ok::<_, Infallible>(http::Response::new(body))
+    });
+    let targets = balancer([("one", service)]);
+    let service = Balance::new(targets.clone()).through_body();
+    let mut response = service.oneshot(()).await.expect("a response");
+    response.body_mut().frame().await.expect("one").expect("ok");
+    drop(response);
+    let stats = targets.stats();
+    assert_eq!((stats.outstanding, stats.cancelled), (0, 1));
+}
+
+#[tokio::test]
+async fn a_response_whose_body_is_empty_has_ended() {
+    let service = function(async |status: u16| {
+        let mut response = http::Response::new(Empty::<Bytes>::new());
+        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        Ok::<_, Infallible>(response)
+    });
+    let targets = balancer([("one", service)]);
+    let service = Balance::new(targets.clone()).judge(ByStatus).through_body();
+    let good = service.clone().oneshot(204).await.expect("a response");
+    assert_eq!(targets.stats().finished, 1);
+    assert!(http_body::Body::is_end_stream(good.body()));
+    drop(service.oneshot(500).await.expect("a response"));
+    let stats = targets.stats();
+    assert_eq!((stats.finished, stats.failed, stats.cancelled), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asks_for_is_judged_by_its_head() {
+    // As a server does with the body of the response to a HEAD.
+    let service = function(async |_: ()| {
+        let mut response = http::Response::new(Full::new(Bytes::from_static(b"not sent")));
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        Ok::<_, Infallible>(response)
+    });
+    let targets = balancer([("one", service)]);
+    let service = Balance::new(targets.clone()).judge(ByStatus).through_body();
     drop(service.oneshot(()).await.expect("a response"));
-    assert_eq!(targets.depth().in_flight, 0);
+    let stats = targets.stats();
+    assert_eq!((stats.finished, stats.failed, stats.cancelled), (1, 1, 0));
+}
+
+/// Serves one connection of HTTP/1 that asks by this head, and returns the answer.
+async fn served<S, B>(service: S, head: &'static [u8]) -> String
+where
+    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>> + Clone,
+    S::Error: std::error::Error + Send + Sync + 'static,
+    B: http_body::Body + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let serve = async {
+        let service = hyper::service::service_fn(|request| service.clone().oneshot(request));
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(hyper_util::rt::TokioIo::new(server), service)
+            .await
+            .expect("a good connection");
+    };
+    let ask = async {
+        client.write_all(head).await.expect("sent");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    };
+    tokio::join!(serve, ask).1
+}
+
+#[tokio::test]
+async fn what_hyper_has_sent_to_its_length_has_ended() {
+    let service = function(async |request: http::Request<hyper::body::Incoming>| {
+        let frames = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let frames = frames.map(|data| Ok::<_, Infallible>(Frame::data(data)));
+        // It never says that it has ended.
+        let body = futures_util::stream::iter(frames).chain(futures_util::stream::pending());
+        let mut response = http::Response::new(StreamBody::new(body));
+        response.headers_mut().insert("content-length", 6.into());
+        if request.uri().path() == "/bad" {
+            *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+        }
+        Ok::<_, Infallible>(response)
+    });
+    let targets = balancer([("one", service)]);
+    let service = Balance::new(targets.clone()).judge(ByStatus).through_body();
+    let get = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = served(service.clone(), get).await;
+    assert!(answer.ends_with("onetwo"), "{answer}");
+    let stats = targets.stats();
+    assert_eq!((stats.finished, stats.failed, stats.cancelled), (1, 0, 0));
+    let head = b"HEAD /bad HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = served(service, head).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    let stats = targets.stats();
+    assert_eq!((stats.finished, stats.failed, stats.cancelled), (2, 1, 0));
 }
 
 #[tokio::test]
