@@ -36,7 +36,7 @@ use self::c3::C3;
 use self::first::First;
 use self::least::{LeastTable, Score};
 use self::load::Decay;
-use self::memory::Memory;
+use self::memory::{Memory, Turns};
 use self::prequal::Prequal;
 use self::reported::Reported;
 use self::sticky::Sticky;
@@ -81,11 +81,11 @@ pub const MOST_SAMPLES: u32 = 64;
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Each in its turn, whatever its weight. O(1).
+    /// Each in its turn, whatever its weight; while it starts slowly or is mitigated, as often as that allows. O(1).
     RoundRobin,
     /// Each in its turn, as often as it weighs, and its turns evenly spread. O(1).
     SmoothWeighted,
-    /// Any, each alike. O(1).
+    /// Any, each alike; while it starts slowly or is mitigated, as often as that allows. O(1).
     Random,
     /// Any, by weight. O(1). With [`Anomaly`](crate::machine::Anomaly) in the rules, targets that do worse than the others
     /// weigh less for a while: the service's automatic target weights.
@@ -111,7 +111,8 @@ pub enum Algorithm {
     BoundedLoad(BoundedConfig),
     /// That to which the request's key was given first, as long as it is there. O(1).
     Sticky(StickyConfig),
-    /// The first that has room, in the order of their registration.
+    /// The first that has room, in the order of their registration. Slow start and mitigation make no difference, nor do
+    /// weights.
     FirstAvailable,
     /// The less loaded of two out of this balancer's subset of the targets. O(1).
     Subset(SubsetConfig),
@@ -348,8 +349,14 @@ fn check_decay(decay: Duration) -> Result<(), ConfigError> {
 pub(crate) struct Candidate {
     /// The target's number within its balancer.
     pub(crate) slot: u32,
+    /// How many targets had that number before.
+    pub(crate) birth: u32,
+    /// Its place in the order of registration.
+    pub(crate) rank: u64,
     /// Its weight, on any scale; more than zero.
     pub(crate) weight: u32,
+    /// What slow start and mitigation leave of it, in percent; more than zero.
+    pub(crate) share: u32,
     /// The hash of its id: the same in every process.
     pub(crate) hash: u64,
     /// The number of its zone, or `u32::MAX` when it has none.
@@ -384,17 +391,18 @@ pub(crate) enum Selector {
 }
 
 impl Selector {
-    /// Builds the table.
-    pub(crate) fn build(algorithm: &Algorithm, candidates: &[Candidate]) -> Self {
+    /// Builds the table, with the turns of its targets.
+    pub(crate) fn build(algorithm: &Algorithm, candidates: &[Candidate], turns: &Turns) -> Self {
+        let turns = turns.clone();
         let latency = |settings: &Algorithm| {
             settings
                 .timing()
                 .map_or(Score::Outstanding, |timing| Score::Latency(timing.decay))
         };
         match algorithm {
-            Algorithm::RoundRobin => Self::Turns(TurnTable::plain(candidates)),
-            Algorithm::SmoothWeighted => Self::Turns(TurnTable::weighted(candidates)),
-            Algorithm::Random => Self::Random(RandomTable::alike(candidates)),
+            Algorithm::RoundRobin => Self::Turns(TurnTable::weighted(&by_share(candidates), turns)),
+            Algorithm::SmoothWeighted => Self::Turns(TurnTable::weighted(candidates, turns)),
+            Algorithm::Random => Self::Random(RandomTable::weighted(&by_share(candidates))),
             Algorithm::WeightedRandom => Self::Random(RandomTable::weighted(candidates)),
             Algorithm::LeastOutstanding(settings) => Self::Least(LeastTable::build(
                 Score::Outstanding,
@@ -420,8 +428,12 @@ impl Selector {
             Algorithm::Subset(settings) => Self::Part(Part::subset(settings, candidates)),
             Algorithm::Aperture(settings) => Self::Part(Part::aperture(settings, candidates)),
             Algorithm::C3(settings) => Self::C3(C3::build(settings, candidates)),
-            Algorithm::Prequal(settings) => Self::Prequal(Prequal::build(settings, candidates)),
-            Algorithm::Reported(settings) => Self::Reported(Reported::build(settings, candidates)),
+            Algorithm::Prequal(settings) => {
+                Self::Prequal(Prequal::build(settings, candidates, turns))
+            }
+            Algorithm::Reported(settings) => {
+                Self::Reported(Reported::build(settings, candidates, turns))
+            }
         }
     }
 
@@ -434,7 +446,7 @@ impl Selector {
         memory: &Memory,
     ) -> Option<usize> {
         match self {
-            Self::Turns(table) => table.choose(memory),
+            Self::Turns(table) => table.choose(),
             Self::Random(table) => table.choose(memory),
             Self::Least(table) => table.choose(loads, ask, memory),
             Self::Ring(table) => table.choose(ask, memory),
@@ -446,7 +458,7 @@ impl Selector {
             Self::Part(table) => table.choose(loads, memory),
             Self::C3(table) => table.choose(loads, ask, memory),
             Self::Prequal(table) => table.choose(loads, ask, memory),
-            Self::Reported(table) => table.choose(loads, ask, memory),
+            Self::Reported(table) => table.choose(loads, ask),
         }
     }
 
@@ -477,6 +489,15 @@ impl Selector {
     }
 }
 
+/// The same targets as if each had been registered with the same weight.
+fn by_share(candidates: &[Candidate]) -> Vec<Candidate> {
+    let alike = |one: &Candidate| Candidate {
+        weight: one.share,
+        ..*one
+    };
+    candidates.iter().map(alike).collect()
+}
+
 /// The target with least in hand among those admitted, beginning at a random one.
 pub(crate) fn least_loaded<L: Loads + ?Sized>(
     loads: &L,
@@ -503,7 +524,10 @@ pub(crate) mod tests {
             .zip(0..)
             .map(|(&weight, slot)| Candidate {
                 slot,
+                birth: 0,
+                rank: u64::from(slot),
                 weight,
+                share: 100,
                 hash: memory::mix(u64::from(slot) + 1),
                 zone: u32::MAX,
             })

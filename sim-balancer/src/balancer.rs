@@ -241,6 +241,7 @@ impl<T> Balancer<T> {
             id: target.id,
             zone: target.zone,
             slot,
+            rank: self.shared.memory.rank(),
             ending: Ending::new(),
         }));
         None

@@ -689,6 +689,7 @@ impl Machine {
                 member: Member {
                     slot: self.slot_at(index),
                     weight: held.effective_weight(self.rules.slow_start.steps),
+                    share: held.effective_share(self.rules.slow_start.steps),
                     zone: held.zone,
                 },
                 priority: held.priority,

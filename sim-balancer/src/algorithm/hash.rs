@@ -130,7 +130,10 @@ pub(crate) fn candidates(targets: &[(u64, u32)]) -> Vec<Candidate> {
         .zip(targets)
         .map(|(slot, &(hash, weight))| Candidate {
             slot,
+            birth: 0,
+            rank: u64::from(slot),
             weight,
+            share: 100,
             hash,
             zone: u32::MAX,
         })

@@ -372,6 +372,11 @@ impl Load {
         }
     }
 
+    /// Whether [`begin_leaving`](Self::begin_leaving) was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & LEAVING != 0
+    }
+
     /// Whether [`try_drain`](Self::try_drain) has succeeded.
     pub(crate) fn is_drained(&self) -> bool {
         self.word.load(Ordering::SeqCst) & DRAINED != 0

@@ -10,6 +10,7 @@
 //! # Ordering
 //! Relaxed throughout: numbers are drawn, nothing is read on their account.
 
+use sim_core::sync::Arc;
 use sim_core::sync::CachePadded;
 use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use sim_core::sync::stripe;
@@ -32,8 +33,10 @@ pub(crate) struct Memory {
     draws: Box<[CachePadded<AtomicU64>]>,
     /// How many stripes have begun.
     begun: CachePadded<AtomicU64>,
-    /// Whose turn it is.
-    turn: CachePadded<AtomicU64>,
+    /// How many sequences of turns have begun.
+    sequences: AtomicU64,
+    /// How many targets were registered.
+    registered: AtomicU64,
     /// A typical latency of a target in nanoseconds, as an `f32`; for targets that nothing is known of. Zero: unknown.
     typical: CachePadded<AtomicU32>,
     /// Answers to probes, where the algorithm goes by them.
@@ -51,7 +54,8 @@ impl Memory {
                 .map(|_| CachePadded::new(AtomicU64::new(0)))
                 .collect(),
             begun: CachePadded::new(AtomicU64::new(0)),
-            turn: CachePadded::new(AtomicU64::new(0)),
+            sequences: AtomicU64::new(0),
+            registered: AtomicU64::new(0),
             typical: CachePadded::new(AtomicU32::new(0)),
             pool: None,
             affinity: None,
@@ -110,10 +114,15 @@ impl Memory {
         scaled((self.draw() >> 32) as u32, n)
     }
 
-    /// Counts from zero, over all threads.
-    #[inline]
-    pub(crate) fn turn(&self) -> u64 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    /// Begins a sequence of turns: the first one at zero, each other one elsewhere.
+    pub(crate) fn turns(&self) -> Turns {
+        let first = self.sequences.fetch_add(1, Ordering::Relaxed);
+        Turns(Arc::new(CachePadded::new(AtomicU64::new(first))))
+    }
+
+    /// The rank of a target that is registered now.
+    pub(crate) fn rank(&self) -> u64 {
+        self.registered.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A typical latency of a target in nanoseconds; zero while none is known.
@@ -130,10 +139,23 @@ impl Memory {
 
     /// A target told of its own load.
     #[inline]
-    pub(crate) fn observed(&self, slot: u32, feedback: &Feedback, now: Instant) {
+    pub(crate) fn observed(&self, slot: u32, birth: u32, feedback: &Feedback, now: Instant) {
         if let Some(pool) = &self.pool {
-            pool.add(slot, feedback, now);
+            pool.add(slot, birth, feedback, now);
         }
+    }
+}
+
+/// The turns of one set of targets. They go on when its table is built anew, and are those of no other set: a balancer whose
+/// requests go to two sets by turns would give each every other turn, and always the same targets.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<CachePadded<AtomicU64>>);
+
+impl Turns {
+    /// Takes a turn: counts on, over all threads.
+    #[inline]
+    pub(crate) fn take(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@ use sim_core::time::Instant;
 
 use super::hash::place;
 use super::limits::ensure;
-use super::memory::Memory;
+use super::memory::{Memory, Turns};
 use super::{Ask, Candidate, Loads};
 use crate::error::ConfigError;
 use crate::message::Feedback;
@@ -107,7 +107,8 @@ impl PrequalConfig {
 /// Wydrowski, Kleinberg, Rumble and Archer, "Load is not what you should balance: introducing Prequal", NSDI 2024,
 /// section 4: targets drawn at random are asked for their requests in flight and for their latency; their answers wait in
 /// a pool. A pick takes the answer of the lowest latency among the cold ones, and of the fewest requests in flight where
-/// all are hot; an answer is hot when it has more in flight than a quantile of recent answers. An answer that was used counts one
+/// all are hot; an answer is hot when it has more in flight than a quantile of recent answers, all
+/// of it divided by the target's weight, relative to the mean. An answer that was used counts one
 /// more in flight, is used a bounded number of times, and ages; for each pick one is removed, by turns the oldest and the
 /// worst. With less than two answers the less loaded of two targets drawn at random is taken.
 ///
@@ -116,33 +117,62 @@ impl PrequalConfig {
 ///
 /// The pool is 16 words, each an answer; a pick reads them and changes one by compare-and-swap. An answer that races
 /// with another is lost or used once more, which does no harm.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Prequal {
-    /// The index of the target in a slot, or [`ABSENT`].
-    places: Box<[u32]>,
+    /// By slot: who is there.
+    places: Box<[Place]>,
     /// The mean weight by the target's, by index.
     rates: Box<[f32]>,
+    /// Whether these are not all one.
+    is_uneven: bool,
+    /// Where they are not: the number of answers in the upper half, and above how many requests in flight for their weight
+    /// targets were hot then, as an `f32`.
+    threshold: AtomicU64,
+    turns: Turns,
     age: u64,
     uses: f64,
     removed: f64,
 }
 
+/// The target in a slot.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its index, or [`ABSENT`].
+    index: u32,
+    /// The lower bits of its birth: an answer of who had the slot before is not its own.
+    birth: u32,
+}
+
+/// Loads that differ by less are equal: divided by weights they are not exact.
+const EQUAL: f32 = 1.0 + 1e-5;
+
 /// Not a target that can be chosen.
 const ABSENT: u32 = u32::MAX;
 
 impl Prequal {
-    pub(crate) fn build(settings: &PrequalConfig, candidates: &[Candidate]) -> Self {
+    pub(crate) fn build(settings: &PrequalConfig, candidates: &[Candidate], turns: Turns) -> Self {
         let slots = candidates.iter().map(|one| one.slot as usize + 1).max();
-        let mut places = vec![ABSENT; slots.unwrap_or(0)].into_boxed_slice();
+        let nobody = Place {
+            index: ABSENT,
+            birth: 0,
+        };
+        let mut places = vec![nobody; slots.unwrap_or(0)].into_boxed_slice();
         for (index, candidate) in (0..).zip(candidates) {
-            places[candidate.slot as usize] = index;
+            places[candidate.slot as usize] = Place {
+                index,
+                birth: candidate.birth & BIRTH_MASK,
+            };
         }
+        let first = candidates.first().map_or(0, |one| one.weight);
         let total: f64 = candidates.iter().map(|one| f64::from(one.weight)).sum();
         let mean = total / candidates.len().max(1) as f64;
         let rate = |one: &Candidate| (mean / f64::from(one.weight)) as f32;
         Self {
             places,
             rates: candidates.iter().map(rate).collect(),
+            is_uneven: candidates.iter().any(|one| one.weight != first),
+            threshold: AtomicU64::new(0),
+            turns,
             age: (settings.age.as_nanos() as u64 >> AGE_TICK).max(1),
             uses: settings.uses(candidates.len()),
             removed: settings.removed,
@@ -183,7 +213,7 @@ impl Prequal {
         let Some(pool) = memory.pool() else {
             return self.drawn(loads, memory, admit);
         };
-        let threshold = pool.threshold.load(Ordering::Relaxed) as f32;
+        let threshold = self.threshold(pool);
         let now = age_tick(ask.now);
         let mut seen = Survey::default();
         for (number, cell) in pool.cells.iter().enumerate() {
@@ -192,14 +222,13 @@ impl Prequal {
                 continue;
             };
             let age = now.wrapping_sub(answer.at) & AGE_MASK;
-            let index = self.places.get(answer.slot as usize).copied();
-            let index = index.filter(|&index| index != ABSENT);
+            let index = self.place(&answer);
             // A clock that is a little behind makes an age that is nearly the whole circle.
             if (age > self.age && age < AGE_MASK - 8) || index.is_none() {
                 pool.replace(number, word, 0);
                 continue;
             }
-            if let Some(index) = index.map(|index| index as usize) {
+            if let Some(index) = index {
                 let flying = answer.in_flight as f32 * self.rates[index];
                 let rank = Rank {
                     number,
@@ -208,7 +237,7 @@ impl Prequal {
                     answer,
                     age,
                     flying,
-                    hot: flying > threshold,
+                    hot: flying > threshold * EQUAL,
                 };
                 seen.add(rank, admit(index));
             }
@@ -228,6 +257,41 @@ impl Prequal {
             .or_else(|| self.drawn(loads, memory, admit))
     }
 
+    /// The index of the target that answered, if it can be chosen.
+    fn place(&self, answer: &Answer) -> Option<usize> {
+        let place = self.places.get(answer.slot as usize)?;
+        (place.index != ABSENT && place.birth == answer.birth).then_some(place.index as usize)
+    }
+
+    /// Above how many requests in flight for its weight a target is hot. With weights this depends on the table: it is
+    /// estimated anew when answers have come since.
+    fn threshold(&self, pool: &Pool) -> f32 {
+        if !self.is_uneven {
+            return pool.threshold.load(Ordering::Relaxed) as f32;
+        }
+        let count = pool.count.load(Ordering::Relaxed);
+        let known = self.threshold.load(Ordering::Relaxed);
+        if (known >> 32) as u32 == count {
+            return f32::from_bits(known as u32);
+        }
+        let mut recent = [0.0; RECENT];
+        let mut found = 0;
+        for answer in pool
+            .recent
+            .iter()
+            .filter_map(|cell| Answer::of(cell.load(Ordering::Relaxed)))
+        {
+            if let Some(index) = self.place(&answer) {
+                recent[found] = answer.in_flight as f32 * self.rates[index];
+                found += 1;
+            }
+        }
+        let threshold = pool.quantile_of(&mut recent[..found], f32::total_cmp);
+        let word = u64::from(count) << 32 | u64::from(threshold.to_bits());
+        self.threshold.store(word, Ordering::Relaxed);
+        threshold
+    }
+
     /// How often an answer may be used, rounded by chance.
     fn budget(&self, memory: &Memory) -> u32 {
         self.uses.trunc() as u32 + u32::from(chance(memory, self.uses.fract()))
@@ -241,7 +305,7 @@ impl Prequal {
         let count = self.removed.trunc() as u32 + u32::from(chance(memory, self.removed.fract()));
         let mut gone = false;
         for _ in 0..count {
-            let victim = if memory.turn().is_multiple_of(2) {
+            let victim = if self.turns.take().is_multiple_of(2) {
                 &seen.oldest
             } else {
                 &seen.worst
@@ -338,8 +402,8 @@ pub(crate) struct Pool {
     quantile: f64,
     /// Answers in words; zero is none.
     cells: [AtomicU64; PREQUAL_POOL],
-    /// Requests in flight of recent answers, in a ring.
-    recent: [AtomicU32; RECENT],
+    /// Recent answers, in a ring.
+    recent: [AtomicU64; RECENT],
     /// How many answers came.
     count: AtomicU32,
     /// The number of requests in flight above which an answer is hot.
@@ -352,44 +416,46 @@ impl Pool {
         Self {
             quantile: settings.quantile,
             cells: std::array::from_fn(|_| AtomicU64::new(0)),
-            recent: std::array::from_fn(|_| AtomicU32::new(0)),
+            recent: std::array::from_fn(|_| AtomicU64::new(0)),
             count: AtomicU32::new(0),
             threshold: AtomicU32::new(0),
         }
     }
 
-    /// Takes an answer.
-    pub(crate) fn add(&self, slot: u32, feedback: &Feedback, now: Instant) {
+    /// Takes an answer of the target of that birth in a slot.
+    pub(crate) fn add(&self, slot: u32, birth: u32, feedback: &Feedback, now: Instant) {
         if slot > MOST_SLOT {
             return;
         }
-        let in_flight = feedback.in_flight.min(MOST_FLYING);
-        let number = self.count.fetch_add(1, Ordering::Relaxed) as usize;
-        self.recent[number % RECENT].store(in_flight, Ordering::Relaxed);
-        self.estimate(number.saturating_add(1));
         let latency = feedback
             .latency
             .map_or(0.0, |latency| latency.as_nanos() as f32);
         let answer = Answer {
             slot,
-            in_flight,
+            birth: birth & BIRTH_MASK,
+            in_flight: feedback.in_flight.min(MOST_FLYING),
             latency: coded(latency),
             at: age_tick(now),
             turn: 1,
         };
-        let (cell, word) = self.victim(slot, answer.at);
+        let number = self.count.fetch_add(1, Ordering::Relaxed) as usize;
+        self.recent[number % RECENT].store(answer.word(), Ordering::Relaxed);
+        self.estimate();
+        let (cell, word) = self.victim(&answer);
         self.replace(cell, word, answer.word());
     }
 
     /// The cell for a new answer: that of the same target, an empty one, or the oldest.
-    fn victim(&self, slot: u32, now: u64) -> (usize, u64) {
+    fn victim(&self, new: &Answer) -> (usize, u64) {
         let mut victim = (0, 0);
         let mut oldest = None;
         for (number, cell) in self.cells.iter().enumerate() {
             let word = cell.load(Ordering::Relaxed);
             let age = match Answer::of(word) {
-                Some(answer) if answer.slot == slot => return (number, word),
-                Some(answer) => now.wrapping_sub(answer.at) & AGE_MASK,
+                Some(answer) if answer.slot == new.slot && answer.birth == new.birth => {
+                    return (number, word);
+                }
+                Some(answer) => new.at.wrapping_sub(answer.at) & AGE_MASK,
                 None => u64::MAX,
             };
             if oldest.is_none_or(|oldest| age > oldest) {
@@ -400,15 +466,33 @@ impl Pool {
     }
 
     /// Estimates the quantile of requests in flight over recent answers.
-    fn estimate(&self, count: usize) {
-        let count = count.min(RECENT);
+    fn estimate(&self) {
         let mut recent = [0_u32; RECENT];
-        for (value, cell) in recent.iter_mut().zip(&self.recent) {
-            *value = cell.load(Ordering::Relaxed);
+        let mut found = 0;
+        for answer in self
+            .recent
+            .iter()
+            .filter_map(|cell| Answer::of(cell.load(Ordering::Relaxed)))
+        {
+            recent[found] = answer.in_flight;
+            found += 1;
+        }
+        let threshold = self.quantile_of(&mut recent[..found], u32::cmp);
+        self.threshold.store(threshold, Ordering::Relaxed);
+    }
+
+    /// The quantile of some numbers; of none it is zero.
+    fn quantile_of<N: Copy + Default>(
+        &self,
+        numbers: &mut [N],
+        order: impl Fn(&N, &N) -> std::cmp::Ordering,
+    ) -> N {
+        let count = numbers.len();
+        if count == 0 {
+            return N::default();
         }
         let rank = ((count as f64 * self.quantile).ceil() as usize).clamp(1, count) - 1;
-        let (_, value, _) = recent[..count].select_nth_unstable(rank);
-        self.threshold.store(*value, Ordering::Relaxed);
+        *numbers.select_nth_unstable_by(rank, order).1
     }
 
     fn replace(&self, number: usize, former: u64, word: u64) {
@@ -426,14 +510,24 @@ const AGE_MASK: u64 = (1 << 12) - 1;
 const MOST_SLOT: u32 = (1 << 20) - 1;
 const MOST_FLYING: u32 = (1 << 12) - 1;
 const MOST_USES: u32 = 15;
+/// The bits of a target's birth that an answer has: it can be taken for one of the eighth target after in the same slot, if
+/// all eight come within the age of an answer.
+const BIRTH_MASK: u32 = (1 << 3) - 1;
+/// The largest code of a latency.
+const MOST_LATENCY: u32 = (1 << 13) - 1;
 
 fn age_tick(now: Instant) -> u64 {
     (now.as_nanos() >> AGE_TICK) & AGE_MASK
 }
 
-/// A latency in nanoseconds as 16 bits that compare alike: eight bits each of an `f32`'s exponent and fraction.
+/// A latency in nanoseconds as 13 bits that compare alike: six bits of an `f32`'s exponent and seven of its fraction, so to
+/// 0.8 %. Zero stands for none.
 fn coded(latency: f32) -> u32 {
-    latency.max(0.0).to_bits() >> 15 & 0xffff
+    if latency <= 0.0 {
+        return 0;
+    }
+    let above_one = latency.max(1.0).to_bits() - 1.0_f32.to_bits();
+    ((above_one >> 16) + 1).min(MOST_LATENCY)
 }
 
 /// An answer, unpacked.
@@ -443,7 +537,9 @@ struct Answer {
     slot: u32,
     /// 12 bits.
     in_flight: u32,
-    /// 16 bits, coded.
+    /// 3 bits.
+    birth: u32,
+    /// 13 bits, coded.
     latency: u32,
     /// 12 bits.
     at: u64,
@@ -457,7 +553,8 @@ impl Answer {
         (turn > 0).then_some(Self {
             slot: (word >> 44) as u32,
             in_flight: (word >> 32) as u32 & MOST_FLYING,
-            latency: (word >> 16) as u32 & 0xffff,
+            birth: (word >> 29) as u32 & BIRTH_MASK,
+            latency: (word >> 16) as u32 & MOST_LATENCY,
             at: word >> 4 & AGE_MASK,
             turn,
         })
@@ -466,6 +563,7 @@ impl Answer {
     fn word(self) -> u64 {
         u64::from(self.slot) << 44
             | u64::from(self.in_flight) << 32
+            | u64::from(self.birth) << 29
             | u64::from(self.latency) << 16
             | self.at << 4
             | u64::from(self.turn)
@@ -490,7 +588,7 @@ mod tests {
     use super::*;
     use crate::algorithm::Algorithm;
     use crate::algorithm::load::{Entry, Load};
-    use crate::algorithm::properties::{ask_at, nodes};
+    use crate::algorithm::properties::{ask_at, nodes, weighted};
     use crate::algorithm::tests::loads;
 
     fn at(millis: u64) -> Instant {
@@ -513,6 +611,10 @@ mod tests {
         }
     }
 
+    fn build(settings: &PrequalConfig, candidates: &[Candidate]) -> Prequal {
+        Prequal::build(settings, candidates, Memory::new(1).turns())
+    }
+
     fn chosen(table: &Prequal, loads: &Vec<Load>, memory: &Memory, now: Instant) -> usize {
         let chosen = table.choose(loads, &ask_at(now), memory);
         chosen.expect("there are targets")
@@ -527,12 +629,12 @@ mod tests {
     }
 
     fn add(memory: &Memory, slot: u32, feedback: Feedback, now: Instant) {
-        pool(memory).add(slot, &feedback, now);
+        pool(memory).add(slot, 0, &feedback, now);
     }
 
     #[test]
     fn the_fastest_of_the_cold_is_chosen_and_the_least_loaded_where_all_are_hot() {
-        let (table, loads) = (Prequal::build(&settings(), &nodes(10)), loads(10));
+        let (table, loads) = (build(&settings(), &nodes(10)), loads(10));
         let memory = memory();
         // The quantile of (1, 2, 3, 9) at 0.84 is 9: none is above it.
         add(&memory, 1, told(1, 50), at(0));
@@ -548,7 +650,7 @@ mod tests {
 
     #[test]
     fn answers_age_and_are_used_up() {
-        let (table, loads) = (Prequal::build(&settings(), &nodes(10)), loads(10));
+        let (table, loads) = (build(&settings(), &nodes(10)), loads(10));
         let memory = memory();
         add(&memory, 1, told(5, 5), at(0));
         add(&memory, 2, told(6, 6), at(0));
@@ -565,7 +667,7 @@ mod tests {
             ..settings()
         };
         // Among ten thousand targets 16 fresh answers come for each pick: each is used once.
-        let table = Prequal::build(&many, &nodes(10_000));
+        let table = build(&many, &nodes(10_000));
         for slot in [1, 2, 3] {
             add(&memory, slot, told(1, 1), at(2_000));
         }
@@ -581,7 +683,7 @@ mod tests {
             removed: 1.0,
             ..settings()
         };
-        let (table, loads) = (Prequal::build(&with, &nodes(10)), loads(10));
+        let (table, loads) = (build(&with, &nodes(10)), loads(10));
         let memory = memory();
         for slot in 0..10 {
             add(
@@ -604,7 +706,7 @@ mod tests {
 
     #[test]
     fn without_answers_the_less_loaded_of_two_is_taken_and_slots_that_are_gone_are_not() {
-        let (table, loads) = (Prequal::build(&settings(), &nodes(2)), loads(2));
+        let (table, loads) = (build(&settings(), &nodes(2)), loads(2));
         let memory = memory();
         assert_eq!(loads[0].enter(Entry::New), Ok(()));
         let ones = (0..100).filter(|_| chosen(&table, &loads, &memory, at(0)) == 1);
@@ -626,6 +728,7 @@ mod tests {
     fn an_answer_survives_its_word() {
         let answer = Answer {
             slot: MOST_SLOT,
+            birth: BIRTH_MASK,
             in_flight: MOST_FLYING,
             latency: coded(123e6),
             at: AGE_MASK,
@@ -634,6 +737,42 @@ mod tests {
         assert_eq!(Answer::of(answer.word()), Some(answer));
         assert_eq!(Answer::of(0), None);
         assert!(coded(1e6) < coded(1.01e6) && coded(0.0) < coded(1.0));
+    }
+
+    #[test]
+    fn an_answer_of_who_had_the_slot_before_is_not_the_newcomers() {
+        let mut candidates = nodes(3);
+        candidates[1].birth = 9;
+        let (table, loads) = (build(&settings(), &candidates), loads(3));
+        let memory = memory();
+        pool(&memory).add(1, 8, &told(1, 1), at(0));
+        pool(&memory).add(0, 0, &told(1, 50), at(0));
+        pool(&memory).add(2, 0, &told(1, 90), at(0));
+        assert_eq!(chosen(&table, &loads, &memory, at(1)), 0);
+        pool(&memory).add(1, 9, &told(1, 1), at(2));
+        assert_eq!(chosen(&table, &loads, &memory, at(3)), 1);
+    }
+
+    #[test]
+    fn a_target_is_hot_by_what_it_has_in_flight_for_its_weight() {
+        let of = |answers: [(u32, u64); 2]| {
+            let half = PrequalConfig {
+                quantile: 0.5,
+                ..settings()
+            };
+            let table = build(&half, &weighted(&[1, 9]));
+            let memory = Memory::new(1).remembering(&Algorithm::Prequal(half));
+            for (slot, (in_flight, millis)) in (0..).zip(answers) {
+                add(&memory, slot, told(in_flight, millis), at(0));
+            }
+            chosen(&table, &loads(2), &memory, at(1))
+        };
+        // As much for their weight: both are cold, and the faster one is taken, whichever it is.
+        assert_eq!(of([(10, 5), (90, 7)]), 0);
+        assert_eq!(of([(10, 7), (90, 5)]), 1);
+        // The light one is hot, though it has less; then the heavy one.
+        assert_eq!(of([(11, 5), (90, 7)]), 1);
+        assert_eq!(of([(10, 7), (99, 5)]), 0);
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub(crate) fn weighted(weights: &[u32]) -> Vec<Candidate> {
         .zip(weights)
         .map(|(slot, &weight)| Candidate {
             slot,
+            birth: 0,
+            rank: u64::from(slot),
             weight,
+            share: 100,
             hash: hash(format!("target-{slot}").as_bytes()),
             zone: u32::MAX,
         })

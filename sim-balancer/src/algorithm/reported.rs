@@ -6,7 +6,7 @@ use sim_core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::limits::ensure;
 use super::load::{passed, tick};
-use super::memory::Memory;
+use super::memory::{Memory, Turns};
 use super::{Ask, Candidate, Loads, least_loaded};
 use crate::error::ConfigError;
 
@@ -88,6 +88,7 @@ pub(crate) struct Reported {
     scaled: Box<[AtomicU32]>,
     /// The configured weights.
     weights: Box<[f32]>,
+    turns: Turns,
     /// When weights are due again, in nanoseconds.
     due: AtomicU64,
     update: u64,
@@ -97,11 +98,12 @@ pub(crate) struct Reported {
 }
 
 impl Reported {
-    pub(crate) fn build(settings: &ReportedConfig, candidates: &[Candidate]) -> Self {
+    pub(crate) fn build(settings: &ReportedConfig, candidates: &[Candidate], turns: Turns) -> Self {
         let ticks = |time: Duration| tick(sim_core::time::Instant::ORIGIN + time);
         let table = Self {
             scaled: candidates.iter().map(|_| AtomicU32::new(0)).collect(),
             weights: candidates.iter().map(|one| one.weight as f32).collect(),
+            turns,
             due: AtomicU64::new(0),
             update: u64::try_from(settings.update.as_nanos()).unwrap_or(u64::MAX),
             blackout: ticks(settings.blackout),
@@ -112,12 +114,7 @@ impl Reported {
     }
 
     #[inline]
-    pub(crate) fn choose<L: Loads + ?Sized>(
-        &self,
-        loads: &L,
-        ask: &Ask,
-        memory: &Memory,
-    ) -> Option<usize> {
+    pub(crate) fn choose<L: Loads + ?Sized>(&self, loads: &L, ask: &Ask) -> Option<usize> {
         let now = ask.now.as_nanos();
         let due = self.due.load(Ordering::Relaxed);
         if now >= due
@@ -133,7 +130,7 @@ impl Reported {
         {
             self.weigh(loads, ask);
         }
-        self.turn(memory, self.scaled.len() * 2)
+        self.turn(self.scaled.len() * 2)
     }
 
     pub(crate) fn next<L: Loads + ?Sized>(
@@ -143,19 +140,19 @@ impl Reported {
         admit: &dyn Fn(usize) -> bool,
     ) -> Option<usize> {
         (0..self.scaled.len())
-            .find_map(|_| self.turn(memory, 1).filter(|&index| admit(index)))
+            .find_map(|_| self.turn(1).filter(|&index| admit(index)))
             .or_else(|| least_loaded(loads, memory, admit))
     }
 
     /// Whose turn it is, after so many skipped ones at most; then whoever is next.
-    fn turn(&self, memory: &Memory, skips: usize) -> Option<usize> {
+    fn turn(&self, skips: usize) -> Option<usize> {
         let count = self.scaled.len() as u64;
         if count == 0 {
             return None;
         }
         let mut index = 0;
         for _ in 0..=skips {
-            let turn = memory.turn();
+            let turn = self.turns.take();
             index = (turn % count) as usize;
             let weight = u64::from(self.scaled[index].load(Ordering::Relaxed));
             // Targets of the same weight are not skipped in the same rounds.
@@ -221,6 +218,14 @@ mod tests {
         Instant::ORIGIN + Duration::from_secs(seconds)
     }
 
+    fn build(candidates: &[Candidate]) -> Reported {
+        Reported::build(
+            &ReportedConfig::default(),
+            candidates,
+            Memory::new(1).turns(),
+        )
+    }
+
     fn report(load: &Load, rate: f32, utilization: f32, errors: f32, seconds: u64) {
         let feedback = Feedback {
             utilization: Some(utilization),
@@ -232,10 +237,9 @@ mod tests {
     }
 
     fn shares(table: &Reported, loads: &Vec<Load>, seconds: u64) -> Vec<f64> {
-        let memory = Memory::new(1);
         let mut counts = vec![0.0; loads.len()];
         for _ in 0..10_000 {
-            let chosen = table.choose(loads, &ask_at(at(seconds)), &memory);
+            let chosen = table.choose(loads, &ask_at(at(seconds)));
             counts[chosen.expect("there are targets")] += 1e-4;
         }
         counts
@@ -249,7 +253,7 @@ mod tests {
 
     #[test]
     fn shares_follow_what_targets_serve_by_what_it_costs_them() {
-        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1, 1]));
+        let table = build(&weighted(&[1, 1, 1]));
         let loads = loads(3);
         assert_near(&shares(&table, &loads, 1), &[1.0 / 3.0; 3]);
         for seconds in [5, 20] {
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_weight_counts_after_the_blackout_and_configured_ones_multiply() {
-        let table = Reported::build(&ReportedConfig::default(), &weighted(&[3, 1]));
+        let table = build(&weighted(&[3, 1]));
         let loads = loads(2);
         assert_near(&shares(&table, &loads, 1), &[0.75, 0.25]);
         for load in &loads {
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn reports_count_however_long_a_target_has_reported() {
-        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1]));
+        let table = build(&weighted(&[1, 1]));
         let loads = loads(2);
         const HOURS: u64 = 45;
         for seconds in (0..=HOURS * 3_600).step_by(100) {
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_report_of_forty_hours_ago_has_expired() {
-        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1]));
+        let table = build(&weighted(&[1, 1]));
         let loads = loads(2);
         for seconds in [5, 20] {
             report(&loads[0], 100.0, 0.25, 0.0, seconds);
@@ -308,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_next_is_one_that_is_admitted() {
-        let table = Reported::build(&ReportedConfig::default(), &weighted(&[1, 1_000]));
+        let table = build(&weighted(&[1, 1_000]));
         let memory = Memory::new(1);
         let two = loads(2);
         for only in [0, 1] {
@@ -318,7 +322,7 @@ mod tests {
             );
         }
         assert_eq!(table.next(&two, &memory, &|_| false), None);
-        let none = Reported::build(&ReportedConfig::default(), &[]);
-        assert_eq!(none.choose(&loads(0), &ask_at(at(1)), &memory), None);
+        let none = build(&[]);
+        assert_eq!(none.choose(&loads(0), &ask_at(at(1))), None);
     }
 }

@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::alias::AliasTable;
-use super::memory::Memory;
+use super::memory::{Memory, Turns};
 use super::{Candidate, Loads, least_loaded};
 
 /// The longest schedule that is written down: 65,536 turns, 256 KiB.
@@ -30,7 +30,14 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whose turn it is.
 #[derive(Debug)]
-pub(crate) enum TurnTable {
+pub(crate) struct TurnTable {
+    turns: Turns,
+    order: Order,
+}
+
+/// In which order turns go.
+#[derive(Debug)]
+enum Order {
     /// Each in its turn.
     Plain { targets: Divisor },
     /// As it is written.
@@ -43,15 +50,45 @@ pub(crate) enum TurnTable {
 }
 
 impl TurnTable {
-    /// Gives each target the same.
-    pub(crate) fn plain(candidates: &[Candidate]) -> Self {
-        Self::Plain {
-            targets: Divisor::new(candidates.len() as u32),
+    /// Gives each target turns by its weight.
+    pub(crate) fn weighted(candidates: &[Candidate], turns: Turns) -> Self {
+        Self {
+            turns,
+            order: Order::weighted(candidates),
         }
     }
 
-    /// Gives each target turns by its weight.
-    pub(crate) fn weighted(candidates: &[Candidate]) -> Self {
+    /// The next in turn.
+    #[inline]
+    pub(crate) fn choose(&self) -> Option<usize> {
+        let turn = self.turns.take();
+        match &self.order {
+            Order::Plain { targets } => Some(targets.rest_of(turn as u32)? as usize),
+            Order::Written { schedule, length } => {
+                let turn = length.rest_of(turn as u32)?;
+                schedule.get(turn as usize).map(|&index| index as usize)
+            }
+            Order::Dealt { shares } => shares.at(turn.wrapping_mul(GOLDEN)),
+        }
+    }
+
+    /// The next in turn among those admitted.
+    pub(crate) fn next<L: Loads + ?Sized>(
+        &self,
+        loads: &L,
+        memory: &Memory,
+        admit: &dyn Fn(usize) -> bool,
+    ) -> Option<usize> {
+        // A few turns find one unless nearly all are barred; then the order does not matter any more.
+        (0..loads.len().min(32))
+            .filter_map(|_| self.choose())
+            .find(|&index| admit(index))
+            .or_else(|| least_loaded(loads, memory, admit))
+    }
+}
+
+impl Order {
+    fn weighted(candidates: &[Candidate]) -> Self {
         let divisor = candidates
             .iter()
             .fold(0, |divisor, c| gcd(divisor, u64::from(c.weight)))
@@ -61,7 +98,9 @@ impl TurnTable {
             .map(|c| u64::from(c.weight) / divisor)
             .collect();
         if weights.iter().all(|&weight| weight == 1) {
-            return Self::plain(candidates);
+            return Self::Plain {
+                targets: Divisor::new(candidates.len() as u32),
+            };
         }
         let turns = weights.iter().sum::<u64>();
         if turns > LONGEST {
@@ -77,33 +116,6 @@ impl TurnTable {
             length: Divisor::new(schedule.len() as u32),
             schedule,
         }
-    }
-
-    /// The next in turn.
-    #[inline]
-    pub(crate) fn choose(&self, memory: &Memory) -> Option<usize> {
-        match self {
-            Self::Plain { targets } => Some(targets.rest_of(memory.turn() as u32)? as usize),
-            Self::Written { schedule, length } => {
-                let turn = length.rest_of(memory.turn() as u32)?;
-                schedule.get(turn as usize).map(|&index| index as usize)
-            }
-            Self::Dealt { shares } => shares.at(memory.turn().wrapping_mul(GOLDEN)),
-        }
-    }
-
-    /// The next in turn among those admitted.
-    pub(crate) fn next<L: Loads + ?Sized>(
-        &self,
-        loads: &L,
-        memory: &Memory,
-        admit: &dyn Fn(usize) -> bool,
-    ) -> Option<usize> {
-        // A few turns find one unless nearly all are barred; then the order does not matter any more.
-        (0..loads.len().min(32))
-            .filter_map(|_| self.choose(memory))
-            .find(|&index| admit(index))
-            .or_else(|| least_loaded(loads, memory, admit))
     }
 }
 
@@ -185,43 +197,45 @@ mod tests {
         crate::algorithm::tests::candidates(weights)
     }
 
+    fn weighted(candidates: &[Candidate]) -> TurnTable {
+        TurnTable::weighted(candidates, Memory::new(0).turns())
+    }
+
     fn picks(table: &TurnTable, count: usize) -> Vec<usize> {
-        let memory = Memory::new(0);
         (0..count)
-            .map(|_| table.choose(&memory).expect("a target"))
+            .map(|_| table.choose().expect("a target"))
             .collect()
     }
 
     #[test]
     fn each_gets_its_turn() {
-        let table = TurnTable::plain(&candidates(&[1, 1, 1]));
+        let table = weighted(&candidates(&[1, 1, 1]));
         assert_eq!(picks(&table, 7), [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
     fn weights_five_one_one_are_spread_as_nginx_does() {
-        let table = TurnTable::weighted(&candidates(&[500, 100, 100]));
+        let table = weighted(&candidates(&[500, 100, 100]));
         assert_eq!(picks(&table, 8), [0, 0, 1, 0, 2, 0, 0, 0]);
     }
 
     #[test]
     fn equal_weights_need_no_schedule() {
-        let table = TurnTable::weighted(&candidates(&[7, 7, 7]));
-        assert!(matches!(table, TurnTable::Plain { targets } if targets == Divisor::new(3)));
+        let table = weighted(&candidates(&[7, 7, 7]));
+        assert!(matches!(table.order, Order::Plain { targets } if targets == Divisor::new(3)));
     }
 
     #[test]
     fn an_empty_table_chooses_nobody() {
         let none = candidates(&[]);
-        assert_eq!(TurnTable::plain(&none).choose(&Memory::new(0)), None);
-        assert_eq!(TurnTable::weighted(&none).choose(&Memory::new(0)), None);
+        assert_eq!(weighted(&none).choose(), None);
     }
 
     #[test]
     fn a_schedule_that_is_too_long_is_dealt_with_the_same_shares() {
         let weights = [65_521, 32_749, 16_381, 3];
-        let table = TurnTable::weighted(&candidates(&weights));
-        assert!(matches!(table, TurnTable::Dealt { .. }));
+        let table = weighted(&candidates(&weights));
+        assert!(matches!(table.order, Order::Dealt { .. }));
         let total: u32 = weights.iter().sum();
         let mut counts = [0_f64; 4];
         for index in picks(&table, total as usize) {
@@ -238,7 +252,7 @@ mod tests {
     #[test]
     fn many_targets_are_scheduled_by_deadline_with_exact_shares() {
         let weights: Vec<u32> = (0..500).map(|i| 1 + i % 100).collect();
-        let table = TurnTable::weighted(&candidates(&weights));
+        let table = weighted(&candidates(&weights));
         let total: u32 = weights.iter().sum();
         let mut counts = vec![0; 500];
         for index in picks(&table, total as usize) {
@@ -262,7 +276,7 @@ mod tests {
             from in 0_usize..100,
             length in 1_usize..200,
         ) {
-            let table = TurnTable::weighted(&candidates(&weights));
+            let table = weighted(&candidates(&weights));
             let total: u32 = weights.iter().sum();
             let taken = picks(&table, from + length);
             let targets = weights.len() as f64;

@@ -217,7 +217,9 @@ impl<T> Shared<T> {
         if let Some(timing) = &self.timing {
             self.typify(seats, timing);
         }
-        let table = Table::build(view, seats, &self.config.algorithm, is_empty);
+        let former = self.table.load_arc();
+        let turns = (&*former, &self.memory);
+        let table = Table::build(view, seats, &self.config.algorithm, is_empty, turns);
         // Nobody is dropped with the former table: every seat in it is in `seats`, `gone`, `departed` or the garbage.
         self.table.store(Arc::new(table));
     }

@@ -28,6 +28,8 @@ pub(crate) struct Seat<T> {
     /// The hash of the id.
     pub(crate) hash: u64,
     pub(crate) slot: Slot,
+    /// Its place in the order of registration.
+    pub(crate) rank: u64,
     pub(crate) ending: Ending,
 }
 
@@ -117,8 +119,11 @@ impl<T> Seat<T> {
     pub(crate) fn hear(&self, feedback: Feedback) {
         let now = self.shared.clock.fine();
         self.load.hear(feedback, now);
-        let slot = self.slot.index() as u32;
-        self.shared.memory.observed(slot, &feedback, now);
+        // Who leaves is not to be chosen any more.
+        if !self.load.is_leaving() {
+            let (slot, birth) = (self.slot.index() as u32, self.slot.birth());
+            self.shared.memory.observed(slot, birth, &feedback, now);
+        }
     }
 
     #[cold]

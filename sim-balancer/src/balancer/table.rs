@@ -6,9 +6,11 @@ use sim_core::sync::Arc;
 
 use super::seat::Seat;
 use crate::algorithm::load::{Load, Loads};
-use crate::algorithm::memory::Memory;
+use crate::algorithm::memory::{Memory, Turns};
 use crate::algorithm::{Algorithm, Candidate, Selector};
-use crate::machine::{FULL_LOAD, Pool as PoolView, Slot, TargetId, Tier as TierView, View, Zone};
+use crate::machine::{
+    FULL_LOAD, Pool as PoolView, Slot, TargetId, Tier as TierView, View, Zone, ZoneId,
+};
 
 /// The eligible targets of a balancer.
 pub(crate) struct Table<T> {
@@ -29,6 +31,7 @@ pub(crate) struct Table<T> {
 /// Targets that serve the same requests.
 struct Pool<T> {
     zone: Option<Zone>,
+    number: Option<ZoneId>,
     is_available: bool,
     tiers: Box<[Tier<T>]>,
 }
@@ -37,6 +40,8 @@ struct Pool<T> {
 pub(crate) struct Tier<T> {
     /// Its share of the pool's requests, of [`FULL_LOAD`].
     load: u32,
+    priority: u32,
+    turns: Turns,
     pub(crate) seats: Seats<T>,
     pub(crate) selector: Selector,
 }
@@ -76,17 +81,23 @@ impl<T> Table<T> {
         }
     }
 
-    /// Builds the table of what the machine shows.
+    /// Builds the table of what the machine shows. Targets that the former one had in the same zone and of the same priority
+    /// go on with its turns.
     pub(crate) fn build(
         view: &View,
         seats: &[Option<Arc<Seat<T>>>],
         algorithm: &Algorithm,
         is_empty: bool,
+        (former, memory): (&Self, &Memory),
     ) -> Self {
+        let turns = |zone, priority| {
+            let found = former.turns(zone, priority).cloned();
+            found.unwrap_or_else(|| memory.turns())
+        };
         let mut pools: Vec<Pool<T>> = view
             .pools
             .iter()
-            .map(|pool| Pool::build(pool, seats, algorithm))
+            .map(|pool| Pool::build(pool, seats, algorithm, &turns))
             .collect();
         let mut by_hash: Vec<Arc<Seat<T>>> = view
             .pools
@@ -120,6 +131,20 @@ impl<T> Table<T> {
     /// Whether room at any target will do for every waiter, whatever its request says.
     pub(crate) fn is_one_queue(&self) -> bool {
         self.plain.is_some() && !self.has_lingering
+    }
+
+    /// The turns of the targets of a zone, or of all, with one priority.
+    fn turns(&self, zone: Option<ZoneId>, priority: u32) -> Option<&Turns> {
+        let tiers = match &self.plain {
+            Some(tier) if zone.is_none() => std::slice::from_ref(tier),
+            Some(_) => return None,
+            None => {
+                let at = self.pools.binary_search_by_key(&zone, |pool| pool.number);
+                &self.pools[at.ok()?].tiers
+            }
+        };
+        let tier = tiers.iter().find(|tier| tier.priority == priority)?;
+        Some(&tier.turns)
     }
 
     /// The target of this name, if a request may stick to it.
@@ -178,11 +203,16 @@ fn seat<T>(seats: &[Option<Arc<Seat<T>>>], slot: Slot) -> Option<&Arc<Seat<T>>> 
 }
 
 impl<T> Pool<T> {
-    fn build(view: &PoolView, seats: &[Option<Arc<Seat<T>>>], algorithm: &Algorithm) -> Self {
+    fn build(
+        view: &PoolView,
+        seats: &[Option<Arc<Seat<T>>>],
+        algorithm: &Algorithm,
+        turns: &dyn Fn(Option<ZoneId>, u32) -> Turns,
+    ) -> Self {
         let tiers: Box<[Tier<T>]> = view
             .tiers
             .iter()
-            .map(|tier| Tier::build(tier, seats, algorithm))
+            .map(|tier| Tier::build(tier, seats, algorithm, turns(view.zone, tier.priority)))
             .collect();
         // A zone's name is that of its targets.
         let zone = view.zone.and_then(|_| {
@@ -191,6 +221,7 @@ impl<T> Pool<T> {
         });
         Self {
             zone,
+            number: view.zone,
             is_available: view.available,
             tiers,
         }
@@ -198,7 +229,12 @@ impl<T> Pool<T> {
 }
 
 impl<T> Tier<T> {
-    fn build(view: &TierView, seats: &[Option<Arc<Seat<T>>>], algorithm: &Algorithm) -> Self {
+    fn build(
+        view: &TierView,
+        seats: &[Option<Arc<Seat<T>>>],
+        algorithm: &Algorithm,
+        turns: Turns,
+    ) -> Self {
         let (candidates, seats): (Vec<Candidate>, Vec<Arc<Seat<T>>>) = view
             .members
             .iter()
@@ -206,7 +242,10 @@ impl<T> Tier<T> {
                 let seat = seat(seats, member.slot)?;
                 let candidate = Candidate {
                     slot: member.slot.index() as u32,
+                    birth: member.slot.birth(),
+                    rank: seat.rank,
                     weight: member.weight,
+                    share: member.share,
                     hash: seat.hash,
                     zone: member.zone.map_or(u32::MAX, |zone| zone.index() as u32),
                 };
@@ -215,7 +254,9 @@ impl<T> Tier<T> {
             .unzip();
         Self {
             load: view.load,
-            selector: Selector::build(algorithm, &candidates),
+            priority: view.priority,
+            selector: Selector::build(algorithm, &candidates, &turns),
+            turns,
             seats: Seats(seats.into()),
         }
     }

@@ -145,6 +145,15 @@ impl Held {
         self.deadlines[0].or(self.deadlines[1])
     }
 
+    /// What slow start and mitigation leave of the weight, in percent, at least 1.
+    pub(crate) fn effective_share(&self, steps: u32) -> u32 {
+        let share = match self.ramp {
+            Some(ramp) => u64::from(self.share) * u64::from(ramp.step + 1) / (u64::from(steps) + 1),
+            None => u64::from(self.share),
+        };
+        share.clamp(1, 100) as u32
+    }
+
     /// The weight after slow start and mitigation, at least 1 for a target that gets anything.
     pub(crate) fn effective_weight(&self, steps: u32) -> u32 {
         let full = u64::from(self.weight) * u64::from(WEIGHT_ONE);

@@ -90,6 +90,8 @@ pub struct Member {
     pub slot: Slot,
     /// Its weight now, at least 1: the registered one times [`WEIGHT_ONE`], less what slow start and mitigation take.
     pub weight: u32,
+    /// What slow start and mitigation leave of its registered weight, in percent: 1 to 100.
+    pub share: u32,
     /// Its zone.
     pub zone: Option<ZoneId>,
 }

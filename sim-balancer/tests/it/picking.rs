@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sim_balancer::machine::{CrossZone, SlowStart};
 use sim_balancer::{
-    Algorithm, Balancer, BalancerConfig, Choices, ConfigError, LeastOutstanding, LeastTime,
-    Outcome, PeakEwma, PickError, ProbeResult, RegisterReason, Request, Rules, Target, Zone,
+    Algorithm, Balancer, BalancerConfig, Choices, ConfigError, Feedback, LeastOutstanding,
+    LeastTime, Outcome, PeakEwma, PickError, PrequalConfig, ProbeResult, RegisterReason, Request,
+    Rules, Target, Zone,
 };
 use sim_core::clock::Clock;
 
@@ -257,6 +258,142 @@ fn a_new_target_starts_slowly() {
     assert!(begin < 150, "{begin}");
     assert!((250..420).contains(&middle), "{middle}");
     assert!((490..510).contains(&end), "{end}");
+}
+
+#[test]
+fn round_robin_and_random_let_a_new_target_start_slowly_too() {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::Random] {
+        let config = BalancerConfig {
+            algorithm,
+            rules: Rules {
+                slow_start: SlowStart {
+                    duration: Duration::from_secs(100),
+                    ..Default::default()
+                },
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let rig = Rig::new(config, 0);
+        // What it weighs makes no difference.
+        let heavy = Target::new(id(0), 0).weight(7);
+        rig.balancer.register(heavy).expect("registered");
+        rig.sleep(200);
+        rig.balancer
+            .register(Target::new(id(1), 1))
+            .expect("registered");
+        let share = || rig.picks(1000).iter().filter(|&&n| n == 1).count();
+        let (begin, _) = (share(), rig.sleep(50));
+        let (middle, _) = (share(), rig.sleep(60));
+        let end = share();
+        assert!(begin < 150, "{begin}");
+        assert!((250..420).contains(&middle), "{middle}");
+        assert!((440..560).contains(&end), "{end}");
+    }
+}
+
+#[test]
+fn each_zone_and_each_priority_takes_its_own_turns() {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::SmoothWeighted] {
+        let config = BalancerConfig {
+            algorithm,
+            rules: Rules {
+                cross_zone: CrossZone::Off,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let rig = Rig::new(config, 0);
+        for n in 0..4 {
+            let zone = if n % 2 == 0 { "a" } else { "b" };
+            let target = Target::new(id(n), n).zone(zone);
+            rig.balancer.register(target).expect("registered");
+        }
+        let zones = [Zone::new("a"), Zone::new("b")];
+        let mut counts = [0; 4];
+        for turn in 0..400 {
+            let request = Request {
+                zone: Some(&zones[turn % 2]),
+                ..Default::default()
+            };
+            let lease = rig.balancer.try_pick_for(&request).expect("a target");
+            counts[*lease as usize] += 1;
+            // The turns go on when the tables are built anew.
+            if turn % 10 == 0 {
+                let weight = if turn % 20 == 0 { 0 } else { 1 };
+                rig.balancer.set_weight(&id(3), weight).expect("there");
+                rig.balancer.set_weight(&id(3), 1).expect("there");
+            }
+        }
+        assert!(
+            counts.iter().all(|&c| (95..=105).contains(&c)),
+            "{counts:?}"
+        );
+    }
+}
+
+#[test]
+fn first_available_goes_by_the_order_of_registration() {
+    let rig = Rig::of(Algorithm::FirstAvailable, 3);
+    rig.balancer.deregister(&id(0)).expect("it is there");
+    rig.sleep(600);
+    // It stands where the first one stood.
+    rig.balancer
+        .register(Target::new(id(3), 3))
+        .expect("registered");
+    assert_eq!(rig.picks(3), [1, 1, 1]);
+}
+
+#[test]
+fn least_time_tries_a_target_again_that_failed_once() {
+    let rig = Rig::of(Algorithm::LeastTime(LeastTime::default()), 2);
+    let lease = rig.balancer.try_pick().expect("a target");
+    let failed = *lease;
+    lease.complete(Outcome::Failure);
+    let mut tried = 0;
+    for _ in 0..10_000 {
+        let lease = rig.balancer.try_pick().expect("a target");
+        tried += u32::from(*lease == failed);
+        rig.time.advance(Duration::from_millis(1));
+        lease.complete(Outcome::Success);
+        rig.time.advance(Duration::from_millis(359));
+    }
+    // Once it is known to be well, it is as good as the other.
+    assert!((2_000..8_000).contains(&tried), "{tried}");
+}
+
+#[test]
+fn prequal_heeds_no_answer_of_a_target_that_has_gone() {
+    let rig = Rig::of(Algorithm::Prequal(PrequalConfig::default()), 2);
+    let told = |millis: u64, in_flight| Feedback {
+        in_flight,
+        latency: Some(Duration::from_millis(millis)),
+        ..Default::default()
+    };
+    let of = |n| {
+        let sticky = id(n);
+        let request = Request {
+            sticky: Some(&sticky),
+            ..Default::default()
+        };
+        rig.balancer.try_pick_for(&request).expect("it is there")
+    };
+    let lease = of(0);
+    rig.balancer.deregister(&id(0)).expect("it is there");
+    // After the delay it goes with the lease out, and another target stands in its place.
+    rig.sleep(600);
+    assert_eq!(rig.pick(), 1);
+    rig.balancer
+        .register(Target::new(id(2), 2))
+        .expect("registered");
+    let other = of(1);
+    let newcomer = of(2);
+    for _ in 0..100 {
+        newcomer.observe(told(900, 1));
+        other.observe(told(50, 1));
+        lease.observe(told(1, 1));
+        assert_eq!(rig.pick(), 1);
+    }
 }
 
 #[test]
