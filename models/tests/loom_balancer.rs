@@ -18,8 +18,9 @@
 //!
 //! Not caught by any model:
 //! - `exit` as a `Relaxed` step: the waiters' event is under a lock, which orders it in all that loom explores.
-//! - the flag before the table: who finds it then tries again until the table comes, and costs time alone. A unit test in `control.rs` sees it.
-//! - `is_full` as a `Relaxed` load, for the same cause (5,888 interleavings of `who_waits_for_room_...` instead of 2,892); the
+//! - the flag before the table: who finds it then tries again until the table comes, and costs time alone. A unit test in
+//!   `control.rs` sees it.
+//! - `is_full` as a `Relaxed` load, for the cause of `exit` (5,888 interleavings of `who_waits_for_room_...` instead of 2,892); the
 //!   processors that it matters to are not x86.
 //! - a drain that is claimed twice: the machine knows its slots by their birth, and takes the second for stale.
 #![cfg(loom)]
