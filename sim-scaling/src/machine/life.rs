@@ -19,10 +19,10 @@ const TOLD_TO_END: u32 = 3;
 const MAX_REASON: usize = 1_024;
 
 impl Machine {
-    /// Takes what happened.
-    pub(super) fn take(&mut self, input: Input, now: Instant) {
+    /// Takes what happened; whether it may have changed something.
+    pub(super) fn take(&mut self, input: Input, now: Instant) -> bool {
         match input {
-            Input::Tick => {}
+            Input::Tick => return false,
             Input::Started { id } => self.started(id, now),
             Input::Failed { id, reason } => self.failed(id, shortened(reason), now),
             Input::Paused { id } => self.paused(id, now),
@@ -45,7 +45,7 @@ impl Machine {
                     instance.note = Some(shortened(reason));
                 }
             }
-            Input::Health { id, source, health } => self.told_health(id, source, health),
+            Input::Health { id, source, health } => return self.told_health(id, source, health),
             Input::AtRisk { id } => {
                 let replaces = self.config.capacity_rebalance;
                 if let Some(instance) = self.instances.get_mut(&id)
@@ -65,6 +65,7 @@ impl Machine {
                 }
             }
         }
+        true
     }
 
     /// Moves an instance on. What is not in the table does not happen, and is noted on the instance.
@@ -447,11 +448,12 @@ impl Machine {
         }
     }
 
-    fn told_health(&mut self, id: InstanceId, source: HealthSource, health: Health) {
+    /// Whether it is news.
+    fn told_health(&mut self, id: InstanceId, source: HealthSource, health: Health) -> bool {
         let counts =
             source == HealthSource::Provisioner || self.config.health_checks.contains(&source);
         if !counts || self.is_suspended(Process::HealthCheck) {
-            return;
+            return false;
         }
         if let Some(instance) = self.instances.get_mut(&id)
             && instance.state == State::InService
@@ -464,7 +466,9 @@ impl Machine {
             if before == 0 && instance.failing != 0 {
                 self.counts.unhealthy += 1;
             }
+            return instance.failing != before;
         }
+        false
     }
 
     /// Begins the end of an instance, whatever it is doing.

@@ -360,7 +360,7 @@ impl<P: Provisioner> Shared<P> {
             next = next.min(core.sample_at);
         }
         if self.roster.is_some()
-            && (core.machine.draining().next().is_some()
+            && (core.machine.is_draining()
                 || core.machine.registered().next().is_some())
         {
             next = next.min(core.look_at);
