@@ -121,8 +121,9 @@ pub enum Outcome {
     Failure,
     /// The target was not reached or did not answer: connection refused or cut, timeout. A failure too.
     Unreachable,
-    /// The target refused for too much load, as with an HTTP status of 429 or 503. The algorithms by latency give it less for a
-    /// while; the others do not mind. It is in no row of failures, but counts as failed where rates of success are compared.
+    /// The target refused for too much load, as with an HTTP status of 429 or 503. With the algorithms that take latencies
+    /// (peak EWMA, least time and C3) it gets less for a while; the others go on as before. It is no failure in a row,
+    /// but one in statistics, and so in the rates of failure by which outliers and anomalies are found.
     Overloaded {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,

@@ -175,7 +175,8 @@ pub enum CheckPort {
 /// A growing share for a target that has just become healthy.
 ///
 /// As in the service, a target starts slowly only while another healthy target takes the traffic, and becoming
-/// unhealthy ends the start.
+/// unhealthy ends the start. Every algorithm heeds it but `FirstAvailable`; round robin and random, for which targets weigh
+/// the same, give a target that starts its share of what the others get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
@@ -408,7 +409,8 @@ impl Default for FailurePercentage {
 
 /// Automatic target weights: targets that fail more often than the others are anomalous, and with mitigation get less.
 ///
-/// The service does this for `weighted_random` and does not say how. Here a target is anomalous while, in the
+/// Shares count as with [`SlowStart`]: not with `FirstAvailable`. The service does this for `weighted_random` and does not say
+/// how. Here a target is anomalous while, in the
 /// window, its failure rate exceeds the rest's by [`margin`](Self::margin). With mitigation its share is halved in
 /// each such window and doubled in each other one, until it is whole again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
