@@ -40,7 +40,10 @@ impl Machine {
                 if state == State::InService {
                     tally.in_service += 1;
                     tally.in_service_capacity += instance.weight;
-                    tally.warming += u32::from(now < instance.warm_at);
+                    if now < instance.warm_at {
+                        tally.warming += 1;
+                        tally.warming_capacity += instance.weight;
+                    }
                 } else {
                     tally.pending += 1;
                     tally.pending_capacity += instance.weight;
