@@ -21,9 +21,6 @@ use super::{ProxyError, secure};
 use crate::balancer::Balancer;
 use crate::message::{Target, TargetId};
 
-/// The largest body of a request that is forwarded. Chosen: none; a bound belongs to the target.
-const MOST_BODY: u64 = u64::MAX;
-
 /// Whether an algorithm goes by a key of the request.
 const fn is_keyed(algorithm: AlgorithmName) -> bool {
     matches!(
@@ -207,7 +204,7 @@ pub(crate) fn settings(listener: &ListenerConfig, whole: &ProxyConfig, port: u16
         keep_server: listener.attributes.response_headers.server,
         response_fields: response_fields(&listener.attributes.response_headers),
         largest_head: attributes.max_header_bytes,
-        most_body: MOST_BODY,
+        most_body: attributes.max_body_bytes.unwrap_or(u64::MAX),
         max_connections: attributes.max_connections,
         drain_timeout: attributes.drain_timeout,
     }
@@ -317,6 +314,8 @@ pub(crate) fn bind_datagrams(
 }
 
 /// The way of a listener that is not HTTP: the former one if nothing that it was made for has changed.
+///
+/// One on TLS is always made anew: its files may hold other certificates.
 pub(crate) fn passing(
     listener: &ListenerConfig,
     whole: &ProxyConfig,
@@ -324,12 +323,6 @@ pub(crate) fn passing(
     former: Option<&Site>,
     clock: &Clock,
 ) -> Result<Passing, ProxyError> {
-    let kept = former.and_then(|former| former.pass.as_ref());
-    if let Some(kept) =
-        kept.filter(|kept| kept.serial == group.serial && kept.listener == *listener)
-    {
-        return Ok(kept.clone());
-    }
     let failed = |problem: String| ProxyError::Listener {
         name: listener.label(),
         problem,
@@ -339,6 +332,16 @@ pub(crate) fn passing(
         .iter()
         .find(|config| *config.name == *group.name)
         .ok_or_else(|| failed("its target group is not there".to_owned()))?;
+    let kept = former.and_then(|former| former.pass.as_ref());
+    if let Some(kept) = kept.filter(|kept| {
+        kept.serial == group.serial
+            && kept.listener == *listener
+            && kept.group == *config
+            && kept.attributes == whole.attributes
+            && !listener.protocol.is_secure()
+    }) {
+        return Ok(kept.clone());
+    }
     let layers = PassLayers {
         tls: match listener.protocol.is_secure() {
             true => Some(secure::acceptor(listener, whole, clock)?),
@@ -353,6 +356,8 @@ pub(crate) fn passing(
     Ok(Passing {
         pass,
         listener: listener.clone(),
+        group: config.clone(),
+        attributes: whole.attributes.clone(),
         serial: group.serial,
     })
 }
