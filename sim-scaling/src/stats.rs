@@ -27,6 +27,8 @@ pub struct GroupStats {
     pub pending_capacity: u32,
     /// Instances in service that are not warm yet.
     pub warming: u32,
+    /// Units in service that are not warm yet.
+    pub warming_capacity: u32,
     /// Instances that the warm pool should have (`WarmPoolDesiredCapacity`).
     pub warm_desired: u32,
     /// Instances that wait in the warm pool (`WarmPoolWarmedCapacity`).

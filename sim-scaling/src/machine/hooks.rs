@@ -86,7 +86,9 @@ impl Machine {
     ) -> Result<Instant, HookError> {
         let wait = self.waiting(id, hook)?;
         wait.due = (now + wait.heartbeat).min(wait.last);
-        Ok(wait.due)
+        let due = wait.due;
+        self.summary = None;
+        Ok(due)
     }
 
     fn waiting(&mut self, id: InstanceId, hook: &str) -> Result<&mut HookWait, HookError> {

@@ -19,10 +19,10 @@ const TOLD_TO_END: u32 = 3;
 const MAX_REASON: usize = 1_024;
 
 impl Machine {
-    /// Takes what happened.
-    pub(super) fn take(&mut self, input: Input, now: Instant) {
+    /// Takes what happened; whether it may have changed something.
+    pub(super) fn take(&mut self, input: Input, now: Instant) -> bool {
         match input {
-            Input::Tick => {}
+            Input::Tick => return false,
             Input::Started { id } => self.started(id, now),
             Input::Failed { id, reason } => self.failed(id, shortened(reason), now),
             Input::Paused { id } => self.paused(id, now),
@@ -37,6 +37,8 @@ impl Machine {
                 let backoff = self.config.backoff;
                 if let Some(instance) = self.instances.get_mut(&id)
                     && instance.registered
+                    // A retry that is due already stands, however often it is seen to be missing.
+                    && instance.join.is_none_or(|(at, _)| at.is_never())
                 {
                     let refusals = instance.join.map_or(0, |(_, refusals)| refusals);
                     let delay = backoff.first.saturating_mul(1 << refusals.min(20));
@@ -45,7 +47,7 @@ impl Machine {
                     instance.note = Some(shortened(reason));
                 }
             }
-            Input::Health { id, source, health } => self.told_health(id, source, health),
+            Input::Health { id, source, health } => return self.told_health(id, source, health),
             Input::AtRisk { id } => {
                 let replaces = self.config.capacity_rebalance;
                 if let Some(instance) = self.instances.get_mut(&id)
@@ -65,6 +67,7 @@ impl Machine {
                 }
             }
         }
+        true
     }
 
     /// Moves an instance on. What is not in the table does not happen, and is noted on the instance.
@@ -184,6 +187,7 @@ impl Machine {
     fn order(&mut self, id: InstanceId, warm: Option<WarmState>, now: Instant) {
         let until = now + self.config.launch_timeout;
         self.wait(id, Wait::Start { until });
+        self.with(id, |instance| instance.failing = 0);
         let Some(instance) = self.instances.get(&id) else {
             return;
         };
@@ -283,7 +287,8 @@ impl Machine {
         let Some(state) = self.instances.get(&id).map(|instance| instance.state) else {
             return;
         };
-        let retains = self.config.abandoned_termination == AbandonedTermination::Retain;
+        let retains =
+            self.config.abandoned_termination == AbandonedTermination::Retain && !self.deleted;
         let was_served = self
             .instances
             .get(&id)
@@ -320,7 +325,6 @@ impl Machine {
             instance.in_service_at = Some(now);
             instance.warm_at = now + warmup;
             instance.grace_until = now + grace;
-            instance.failing = 0;
             instance.registered = registers;
             instance.join = None;
             instance.protected |= protects && is_first;
@@ -447,14 +451,23 @@ impl Machine {
         }
     }
 
-    fn told_health(&mut self, id: InstanceId, source: HealthSource, health: Health) {
+    /// Whether it is news.
+    fn told_health(&mut self, id: InstanceId, source: HealthSource, health: Health) -> bool {
+        let mut is_news = false;
+        if source == HealthSource::Roster
+            && health == Health::Healthy
+            && let Some(instance) = self.instances.get_mut(&id)
+        {
+            // The roster has it: the next refusal is the first again.
+            is_news = instance.join.take().is_some();
+        }
         let counts =
             source == HealthSource::Provisioner || self.config.health_checks.contains(&source);
         if !counts || self.is_suspended(Process::HealthCheck) {
-            return;
+            return is_news;
         }
         if let Some(instance) = self.instances.get_mut(&id)
-            && instance.state == State::InService
+            && (instance.state == State::InService || instance.state.is_pending())
         {
             let before = instance.failing;
             match health {
@@ -464,7 +477,9 @@ impl Machine {
             if before == 0 && instance.failing != 0 {
                 self.counts.unhealthy += 1;
             }
+            return is_news || instance.failing != before;
         }
+        is_news
     }
 
     /// Begins the end of an instance, whatever it is doing.
@@ -486,6 +501,11 @@ impl Machine {
         {
             return;
         }
+        // Whose work is waited for goes on being waited for.
+        let drain = match instance.wait {
+            Wait::Drain { until } if until > now && !instance.gone => Some(until),
+            _ => None,
+        };
         // Who was never in service, or has been through its hooks, is not asked about.
         let asks = !state.is_pending()
             && !matches!(
@@ -510,7 +530,11 @@ impl Machine {
             instance.leaving = Some(cause);
             instance.marked = None;
         });
-        if !self.leave_roster(id, now) {
+        if let Some(until) = drain {
+            self.wait(id, Wait::Drain { until });
+            let status = ActivityStatus::WaitingForConnectionDraining;
+            self.progress(id, status, None, now);
+        } else if !self.leave_roster(id, now) {
             if asks {
                 self.after_drain(id, now);
             } else {
@@ -551,6 +575,7 @@ impl Machine {
             State::WarmedTerminating => State::WarmedTerminatingWait,
             State::ReplacingRootVolume => State::ReplacingRootVolumeWait,
             State::EnteringStandby => {
+                instance.failing = 0;
                 self.go(id, State::Standby);
                 self.progress(id, ActivityStatus::Successful, None, now);
                 return;

@@ -183,8 +183,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn is_tried_or_open(&self, zone: usize, pool: usize, now: Instant) -> bool {
-        self.is_open(zone, pool, now) != Closed::Waiting
+    /// Whether the next instance could be launched in a zone now, whichever market it is for.
+    pub(super) fn has_open_place(&self, zone: usize, now: Instant) -> bool {
+        let markets: &[Market] = match &self.config.mixed {
+            None => &[Market::OnDemand],
+            Some(mixed) if mixed.on_demand_percentage >= 100 => &[Market::OnDemand],
+            Some(mixed) if mixed.on_demand_percentage == 0 && mixed.on_demand_base == 0 => {
+                &[Market::Spot]
+            }
+            Some(_) => &[Market::OnDemand, Market::Spot],
+        };
+        markets.iter().all(|&market| {
+            self.pools_by_preference(zone, market)
+                .into_iter()
+                .any(|pool| self.is_open(zone, pool, now) == Closed::Open)
+        })
     }
 
     /// Whether the zone after this one is as empty, so that either may be taken.

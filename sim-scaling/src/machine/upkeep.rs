@@ -195,14 +195,9 @@ impl Machine {
             .open_zones()
             .map(|zone| (zone, self.load(zone)))
             .collect();
-        let market = crate::message::Market::OnDemand;
         let emptiest = loads
             .iter()
-            .filter(|&&(zone, _)| {
-                self.pools_by_preference(zone, market)
-                    .into_iter()
-                    .any(|pool| self.is_tried_or_open(zone, pool, now))
-            })
+            .filter(|&&(zone, _)| self.has_open_place(zone, now))
             .min_by_key(|&&(zone, load)| (load, zone));
         let Some(&(to, least)) = emptiest else {
             return;

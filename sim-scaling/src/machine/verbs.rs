@@ -151,6 +151,18 @@ impl Machine {
     /// Suspends processes.
     pub fn suspend(&mut self, processes: &[Process], now: Instant) {
         self.suspended.extend(processes.iter().map(|&p| key(p)));
+        // What was to be replaced for their sake stays.
+        for instance in self.instances.values_mut() {
+            let process = match instance.marked {
+                Some(Mark::Refresh) => Process::InstanceRefresh,
+                Some(Mark::Rebalance(_)) => Process::AzRebalance,
+                Some(Mark::Unhealthy(_)) => Process::ReplaceUnhealthy,
+                _ => continue,
+            };
+            if self.suspended.contains(&key(process)) {
+                instance.marked = None;
+            }
+        }
         self.settle(now);
     }
 

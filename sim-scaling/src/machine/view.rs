@@ -36,10 +36,7 @@ impl Machine {
     /// When the last scaling activity ended; `None` while one goes on, or before the first.
     #[must_use]
     pub fn last_activity(&self) -> Option<Instant> {
-        let is_going = self
-            .instances
-            .values()
-            .any(|instance| instance.state.is_pending());
+        let is_going = self.summary(self.now).is_launching;
         self.scaled_at.filter(|_| !is_going)
     }
 
@@ -108,39 +105,18 @@ impl Machine {
     /// What is there, and what has been counted.
     #[must_use]
     pub fn stats(&self, now: Instant) -> GroupStats {
-        let mut stats = GroupStats {
+        GroupStats {
             min: self.config.min,
             max: self.config.max,
             desired: self.desired,
             warm_desired: self.warm_target() as u32,
-            ..self.counts
-        };
-        for instance in self.instances.values() {
-            let state = instance.state;
-            if state.counts() {
-                if state == State::InService {
-                    stats.in_service += 1;
-                    stats.in_service_capacity += instance.weight;
-                    stats.warming += u32::from(now < instance.warm_at);
-                } else {
-                    stats.pending += 1;
-                    stats.pending_capacity += instance.weight;
-                }
-            } else if matches!(state, State::Standby | State::EnteringStandby) {
-                stats.standby += 1;
-            } else if state.is_terminating() || state == State::Detaching {
-                stats.terminating += 1;
-                stats.quarantined += u32::from(state == State::Quarantined);
-            } else if state.is_warm_ready() {
-                stats.warm_ready += 1;
-            } else if state.is_warm_pending() {
-                stats.warm_pending += 1;
-            } else {
-                stats.warm_terminating += 1;
-            }
-            stats.to_replace += u32::from(state.counts() && instance.marked.is_some());
+            launches: self.counts.launches,
+            launch_failures: self.counts.launch_failures,
+            terminated: self.counts.terminated,
+            ended_alone: self.counts.ended_alone,
+            unhealthy: self.counts.unhealthy,
+            detached: self.counts.detached,
+            ..self.summary(now).tally
         }
-        stats.total = stats.in_service + stats.pending + stats.standby + stats.terminating;
-        stats
     }
 }

@@ -91,6 +91,7 @@ impl Machine {
         if !self.go(id, State::Pending) {
             return false;
         }
+        self.with(id, |instance| instance.failing = 0);
         self.begin_activity(id, ActivityKind::Launch, &Cause::Missing, now);
         if state == State::WarmedRunning {
             self.arrive(id, now);

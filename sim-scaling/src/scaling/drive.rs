@@ -122,7 +122,7 @@ impl<E> Core<E> {
             max: stats.max,
             desired: stats.desired,
             in_service: stats.in_service_capacity,
-            warming: stats.warming,
+            warming: stats.warming_capacity,
             pending: stats.pending_capacity,
         }
     }
@@ -360,8 +360,7 @@ impl<P: Provisioner> Shared<P> {
             next = next.min(core.sample_at);
         }
         if self.roster.is_some()
-            && (core.machine.draining().next().is_some()
-                || core.machine.registered().next().is_some())
+            && (core.machine.is_draining() || core.machine.registered().next().is_some())
         {
             next = next.min(core.look_at);
         }

@@ -100,6 +100,16 @@ fn a_member_that_fails_is_replaced_and_one_that_is_refused_joins_later() {
 }
 
 #[test]
+fn a_member_that_is_refused_again_and_again_still_joins() {
+    let roster = Arc::new(Register::default());
+    // Retries after 1, 3, 7 and 15 s: the roster is looked at every ten seconds between.
+    *roster.refuse.lock().unwrap() = 4;
+    let (group, time) = built(Group::builder(config(1, 4), Recorder::new()).roster(roster.clone()));
+    pass(&group, &time, seconds(16));
+    assert_eq!(roster.members().len(), 1);
+}
+
+#[test]
 fn the_group_follows_its_policy_and_explains_itself() {
     let jobs = Arc::new(Dial::default());
     let (group, time) = built(

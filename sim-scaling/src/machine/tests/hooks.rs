@@ -187,3 +187,32 @@ fn a_hook_that_is_deleted_holds_nobody_up() {
     world.pass(seconds(10));
     assert_eq!(world.in_state(State::PendingWait).len(), 1);
 }
+
+#[test]
+fn a_deleted_group_retains_nothing() {
+    let mut world = World::settled(GroupConfig {
+        abandoned_termination: crate::config::AbandonedTermination::Retain,
+        ..group(2, 4)
+    });
+    let hook = LifecycleHook::new("save", HookTransition::Terminating);
+    world.ask(|m, _| m.put_hook(hook)).unwrap();
+    world.ask(|m, now| m.delete(Force::Yes, now)).unwrap();
+    world.pass(seconds(2 * 24 * 3_600));
+    assert!(world.machine.is_gone(), "{:?}", world.machine.instances());
+}
+
+#[test]
+fn an_instance_that_is_unfit_before_it_serves_is_replaced() {
+    let mut world = World::new(group(1, 4));
+    let id = world.machine.instances()[0].id;
+    let (source, health) = (
+        crate::config::HealthSource::Provisioner,
+        crate::message::Health::Unhealthy,
+    );
+    world
+        .machine
+        .step(Input::Health { id, source, health }, world.now);
+    world.pass(seconds(60));
+    assert!(!world.machine.has(id));
+    assert_eq!(world.in_service().len(), 1);
+}

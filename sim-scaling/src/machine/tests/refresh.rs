@@ -332,6 +332,29 @@ fn a_suspended_refresh_stands_still_and_keeps_its_patience() {
 }
 
 #[test]
+fn a_refresh_that_is_suspended_under_way_replaces_no_more() {
+    let mut world = outdated(4);
+    begin(&mut world, to_version_2());
+    world.pass(seconds(1));
+    world.ask(|m, now| m.suspend(&[Process::InstanceRefresh], now));
+    world.pass(seconds(100));
+    let launched = world.orders.len();
+    assert!(world.machine.stats(world.now).to_replace == 0);
+    world.pass(seconds(3_600));
+    assert_eq!(world.orders.len(), launched);
+    let old = world
+        .machine
+        .instances()
+        .iter()
+        .filter(|i| i.version == 1)
+        .count();
+    assert!(old >= 3, "{old} of 4 are old");
+    world.ask(|m, now| m.resume(&[Process::InstanceRefresh], now));
+    world.pass(seconds(600));
+    assert_eq!(status(&world).0, RefreshStatus::Successful);
+}
+
+#[test]
 fn a_refresh_that_is_not_valid_changes_nothing() {
     let mut world = outdated(2);
     for config in [

@@ -174,3 +174,24 @@ fn without_reuse_scale_in_ends_instances() {
     assert_eq!(world.ended.len(), 2);
     assert_eq!(world.in_state(State::WarmedRunning).len(), 3);
 }
+
+#[test]
+fn what_drains_on_its_way_into_the_pool_finishes_its_work_before_it_ends() {
+    let mut world = with(WarmPoolConfig {
+        reuse_on_scale_in: true,
+        ..pool(WarmState::Stopped)
+    });
+    world.scale(4);
+    world.pass(seconds(60));
+    world.drain = seconds(40);
+    world.scale(3);
+    world.pass(seconds(1));
+    let leaving = world.in_state(State::WarmedPending);
+    assert_eq!(leaving.len(), 1);
+    world.ask(|m, now| m.set_warm_pool(None, now)).unwrap();
+    world.pass(seconds(30));
+    assert_eq!(world.in_state(State::WarmedTerminating), leaving);
+    assert!(world.ended.is_empty(), "its work is waited for");
+    world.pass(seconds(30));
+    assert_eq!(world.machine.instances().len(), 3);
+}
