@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 })
                 .collect();
             let headers = HeaderMap::new();
-            let views: Vec<_> = asks.iter().map(|(host, path)| View {
+            let views = asks.iter().map(|(host, path)| View {
                 method: &Method::GET,
                 protocol: Protocol::Http,
                 host,
