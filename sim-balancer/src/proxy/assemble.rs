@@ -131,10 +131,15 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
         })
         .map(|(id, _)| id.clone())
         .collect();
-    for id in gone {
+    // Who only leaves does so when who is new has come: a request between the two must find a target.
+    let (moved, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|id| wanted.contains_key(id));
+    let leave = |targets: &mut BTreeMap<_, _>, id: TargetId| {
         targets.remove(&id);
         // A target that has left by itself is gone already.
         let _ = group.balancer.deregister(&id);
+    };
+    for id in moved {
+        leave(&mut targets, id);
     }
     for (id, target) in wanted {
         if targets.contains_key(&id) {
@@ -162,6 +167,9 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
                 problem: error.to_string(),
             })?;
         targets.insert(id, endpoint);
+    }
+    for id in gone {
+        leave(&mut targets, id);
     }
     Ok(())
 }
