@@ -40,10 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }],
         target_groups: vec![TargetGroupConfig {
             name: "web".to_owned(),
-            targets: targets
-                .iter()
-                .map(|target| TargetConfig::at(target))
-                .collect(),
+            targets: targets.iter().map(TargetConfig::at).collect(),
             ..Default::default()
         }],
         ..Default::default()

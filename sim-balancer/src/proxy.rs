@@ -96,6 +96,7 @@ impl Proxy {
             metrics: http::metric::Metrics::default(),
             access: open_log(config.logs.access.as_ref())?,
             connections: open_log(config.logs.connection.as_ref())?,
+            checks: open_log(config.logs.health_check.as_ref())?,
             open: Mutex::new(0),
             keeper: Keeper::new(clock.clone(), Box::new(fetch)),
             clock,
@@ -125,6 +126,10 @@ impl Proxy {
     /// Listeners whose address stays keep their sockets; requests that begin after it see the new rules and targets. Groups
     /// that stay keep their targets' counts and connections. Listeners that are gone accept no more, and what is under way on them
     /// may finish. The number of workers and the logs stay as they were bound.
+    ///
+    /// New connections over TCP and TLS go by the new settings and group. A listener for datagrams sees the group's targets come
+    /// and go, but keeps the group and settings that it was bound with: give it another port to change them. The counts of
+    /// a listener that is not HTTP begin anew when its settings or its group changed, and with each reload on TLS.
     ///
     /// # Errors
     /// As [`bind`](Self::bind); the former configuration stays in force.
@@ -303,15 +308,20 @@ impl Proxy {
             }));
             ends.push(end);
         }
-        let logs: Vec<Log> = [&shared.hall.access, &shared.hall.connections]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
+        let logs: Vec<Log> = [
+            &shared.hall.access,
+            &shared.hall.connections,
+            &shared.hall.checks,
+        ]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+        let checks = shared.hall.checks.clone();
         let (groups, stage) = (shared.groups.subscribe(), crew.stage.subscribe());
         let (ended, end) = oneshot::channel();
         crew.threads.push(thread::spawn(move || {
-            let _ = ended.send(keeper::keep(&logs, groups, stage));
+            let _ = ended.send(keeper::keep(&logs, checks.as_ref(), groups, stage));
         }));
         let mut kept = end;
         {
@@ -457,6 +467,7 @@ impl Proxy {
                 .collect(),
             access_log: shared.hall.access.as_ref().map(Log::stats),
             connection_log: shared.hall.connections.as_ref().map(Log::stats),
+            health_check_log: shared.hall.checks.as_ref().map(Log::stats),
         }
     }
 }
@@ -606,6 +617,8 @@ pub struct ProxyStats {
     pub access_log: Option<LogStats>,
     /// The connection log, if there is one.
     pub connection_log: Option<LogStats>,
+    /// The log of health checks, if there is one.
+    pub health_check_log: Option<LogStats>,
 }
 
 /// What a target group has counted.

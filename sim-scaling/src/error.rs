@@ -125,7 +125,7 @@ pub enum DesiredError {
 }
 
 /// Why a policy was not carried out. Nothing changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError {
     /// There is none of that name.
@@ -139,6 +139,19 @@ pub enum ExecuteError {
     CoolingDown {
         /// When it is over.
         until: Instant,
+    },
+    /// The policy has no adjustment for the breach: no step covers it, a number is not finite, or it is neither simple nor
+    /// step scaling.
+    #[error(
+        "policy {name:?} has no adjustment for the value {value} against the threshold {threshold}"
+    )]
+    NoAdjustment {
+        /// The policy.
+        name: String,
+        /// The value given.
+        value: f64,
+        /// The threshold given.
+        threshold: f64,
     },
 }
 

@@ -382,6 +382,21 @@ impl Policy {
         }
     }
 
+    /// The capacity that a simple or step policy makes of `current` for a breach told by hand, whatever its alarm says
+    /// (`MetricValue` less `BreachThreshold` of `ExecutePolicy`); `None` where no step covers it, and for other kinds.
+    #[must_use]
+    pub fn adjust(&self, breach: f64, current: u32) -> Option<u32> {
+        match &self.rule {
+            Rule::Simple(config) if breach.is_finite() => Some(
+                config
+                    .adjustment
+                    .apply(current, config.min_adjustment_magnitude),
+            ),
+            Rule::Step(config) if breach.is_finite() => config.adjust(breach, current),
+            _ => None,
+        }
+    }
+
     /// Tells it that the group's capacity was changed, by it or by others: cooldowns begin.
     pub fn applied(&self, state: &mut PolicyState, applied: &Applied) {
         match (&self.rule, &mut state.0) {

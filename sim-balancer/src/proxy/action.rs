@@ -82,8 +82,6 @@ pub struct Respond<'r> {
 pub struct Mirror {
     /// The group, by its place in the configuration.
     pub group: usize,
-    /// The largest body that is copied, in bytes.
-    pub max_body_bytes: usize,
     share: Share,
 }
 
@@ -222,7 +220,6 @@ impl Step {
                 };
                 Self::Mirror(Mirror {
                     group,
-                    max_body_bytes: config.max_body_bytes,
                     share: Share::of_percent(config.percent),
                 })
             }

@@ -21,9 +21,6 @@ use super::{ProxyError, secure};
 use crate::balancer::Balancer;
 use crate::message::{Target, TargetId};
 
-/// The largest body of a request that is forwarded. Chosen: none; a bound belongs to the target.
-const MOST_BODY: u64 = u64::MAX;
-
 /// Whether an algorithm goes by a key of the request.
 const fn is_keyed(algorithm: AlgorithmName) -> bool {
     matches!(
@@ -134,10 +131,15 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
         })
         .map(|(id, _)| id.clone())
         .collect();
-    for id in gone {
+    // Who only leaves does so when who is new has come: a request between the two must find a target.
+    let (moved, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|id| wanted.contains_key(id));
+    let leave = |targets: &mut BTreeMap<_, _>, id: TargetId| {
         targets.remove(&id);
         // A target that has left by itself is gone already.
         let _ = group.balancer.deregister(&id);
+    };
+    for id in moved {
+        leave(&mut targets, id);
     }
     for (id, target) in wanted {
         if targets.contains_key(&id) {
@@ -165,6 +167,9 @@ pub(crate) fn settle_targets(group: &Group, config: &TargetGroupConfig) -> Resul
                 problem: error.to_string(),
             })?;
         targets.insert(id, endpoint);
+    }
+    for id in gone {
+        leave(&mut targets, id);
     }
     Ok(())
 }
@@ -207,7 +212,7 @@ pub(crate) fn settings(listener: &ListenerConfig, whole: &ProxyConfig, port: u16
         keep_server: listener.attributes.response_headers.server,
         response_fields: response_fields(&listener.attributes.response_headers),
         largest_head: attributes.max_header_bytes,
-        most_body: MOST_BODY,
+        most_body: attributes.max_body_bytes.unwrap_or(u64::MAX),
         max_connections: attributes.max_connections,
         drain_timeout: attributes.drain_timeout,
     }
@@ -317,6 +322,8 @@ pub(crate) fn bind_datagrams(
 }
 
 /// The way of a listener that is not HTTP: the former one if nothing that it was made for has changed.
+///
+/// One on TLS is always made anew: its files may hold other certificates.
 pub(crate) fn passing(
     listener: &ListenerConfig,
     whole: &ProxyConfig,
@@ -324,12 +331,6 @@ pub(crate) fn passing(
     former: Option<&Site>,
     clock: &Clock,
 ) -> Result<Passing, ProxyError> {
-    let kept = former.and_then(|former| former.pass.as_ref());
-    if let Some(kept) =
-        kept.filter(|kept| kept.serial == group.serial && kept.listener == *listener)
-    {
-        return Ok(kept.clone());
-    }
     let failed = |problem: String| ProxyError::Listener {
         name: listener.label(),
         problem,
@@ -339,6 +340,16 @@ pub(crate) fn passing(
         .iter()
         .find(|config| *config.name == *group.name)
         .ok_or_else(|| failed("its target group is not there".to_owned()))?;
+    let kept = former.and_then(|former| former.pass.as_ref());
+    if let Some(kept) = kept.filter(|kept| {
+        kept.serial == group.serial
+            && kept.listener == *listener
+            && kept.group == *config
+            && kept.attributes == whole.attributes
+            && !listener.protocol.is_secure()
+    }) {
+        return Ok(kept.clone());
+    }
     let layers = PassLayers {
         tls: match listener.protocol.is_secure() {
             true => Some(secure::acceptor(listener, whole, clock)?),
@@ -353,6 +364,8 @@ pub(crate) fn passing(
     Ok(Passing {
         pass,
         listener: listener.clone(),
+        group: config.clone(),
+        attributes: whole.attributes.clone(),
         serial: group.serial,
     })
 }

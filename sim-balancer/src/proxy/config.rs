@@ -47,9 +47,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use group::{
-    AlgorithmName, FailoverConfig, HashKey, HealthCheckConfig, HealthCheckProtocol, HedgeConfig,
-    IpAddressType, OutlierConfig, PoolConfig, ProtocolVersion, RetryConfig, RetryOn,
-    StickinessConfig, StickinessKind, TargetConfig, TargetGroupConfig, TargetTls, TargetType,
+    AlgorithmName, FailoverConfig, HashKey, HealthCheckConfig, HealthCheckProtocol, IpAddressType,
+    OutlierConfig, PoolConfig, ProtocolVersion, RetryConfig, RetryOn, StickinessConfig,
+    StickinessKind, TargetConfig, TargetGroupConfig, TargetTls, TargetType,
 };
 pub use listener::{
     AlpnPolicy, CertificateConfig, ListenerAttributes, ListenerConfig, MutualAuthentication,
@@ -136,7 +136,7 @@ pub struct Attributes {
     pub tls_version_and_cipher_headers: bool,
     /// Whether listeners speak HTTP/2. Default: yes.
     pub http2: bool,
-    /// Whether requests pass while the inspection hook (WAF) fails. Default: no.
+    /// Whether requests pass while the service's firewall (WAF) fails: data only, there is no firewall here. Default: no.
     pub waf_fail_open: bool,
     /// Whether targets of all zones serve every zone's requests, unless a group says otherwise. Default: yes.
     pub cross_zone: bool,
@@ -154,6 +154,9 @@ pub struct Attributes {
     pub max_connections: usize,
     /// The most bytes of a request's line and headers. Default: 64 KiB (AWS: 64 K in all).
     pub max_header_bytes: usize,
+    /// The most bytes of a request's body, over HTTP; a longer one gets 413. None is unbounded, for a body streams through.
+    /// Default: none (AWS's for all but functions).
+    pub max_body_bytes: Option<u64>,
     /// How long a connection to a target may take to open. Default: 10 s (AWS's).
     #[serde(with = "span")]
     pub connect_timeout: Duration,
@@ -188,6 +191,7 @@ impl Default for Attributes {
             trusted_proxies: Vec::new(),
             max_connections: 65_536,
             max_header_bytes: 65_536,
+            max_body_bytes: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: None,
             drain_timeout: Duration::from_secs(30),
@@ -258,7 +262,7 @@ pub struct LogsConfig {
     pub access: Option<LogTarget>,
     /// One line a connection.
     pub connection: Option<LogTarget>,
-    /// One line a health check.
+    /// One line a health check: time, group, target, `PASS`, `FAIL` or `ERROR`, reason code, seconds that it took.
     pub health_check: Option<LogTarget>,
 }
 
@@ -335,7 +339,7 @@ pub struct CloudConfig {
     pub capacity_reservation: Option<u32>,
     /// The pool of addresses.
     pub ipam_pool: Option<String>,
-    /// The ARN of the web application firewall; the hook of the proxy is what acts here.
+    /// The ARN of the web application firewall.
     pub waf: Option<String>,
     /// Tags, as `key=value`.
     pub tags: Vec<String>,

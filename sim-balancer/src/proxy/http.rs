@@ -2,7 +2,7 @@
 //!
 //! A worker is one thread with one runtime; a client's connection lives on one worker, and so do the connections to targets
 //! that its requests use. A request over HTTP/1.1 runs inside of the task of its client's connection, and polls its
-//! connection to the target itself ([`Link`](link::Link)): no other task is woken for it, no other thread touched. Headers are
+//! connection to the target itself (`Link`): no other task is woken for it, no other thread touched. Headers are
 //! moved, not copied; a body that has come whole leaves with its head in one write.
 //!
 //! | who ends it | status |

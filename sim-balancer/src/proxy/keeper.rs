@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::http::group::{Endpoint, Group};
-use super::log::Log;
+use super::log::{CheckRecord, Log};
 use super::worker::Stage;
 use crate::check::Checker;
 
@@ -17,16 +17,17 @@ use crate::check::Checker;
 /// log is written in large pieces.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// Checks the targets of the groups and writes the logs until the end of the proxy.
+/// Checks the targets of the groups, notes each check in a log, and writes the logs until the end of the proxy.
 pub(crate) fn keep(
     logs: &[Log],
+    noted: Option<&Log>,
     groups: watch::Receiver<Arc<[Arc<Group>]>>,
     stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(tend(logs, groups, stage));
+    runtime.block_on(tend(logs, noted, groups, stage));
     logs.iter().for_each(Log::flush);
     runtime.shutdown_background();
     Ok(())
@@ -34,6 +35,7 @@ pub(crate) fn keep(
 
 async fn tend(
     logs: &[Log],
+    noted: Option<&Log>,
     mut groups: watch::Receiver<Arc<[Arc<Group>]>>,
     mut stage: watch::Receiver<Stage>,
 ) {
@@ -61,6 +63,10 @@ async fn tend(
                     && let Ok(checker) =
                         Checker::new(&group.balancer, |target: &Arc<Endpoint>| target.checked())
                 {
+                    let checker = match noted {
+                        Some(log) => note(checker, group, log),
+                        None => checker,
+                    };
                     let check = checks.spawn(async move {
                         let never = checker.run().await;
                         match never {}
@@ -77,4 +83,19 @@ async fn tend(
             _ = tick.tick(), if !logs.is_empty() => logs.iter().for_each(Log::flush),
         }
     }
+}
+
+/// Has a line written of each check.
+fn note(checker: Checker<Arc<Endpoint>>, group: &Group, log: &Log) -> Checker<Arc<Endpoint>> {
+    let (name, log) = (Arc::clone(&group.name), log.clone());
+    let clock = group.balancer.clock().clone();
+    checker.on_checked(move |checked| {
+        log.write(&CheckRecord {
+            time: clock.timestamp(checked.at),
+            group: &name,
+            target: checked.id.as_str(),
+            result: checked.result,
+            took: checked.took,
+        });
+    })
 }

@@ -10,6 +10,8 @@ use http::HeaderValue;
 use sim_core::sync::{Arc, Mutex};
 use sim_core::time::Timestamp;
 
+use crate::machine::ProbeResult;
+
 use super::http::desync::Finding;
 
 /// A place for the lines of a log: a file, the standard output, or a function.
@@ -347,6 +349,38 @@ impl fmt::Display for ConnectionRecord {
             }
         }
         f.write_str(&self.connection)
+    }
+}
+
+/// A line of the log of health checks.
+pub(crate) struct CheckRecord<'a> {
+    pub(crate) time: Timestamp,
+    pub(crate) group: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) result: ProbeResult,
+    pub(crate) took: Duration,
+}
+
+impl fmt::Display for CheckRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.result {
+            ProbeResult::Good => "PASS",
+            // It says nothing about the target.
+            ProbeResult::Internal => "ERROR",
+            _ => "FAIL",
+        };
+        write!(
+            f,
+            "{} {} {} {word} ",
+            self.time,
+            Plain(self.group),
+            Plain(self.target),
+        )?;
+        match self.result.reason() {
+            Some(reason) => write!(f, "{reason}")?,
+            None => f.write_str("-")?,
+        }
+        write!(f, " {:.3}", self.took.as_secs_f64())
     }
 }
 

@@ -4,7 +4,7 @@
 //! hold, and runs its actions as far as they need no waiting; [`Routes::resolve`] does the rest where a client has to be
 //! authenticated. Neither reads a clock or draws a number: time and chance come with the [`View`].
 //!
-//! Reading order: [`pattern`] and [`condition`] (does a rule match), [`index`] (which rules are looked at), [`rewrite`],
+//! Reading order: `pattern` and `condition` (does a rule match), `index` (which rules are looked at), `rewrite`,
 //! then [`super::action`].
 
 mod condition;

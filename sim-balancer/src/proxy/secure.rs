@@ -5,13 +5,13 @@ use sim_core::clock::Clock;
 
 use super::ProxyError;
 use super::config::{
-    ListenerConfig, MutualMode, PrefixMode, ProtocolVersion, ProxyConfig, RequestHeaderNames,
+    ListenerConfig, PrefixMode, Protocol, ProtocolVersion, ProxyConfig, RequestHeaderNames,
     TargetGroupConfig,
 };
 use super::prefix::{Mode, PrefixConfig, PrefixReader};
 use super::tls::{
-    CaNames, Certificate, Expired, Mutual, MutualHeaders, Negotiated, Pem, SessionHeaders,
-    TargetTlsConfig, TlsAcceptor, TlsConfig, TlsConnector, TrustStore, Verify,
+    MutualHeaders, Negotiated, Pem, SessionHeaders, TargetTlsConfig, TlsAcceptor, TlsConfig,
+    TlsConnector, Verify,
 };
 
 /// The acceptor of a listener on TLS.
@@ -24,69 +24,12 @@ pub(crate) fn acceptor(
         name: listener.name.clone(),
         problem,
     };
-    let certificates = listener
-        .certificates
-        .iter()
-        .map(|certificate| Certificate {
-            chain: Pem::File(certificate.chain.clone()),
-            key: Pem::File(certificate.key.clone()),
-            names: Vec::new(),
-        })
-        .collect();
-    let asked = &listener.mutual_authentication;
-    let mutual = match asked.mode {
-        MutualMode::Off => Mutual::Off,
-        MutualMode::Passthrough => Mutual::Passthrough,
-        MutualMode::Verify => {
-            let store = asked
-                .trust_store
-                .as_ref()
-                .and_then(|name| whole.trust_stores.iter().find(|store| store.name == *name))
-                .ok_or_else(|| {
-                    invalid("mutual_authentication.trust_store: is not there".to_owned())
-                })?;
-            Mutual::Verify(TrustStore {
-                certificates: Pem::File(store.certificates.clone()),
-                revocations: store.revocations.iter().cloned().map(Pem::File).collect(),
-                names: if asked.advertise_trust_store_ca_names {
-                    CaNames::Advertised
-                } else {
-                    CaNames::Hidden
-                },
-                expired: if asked.ignore_client_certificate_expiry {
-                    Expired::Accepted
-                } else {
-                    Expired::Refused
-                },
-            })
-        }
-    };
-    let config = TlsConfig {
-        certificates,
-        alpn: alpn(listener),
-        security_policy: listener
-            .security_policy
-            .parse()
-            .map_err(|error| invalid(format!("security_policy: {error}")))?,
-        mutual,
-        ..TlsConfig::default()
-    };
+    let config =
+        TlsConfig::of_listener(listener, whole).map_err(|error| invalid(error.to_string()))?;
     TlsAcceptor::new(&config, clock.clone()).map_err(|problem| ProxyError::Tls {
         name: listener.name.clone(),
         problem,
     })
-}
-
-fn alpn(listener: &ListenerConfig) -> super::tls::AlpnPolicy {
-    use super::config::AlpnPolicy as Asked;
-    use super::tls::AlpnPolicy;
-    match listener.alpn_policy {
-        Asked::Http1Only => AlpnPolicy::Http1Only,
-        Asked::Http2Only => AlpnPolicy::Http2Only,
-        Asked::Http2Optional => AlpnPolicy::Http2Optional,
-        Asked::Http2Preferred => AlpnPolicy::Http2Preferred,
-        _ => AlpnPolicy::None,
-    }
 }
 
 /// The connector to the targets of a group on TLS.
@@ -100,6 +43,7 @@ pub(crate) fn connector(
         (Some(path), true) => Verify::Roots(Pem::File(path.clone())),
     };
     let protocols = match config.protocol_version {
+        _ if config.protocol == Protocol::Tls => Vec::new(),
         ProtocolVersion::Http2 | ProtocolVersion::Grpc => vec![Negotiated::Http2],
         _ => vec![Negotiated::Http1],
     };

@@ -157,7 +157,6 @@ fn who_waits_for_the_end_may_look_at_the_balancer_when_woken() {
             deregistration: Deregistration {
                 delay: Duration::ZERO,
                 connection_termination: true,
-                ..Default::default()
             },
             ..Default::default()
         },

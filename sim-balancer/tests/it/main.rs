@@ -1,6 +1,10 @@
 //! The balancer as its users see it.
 
 #![cfg(not(loom))]
+#![cfg_attr(
+    feature = "proxy",
+    expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")
+)]
 
 mod corners;
 mod leases;

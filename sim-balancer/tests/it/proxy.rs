@@ -1,6 +1,7 @@
 //! The proxy on real sockets of the loopback.
 
 mod forwarding;
+mod passing;
 mod reloading;
 mod rig;
 mod routing;

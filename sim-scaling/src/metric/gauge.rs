@@ -109,6 +109,31 @@ impl GaugeMeter {
 ///
 /// An instance that finishes `rate` items a second may have `rate x latency` before it: whoever comes then waits `latency`.
 /// With work in flight counted, a queue that looks empty while its workers are busy keeps its workers.
+///
+/// A policy does the same by a formula: the backlog of an instance, more in proportion where the oldest item is over its time.
+/// Where a gauge does not know the oldest item's age, `P.oldest_age` is missing: leave that factor out.
+///
+/// ```
+/// use std::time::Duration;
+/// use sim_core::time::Instant;
+/// use sim_scaling::metric::{Backlog, Metrics, Query, Reading};
+/// use sim_scaling::policy::{PolicyConfig, PolicySet, target::TargetConfig};
+///
+/// let rule = Backlog { rate: 2.0, latency: Duration::from_secs(30) };
+/// let formula = "jobs.backlog / max(group.in_service, 1) * max(jobs.oldest_age / 30, 1)";
+/// let query = Query::new(formula)?;
+///
+/// let (mut metrics, now) = (Metrics::default(), Instant::ORIGIN + Duration::from_secs(60));
+/// for (name, value) in [("jobs.backlog", 300.0), ("group.in_service", 5.0), ("jobs.oldest_age", 45.0)] {
+///     metrics.record(name, now, value)?;
+/// }
+/// assert_eq!(query.read(&metrics, now), Reading::Value(90.0)); // 60 each, half as much again: 60 is acceptable
+///
+/// let mut policies = PolicySet::default();
+/// let target = TargetConfig::new(query, rule.acceptable());
+/// policies.put("backlog", PolicyConfig::TargetTracking(target))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Backlog {

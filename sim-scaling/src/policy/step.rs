@@ -184,7 +184,20 @@ impl StepConfig {
 
     /// The step for a value.
     fn step(&self, value: f64) -> Option<Step> {
-        let breach = value - self.alarm.threshold;
+        self.step_for(value - self.alarm.threshold)
+    }
+
+    /// The capacity that a breach makes of another, whatever the alarm says.
+    pub(super) fn adjust(&self, breach: f64, current: u32) -> Option<u32> {
+        let step = self.step_for(breach)?;
+        Some(
+            step.adjustment
+                .apply(current, self.min_adjustment_magnitude),
+        )
+    }
+
+    /// The step for a distance from the threshold.
+    fn step_for(&self, breach: f64) -> Option<Step> {
         let above = breach > 0.0 || (breach == 0.0 && self.alarm.comparison.is_upward());
         self.steps.iter().copied().find(|step| {
             let lower = step.lower.unwrap_or(f64::NEG_INFINITY);

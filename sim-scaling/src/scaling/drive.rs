@@ -200,13 +200,53 @@ impl<E> Core<E> {
             return Err(ExecuteError::CoolingDown { until });
         }
         let capacity = self.capacity(now);
-        let input = PolicyInput::new(now, clock.timestamp(now), capacity, &self.metrics);
+        let samples = self.instance_samples(now);
+        let mut input = PolicyInput::new(now, clock.timestamp(now), capacity, &self.metrics);
+        input.last_activity = self.machine.last_activity();
+        input.instances = &samples;
         let decision = policy.decide(&mut policy.start(), &input);
         let by = format!(
             "policy {name:?}, executed by hand: {}",
             decision.explanation
         );
         let scaled = self.machine.scale(decision.desired, &by, now);
+        self.policies
+            .applied(now, scaled.from, scaled.to, Some(name));
+        Ok(scaled)
+    }
+
+    /// Carries out a simple or step policy for a breach told by hand.
+    pub(super) fn execute_breach(
+        &mut self,
+        name: &str,
+        (value, threshold): (f64, f64),
+        cooldown: Cooldown,
+        now: Instant,
+    ) -> Result<Scaled, ExecuteError> {
+        let desired = self.machine.desired();
+        let adjusted = self
+            .policies
+            .policies()
+            .find(|policy| policy.name() == name)
+            .map(|policy| policy.adjust(value - threshold, desired));
+        let Some(adjusted) = adjusted else {
+            return Err(ExecuteError::Unknown {
+                name: name.to_owned(),
+            });
+        };
+        let Some(wanted) = adjusted else {
+            return Err(ExecuteError::NoAdjustment {
+                name: name.to_owned(),
+                value,
+                threshold,
+            });
+        };
+        let until = self.machine.cooldown_until();
+        if cooldown == Cooldown::Honor && now < until {
+            return Err(ExecuteError::CoolingDown { until });
+        }
+        let by = format!("policy {name:?}, executed by hand for {value} against {threshold}");
+        let scaled = self.machine.scale(wanted, &by, now);
         self.policies
             .applied(now, scaled.from, scaled.to, Some(name));
         Ok(scaled)

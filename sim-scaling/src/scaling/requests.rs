@@ -103,6 +103,23 @@ impl<P: Provisioner> Group<P> {
         self.request(|core, now| core.execute(name, cooldown, now, &clock))
     }
 
+    /// Carries out a simple or step policy now for a breach told by hand, whatever its alarm says: `ExecutePolicy` with
+    /// `MetricValue` and `BreachThreshold`. A step policy takes the step for `value` less `threshold`, a simple one its only
+    /// adjustment; both start from the desired capacity.
+    ///
+    /// # Errors
+    /// [`ExecuteError`] for an unknown policy, one that has no adjustment for it, or while a cooldown lasts that is to be
+    /// honoured.
+    pub fn execute_breach(
+        &self,
+        name: &str,
+        value: f64,
+        threshold: f64,
+        cooldown: Cooldown,
+    ) -> Result<Scaled, ExecuteError> {
+        self.request(|core, now| core.execute_breach(name, (value, threshold), cooldown, now))
+    }
+
     /// Records a metric of the caller's own.
     ///
     /// # Errors

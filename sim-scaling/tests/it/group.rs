@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use sim_core::seam::{Standing, Timed};
-use sim_scaling::policy::step::Adjustment;
+use sim_scaling::policy::step::{Adjustment, Step, StepConfig};
 use sim_scaling::policy::target::TargetConfig;
 use sim_scaling::policy::{Enabled, simple::SimpleConfig};
 use sim_scaling::provisioner::{Recorder, Told};
@@ -246,6 +246,35 @@ fn a_policy_is_executed_by_hand_and_honours_the_cooldown() {
     let unknown = group.execute_policy("in", Cooldown::Ignore).unwrap_err();
     assert_eq!(unknown.to_string(), "the group has no policy \"in\"");
     group.record("mine", f64::NAN).unwrap_err();
+}
+
+#[test]
+fn a_breach_told_by_hand_picks_its_step() {
+    let step = |lower, upper, change| Step {
+        lower,
+        upper,
+        adjustment: Adjustment::ChangeInCapacity(change),
+    };
+    let policy = PolicyConfig::Step(StepConfig {
+        alarm: AlarmConfig::new(Query::new("mine").unwrap(), 5.0),
+        steps: vec![step(Some(0.0), Some(10.0), 1), step(Some(10.0), None, 3)],
+        min_adjustment_magnitude: 0,
+        warmup: seconds(0),
+        cooldown: seconds(0),
+    });
+    let (group, _) = built(Group::builder(config(0, 9), Recorder::new()));
+    group.put_policy("out", policy).unwrap();
+    let execute = |value, cooldown| group.execute_breach("out", value, 50.0, cooldown);
+    let small = execute(52.0, Cooldown::Ignore).unwrap();
+    assert_eq!((small.from, small.to), (0, 1));
+    let large = execute(60.0, Cooldown::Ignore).unwrap();
+    assert_eq!((large.from, large.to), (1, 4));
+    for value in [49.0, f64::NAN, f64::INFINITY] {
+        let refused = execute(value, Cooldown::Ignore).unwrap_err();
+        assert!(matches!(refused, ExecuteError::NoAdjustment { .. }));
+    }
+    let refused = execute(60.0, Cooldown::Honor).unwrap_err();
+    assert!(matches!(refused, ExecuteError::CoolingDown { .. }));
 }
 
 #[test]

@@ -303,13 +303,6 @@ impl TargetGroupConfig {
                 .field("per_try_timeout")
                 .span(timeout, Profile::Open.span(1, 3_600))?;
         }
-        if let Some(hedge) = &self.hedge {
-            let at = at.field("hedge");
-            at.field("delay")
-                .span(hedge.delay, Profile::Open.span(1, 3_600))?;
-            at.field("budget_percent")
-                .within(u64::from(hedge.budget_percent), (0, 100))?;
-        }
         let pool = at.field("pool");
         pool.field("max_idle_per_target")
             .within(self.pool.max_idle_per_target as u64, (0, 1 << 20))?;

@@ -67,10 +67,8 @@ pub struct TargetGroupConfig {
     pub max_outstanding: Option<u32>,
     /// How targets that speak TLS are verified.
     pub tls: TargetTls,
-    /// How often and when a request is tried again; beyond AWS. Default: never.
+    /// How often and when a request without a body is tried again; beyond AWS. Default: never.
     pub retry: RetryConfig,
-    /// When a second request is sent while the first is out; beyond AWS. Default: never.
-    pub hedge: Option<HedgeConfig>,
     /// Connections that are kept for later requests.
     pub pool: PoolConfig,
 }
@@ -105,7 +103,6 @@ impl Default for TargetGroupConfig {
             max_outstanding: None,
             tls: TargetTls::default(),
             retry: RetryConfig::default(),
-            hedge: None,
             pool: PoolConfig::default(),
         }
     }
@@ -462,8 +459,6 @@ pub struct RetryConfig {
     /// The longest one try may take to answer, or none. Default: none.
     #[serde(with = "span::option")]
     pub per_try_timeout: Option<Duration>,
-    /// The largest body that is held to be sent again, in bytes; larger ones are not tried again. Default: 64 KiB.
-    pub max_body_bytes: usize,
 }
 
 impl Default for RetryConfig {
@@ -474,7 +469,6 @@ impl Default for RetryConfig {
             budget_percent: 20,
             budget_minimum: 3,
             per_try_timeout: None,
-            max_body_bytes: 65_536,
         }
     }
 }
@@ -498,26 +492,6 @@ pub enum RetryOn {
     Conflict,
     /// HTTP/2 streams refused.
     RefusedStream,
-}
-
-/// When a second request is sent while the first is out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HedgeConfig {
-    /// After how long. Default: 100 ms.
-    #[serde(with = "span")]
-    pub delay: Duration,
-    /// The most second requests, in percent of the first ones. Default: 5.
-    pub budget_percent: u32,
-}
-
-impl Default for HedgeConfig {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(100),
-            budget_percent: 5,
-        }
-    }
 }
 
 /// Connections to targets that are kept for later requests.

@@ -657,7 +657,7 @@ impl Default for FaultConfig {
     }
 }
 
-/// Sends a copy to a group whose answer is not waited for.
+/// Sends a copy to a group whose answer is not waited for. Requests with a body are not copied: it streams through once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MirrorConfig {
@@ -667,8 +667,6 @@ pub struct MirrorConfig {
     pub target_group: String,
     /// The share that is copied, in percent. Default: 100.
     pub percent: f64,
-    /// The largest body that is copied, in bytes; requests with larger ones are not. Default: 64 KiB.
-    pub max_body_bytes: usize,
 }
 
 impl Default for MirrorConfig {
@@ -677,7 +675,6 @@ impl Default for MirrorConfig {
             order: None,
             target_group: String::new(),
             percent: 100.0,
-            max_body_bytes: 65_536,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::group::{Endpoint, Group};
 use super::metric::Metrics;
 use super::settings::Settings;
 use crate::proxy::auth::Keeper;
-use crate::proxy::config::ListenerConfig;
+use crate::proxy::config::{Attributes, ListenerConfig, TargetGroupConfig};
 use crate::proxy::log::Log;
 use crate::proxy::pass::Pass;
 use crate::proxy::prefix::PrefixReader;
@@ -31,6 +31,8 @@ pub(crate) struct Site {
 pub(crate) struct Passing {
     pub(crate) pass: Pass<Arc<Endpoint>>,
     pub(crate) listener: ListenerConfig,
+    pub(crate) group: TargetGroupConfig,
+    pub(crate) attributes: Attributes,
     /// Of the group.
     pub(crate) serial: u64,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Hall {
     pub(crate) keeper: Keeper,
     pub(crate) access: Option<Log>,
     pub(crate) connections: Option<Log>,
+    pub(crate) checks: Option<Log>,
     /// Client connections that are open.
     pub(crate) open: Mutex<usize>,
 }

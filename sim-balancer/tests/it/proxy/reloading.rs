@@ -263,3 +263,36 @@ fn split(line: &str) -> Vec<&str> {
     }
     fields
 }
+
+#[tokio::test]
+async fn a_log_of_health_checks_has_a_line_a_check() {
+    let path = std::env::temp_dir().join(format!("sim-checks-{}.log", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let mut config = config(&[named("one").await]);
+    config.target_groups[0].health_check = Default::default();
+    config.logs.health_check = Some(sim_balancer::proxy::config::LogTarget {
+        path: Some(path.clone()),
+        ..Default::default()
+    });
+    let target = config.target_groups[0].targets[0].address.clone();
+    let running = Running::start(config);
+    let written = || running.proxy.stats().health_check_log.unwrap().written;
+    // The time is only there so that a failure does not hang.
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while written() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a line");
+    running.stop().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let fields: Vec<&str> = text.lines().next().unwrap().split(' ').collect();
+    assert_eq!(
+        fields[1..5],
+        ["web", target.as_str(), "PASS", "-"],
+        "{text}"
+    );
+    assert!(fields[5].parse::<f64>().is_ok(), "{text}");
+}

@@ -82,7 +82,7 @@ pub(super) fn config(targets: &[SocketAddr]) -> ProxyConfig {
             },
             targets: targets
                 .iter()
-                .map(|target| TargetConfig::at(&target.to_string()))
+                .map(|target| TargetConfig::at(target.to_string()))
                 .collect(),
             ..Default::default()
         }],

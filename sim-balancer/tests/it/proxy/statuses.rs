@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use http::Request;
-use http_body_util::Full;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use sim_balancer::proxy::config::{DesyncMitigation, ProtocolVersion};
 use sim_core::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use super::rig::{Running, config, config_for, get, http2, raw, status, target, telling};
+use super::rig::{Running, config, config_for, get, http2, raw, status, target, telling, web};
 
 /// Long enough for what must happen before it, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -293,4 +294,35 @@ async fn connections_over_the_bound_are_closed() {
     assert_eq!(running.proxy.stats().http.rejected_connection_count, 1);
     drop(first);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_longer_than_the_attribute_allows_is_413_and_one_as_long_passes() {
+    let address = web(|request| async move {
+        // A body that breaks off is what this is about.
+        let _ = request.into_body().collect().await;
+        Response::new(Full::new(Bytes::from_static(b"all of it")))
+    })
+    .await;
+    for (framing, length, expected) in [
+        ("content-length", 8, 200),
+        ("content-length", 9, 413),
+        ("chunked", 8, 200),
+        ("chunked", 9, 413),
+    ] {
+        let mut config = config(&[address]);
+        config.attributes.max_body_bytes = Some(8);
+        let running = Running::start(config);
+        let body = "x".repeat(length);
+        let sent = match framing {
+            "chunked" => {
+                format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n")
+            }
+            _ => format!("content-length: {length}\r\n\r\n{body}"),
+        };
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+        let answer = raw(running.address, format!("{head}{sent}").as_bytes()).await;
+        assert_eq!(status(&answer), expected, "{framing} {length}: {answer:?}");
+        running.stop().await;
+    }
 }
