@@ -40,13 +40,16 @@ use sim_core::sync::Arc;
 use sim_core::time::{Instant, Timestamp};
 
 use crate::alarm::AlarmError;
-use crate::metric::{Fallback, Metrics, Reading};
+use crate::metric::{Fallback, Metrics, Query, Reading};
 
 pub use decision::{Bounds, Decision, Explanation, Limit, Reason, Verdict, Vote, combine};
 pub use set::{Enabled, PolicySet, PolicySetError};
 
 /// The longest cooldown, warm-up or window that a policy takes: 30 days.
 pub const DURATION_LIMIT: Duration = Duration::from_secs(30 * 86_400);
+
+/// The shortest period of a policy's metric: 1 ms. A policy is asked again after each period, so less would only spin.
+pub const PERIOD_LEAST: Duration = Duration::from_millis(1);
 
 /// The kind of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,6 +177,17 @@ pub struct Capacity {
     pub warming: u32,
     /// Launched and not yet in service.
     pub pending: u32,
+}
+
+impl Capacity {
+    /// Instances that are desired and do not count yet: told so by the group, or `own` by the policy. Those that replace
+    /// instances which serve still are no growth.
+    fn growing(self, own: u32) -> u32 {
+        let serving = self.in_service.saturating_sub(self.warming);
+        let told = self.pending.saturating_add(self.warming);
+        let missing = self.desired.saturating_sub(serving);
+        own.max(told.min(missing)).min(self.desired)
+    }
 }
 
 /// What a policy is told.
@@ -356,6 +370,15 @@ impl Policy {
             floor: opinion.floor,
             explanation: opinion.explanation,
             next: opinion.next,
+        }
+    }
+
+    /// Lets the time pass without a decision, while it is disabled: what is due meanwhile is not made up for. When it is to
+    /// be told again.
+    fn skip(&self, state: &mut PolicyState, input: &PolicyInput<'_>) -> Option<Instant> {
+        match self.rule {
+            Rule::Scheduled(_) => self.decide(state, input).next,
+            _ => None,
         }
     }
 
@@ -566,6 +589,53 @@ fn duration(field: &'static str, value: Duration) -> Result<(), PolicyError> {
     })
 }
 
+/// Checks a metric's period against [`PERIOD_LEAST`].
+fn period(query: &Query) -> Result<(), PolicyError> {
+    if query.period >= PERIOD_LEAST {
+        return Ok(());
+    }
+    Err(PolicyError::Duration {
+        field: "period",
+        value: query.period,
+        range: "at least 1 ms",
+    })
+}
+
+/// Checks that a fallback's value is a number.
+fn fallback(fallback: Fallback) -> Result<(), PolicyError> {
+    match fallback {
+        Fallback::Value(value) => number("fallback", value, |_| true, "finite"),
+        Fallback::Hold | Fallback::Capacity(_) | Fallback::LastValue(_) => Ok(()),
+    }
+}
+
+/// The last value of a metric that is one instance's on average, with the capacity that it told of: a value that is gone by
+/// while the metric is missing must not be taken for that of the capacity that it led to.
+#[derive(Debug, Clone, Copy, Default)]
+struct LastSeen {
+    /// When it was read, the value, and the desired capacity then.
+    read: Option<(Instant, f64, u32)>,
+    /// The desired capacity when the metric was first missing.
+    missing: Option<u32>,
+}
+
+impl LastSeen {
+    fn read(&mut self, at: Instant, value: f64, desired: u32) {
+        self.read = Some((at, value, desired));
+        self.missing = None;
+    }
+
+    /// The metric is missing: the last value, and the capacity that a fallback's value is one of.
+    fn miss(&mut self, fallback: Fallback, desired: u32) -> (Option<(Instant, f64)>, u32) {
+        let missing = *self.missing.get_or_insert(desired);
+        let base = match (fallback, self.read) {
+            (Fallback::LastValue(_), Some((_, _, then))) => then,
+            _ => missing,
+        };
+        (self.read.map(|(at, value, _)| (at, value)), base)
+    }
+}
+
 /// Decides while the metric is missing; `wanted` is the capacity for a value.
 fn fall_back(
     fallback: Fallback,
@@ -574,20 +644,30 @@ fn fall_back(
     mut explanation: Explanation,
     wanted: impl Fn(f64) -> u32,
 ) -> Opinion {
+    match fallen_to(fallback, last, input, &mut explanation, wanted) {
+        Some(wanted) => Opinion::want(input, wanted, explanation),
+        None => Opinion::stay(input, Vote::Hold, explanation),
+    }
+}
+
+/// The capacity that is wanted while the metric is missing; `wanted` is the capacity for a value.
+fn fallen_to(
+    fallback: Fallback,
+    last: Option<(Instant, f64)>,
+    input: &PolicyInput<'_>,
+    explanation: &mut Explanation,
+    wanted: impl Fn(f64) -> u32,
+) -> Option<u32> {
     explanation.reason = Reason::Fallback;
     let value = match fallback {
         Fallback::Hold => None,
-        Fallback::Capacity(capacity) => return Opinion::want(input, capacity, explanation),
+        Fallback::Capacity(capacity) => return Some(capacity),
         Fallback::Value(value) => Some(value),
         Fallback::LastValue(age) => last
             .filter(|&(at, _)| input.now - at <= age)
             .map(|(_, value)| value),
     };
-    match value {
-        Some(value) => {
-            explanation.saw = Some(value);
-            Opinion::want(input, wanted(value), explanation)
-        }
-        None => Opinion::stay(input, Vote::Hold, explanation),
-    }
+    let value = value?;
+    explanation.saw = Some(value);
+    Some(wanted(value))
 }

@@ -98,6 +98,7 @@ impl AnticipateConfig {
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         super::number("capacity", self.capacity, |value| value > 0.0, "above zero")?;
+        super::fallback(self.fallback)?;
         let share = |value| value > 0.0 && value <= 1.0;
         super::number("target", self.target, share, "above 0 and at most 1")?;
         let step = self.load.period;
@@ -133,7 +134,8 @@ impl AnticipateConfig {
             .again(next);
         };
         let load = load.max(0.0);
-        if state.step != Some(number) {
+        let is_new = state.step != Some(number);
+        if is_new {
             state.step = Some(number);
             state.last = Some((input.now, load));
             self.learn(state, load, input);
@@ -148,15 +150,18 @@ impl AnticipateConfig {
         if let Some(query) = &self.backlog {
             let extra = query.read(input.metrics, input.now).value().unwrap_or(0.0);
             // A backlog that grows will have grown further by the time an instance serves.
-            let rise = match state.backlog {
-                Some((at, before)) if input.now > at => {
-                    (extra - before).max(0.0) * self.boot.as_secs_f64()
-                        / (input.now - at).as_secs_f64()
-                }
-                _ => 0.0,
-            };
-            state.backlog = Some((input.now, extra));
-            let with_backlog = load + extra.max(0.0) + rise;
+            if is_new {
+                state.rise = match state.backlog {
+                    Some((at, before)) if input.now > at => {
+                        // Two questions may be nearer to each other than a step, on both sides of its border.
+                        let elapsed = (input.now - at).max(step);
+                        (extra - before).max(0.0) * self.boot.as_secs_f64() / elapsed.as_secs_f64()
+                    }
+                    _ => 0.0,
+                };
+                state.backlog = Some((input.now, extra));
+            }
+            let with_backlog = load + extra.max(0.0) + state.rise;
             if extra > 0.0 && with_backlog > need {
                 need = with_backlog;
                 explanation.reason = Reason::Backlog;
@@ -214,6 +219,8 @@ pub(super) struct AnticipateState {
     step: Option<u64>,
     last: Option<(sim_core::time::Instant, f64)>,
     backlog: Option<(sim_core::time::Instant, f64)>,
+    /// How far the backlog's load will have risen by the time an instance serves.
+    rise: f64,
 }
 
 impl AnticipateState {
@@ -234,6 +241,7 @@ impl AnticipateState {
             step: None,
             last: None,
             backlog: None,
+            rise: 0.0,
         }
     }
 

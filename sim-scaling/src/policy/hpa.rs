@@ -15,7 +15,7 @@ use std::time::Duration;
 use sim_core::time::Instant;
 
 use super::{
-    Applied, Explanation, InstanceSample, InstanceStanding, Limit, Opinion, PolicyError,
+    Applied, Explanation, InstanceSample, InstanceStanding, LastSeen, Limit, Opinion, PolicyError,
     PolicyInput, Reason, Vote,
 };
 use crate::metric::{Fallback, Query};
@@ -118,6 +118,8 @@ impl HpaConfig {
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         super::number("target", self.target, |value| value > 0.0, "above zero")?;
+        super::period(&self.query)?;
+        super::fallback(self.fallback)?;
         let share = |value| (0.0..1.0).contains(&value);
         super::number("tolerance", self.tolerance, share, "between 0 and below 1")?;
         for behavior in [&self.up, &self.down] {
@@ -152,16 +154,21 @@ impl HpaConfig {
     fn ratio(&self, value: Option<f64>, input: &PolicyInput<'_>) -> Option<(f64, u32)> {
         let capacity = input.capacity;
         let current = capacity.desired;
+        // 0.55 of 0.5 is a ratio of 1.1, whatever the last bit says.
+        let within = |ratio: f64| (ratio - 1.0).abs() <= self.tolerance + 1e-9;
         let (mut sum, mut ready, mut missing, mut unready) = (0.0, 0u32, 0u32, 0u32);
         if input.instances.is_empty() {
             let serving = capacity.in_service.saturating_sub(capacity.warming);
             ready = serving;
-            unready = capacity.pending.saturating_add(capacity.warming);
+            unready = capacity.growing(0);
             sum = value? * f64::from(serving);
             if serving == 0 {
-                // A metric of the group without an instance that serves: its value is one instance's.
+                // A metric of the group without an instance that serves: its value is one instance's. What starts is left
+                // to start; and a group of none is not woken, as in Kubernetes.
                 let ratio = value? / self.target;
-                return Some((ratio, super::ceil(ratio * f64::from(current))));
+                let wanted = super::ceil(ratio);
+                let stays = current == 0 || within(ratio) || wanted < current;
+                return Some((ratio, if stays { current } else { wanted }));
             }
         }
         for InstanceSample { standing, value } in input.instances {
@@ -179,8 +186,6 @@ impl HpaConfig {
             return None;
         }
         let ratio = sum / f64::from(ready) / self.target;
-        // 0.55 of 0.5 is a ratio of 1.1, whatever the last bit says.
-        let within = |ratio: f64| (ratio - 1.0).abs() <= self.tolerance + 1e-9;
         if missing == 0 && (unready == 0 || ratio <= 1.0) {
             let wanted = super::ceil(ratio * f64::from(ready));
             return Some((ratio, if within(ratio) { current } else { wanted }));
@@ -208,16 +213,18 @@ impl HpaConfig {
         let value = reading.value();
         let Some((ratio, raw)) = self.ratio(value, input) else {
             explanation.limits.extend(super::unread(reading));
-            let (now, base) = (input.now, input.capacity.desired);
-            return super::fall_back(self.fallback, state.last, input, explanation, |value| {
-                super::ceil(f64::from(base) * value / self.target)
-            })
-            .again(now + self.query.period);
+            let (last, base) = state.last.miss(self.fallback, input.capacity.desired);
+            let capacity = |value| super::ceil(f64::from(base) * value / self.target);
+            let fallen = super::fallen_to(self.fallback, last, input, &mut explanation, capacity);
+            return match fallen {
+                Some(raw) => self.hold(state, input, raw, explanation),
+                None => Opinion::stay(input, Vote::Hold, explanation),
+            }
+            .again(input.now + self.query.period);
         };
         let value = ratio * self.target;
-        state.last = Some((input.now, value));
+        state.last.read(input.now, value, input.capacity.desired);
         explanation.saw = Some(value);
-        explanation.wanted = Some(raw);
         let current = input.capacity.desired;
         if raw == current {
             if (ratio - 1.0).abs() <= self.tolerance + 1e-9 && ratio != 1.0 {
@@ -230,9 +237,21 @@ impl HpaConfig {
                 Reason::BelowTarget
             };
         }
+        self.hold(state, input, raw, explanation)
+    }
+
+    /// Holds a recommendation to the windows and the velocity.
+    fn hold(
+        &self,
+        state: &mut HpaState,
+        input: &PolicyInput<'_>,
+        raw: u32,
+        mut explanation: Explanation,
+    ) -> Opinion {
+        explanation.wanted = Some(raw);
         let held = self.stabilize(state, input, raw, &mut explanation);
         let held = self.hold_velocity(state, input, held, &mut explanation);
-        if held == current && !explanation.limits.is_empty() {
+        if held == input.capacity.desired && !explanation.limits.is_empty() {
             return Opinion::stay(input, Vote::Hold, explanation);
         }
         Opinion::want(input, held, explanation)
@@ -317,8 +336,9 @@ impl HpaConfig {
                     removed = removed.saturating_add(from.saturating_sub(to));
                 }
             }
+            // As Kubernetes reckons: what there was when the period began, whichever way it went since.
+            let start = current.saturating_add(removed).saturating_sub(added);
             if up {
-                let start = current.saturating_sub(added);
                 match policy.step {
                     VelocityStep::Pods(pods) => start.saturating_add(pods),
                     VelocityStep::Percent(percent) => {
@@ -326,7 +346,6 @@ impl HpaConfig {
                     }
                 }
             } else {
-                let start = current.saturating_add(removed);
                 match policy.step {
                     VelocityStep::Pods(pods) => start.saturating_sub(pods),
                     VelocityStep::Percent(percent) => {
@@ -361,7 +380,7 @@ pub(super) struct HpaState {
     recommended: VecDeque<(Instant, u32)>,
     /// Changes within the longest period: when, from, to. At most 4,096.
     changes: VecDeque<(Instant, u32, u32)>,
-    last: Option<(Instant, f64)>,
+    last: LastSeen,
 }
 
 impl HpaState {
@@ -609,5 +628,63 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_fallback_does_not_compound_and_is_held_by_the_velocity() {
+        for fallback in [
+            Fallback::LastValue(Duration::from_secs(600)),
+            Fallback::Value(1.0),
+        ] {
+            let mut run = Run::new(HpaConfig { fallback, ..free() }, 2);
+            if fallback == Fallback::Value(1.0) {
+                assert_eq!(run.decide(None, &[]), 4);
+            } else {
+                assert_eq!(run.decide(Some(1.0), &[]), 4);
+            }
+            for _ in 0..5 {
+                assert_eq!(run.decide(None, &[]), 4, "{fallback:?}");
+            }
+        }
+        let mut slow = config();
+        slow.fallback = Fallback::Value(50.0);
+        assert_eq!(Run::new(slow, 2).decide(None, &[]), 6, "2 + 4");
+    }
+
+    #[test]
+    fn a_backlog_is_answered_once_while_nothing_serves() {
+        let decide = |desired, value| {
+            let mut run = Run::new(free(), desired);
+            (run.capacity.in_service, run.capacity.pending) = (0, desired);
+            run.decide(Some(value), &[])
+        };
+        assert_eq!(decide(5, 5.0), 10, "ten times the target, of one instance");
+        assert_eq!(decide(10, 5.0), 10);
+        assert_eq!(decide(20, 5.0), 20, "it takes nothing away meanwhile");
+        assert_eq!(decide(5, 0.53), 5, "within the tolerance");
+        assert_eq!(decide(5, 0.1), 5);
+    }
+
+    #[test]
+    fn replacements_are_no_growth() {
+        let mut run = Run::new(free(), 10);
+        run.capacity.pending = 10;
+        assert_eq!(run.decide(Some(1.0), &[]), 20);
+    }
+
+    #[test]
+    fn the_velocity_counts_from_where_both_directions_began() {
+        let mut config = free();
+        config.up.policies = vec![Velocity {
+            step: VelocityStep::Percent(100),
+            period: Duration::from_secs(60),
+        }];
+        let mut run = Run::new(config, 10);
+        assert_eq!(run.decide(Some(0.25), &[]), 5);
+        assert_eq!(
+            run.decide(Some(5.0), &[]),
+            20,
+            "5, with the 5 removed, is 10"
+        );
     }
 }

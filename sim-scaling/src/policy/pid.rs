@@ -6,7 +6,7 @@
 
 use sim_core::time::Instant;
 
-use super::{Explanation, Limit, Opinion, PolicyError, PolicyInput, Reason, Vote};
+use super::{Explanation, LastSeen, Limit, Opinion, PolicyError, PolicyInput, Reason, Vote};
 use crate::metric::{Fallback, Query};
 
 /// A PID policy.
@@ -49,6 +49,8 @@ impl PidConfig {
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         super::number("target", self.target, |value| value > 0.0, "above zero")?;
+        super::period(&self.query)?;
+        super::fallback(self.fallback)?;
         let weight = |value| (0.0..=10.0).contains(&value);
         for (field, value) in [
             ("kp", self.kp),
@@ -70,25 +72,28 @@ impl PidConfig {
         let capacity = input.capacity;
         let Some(value) = reading.value() else {
             explanation.limits.extend(super::unread(reading));
-            let last = state
-                .last
-                .map(|(at, error)| (at, (error + 1.0) * self.target));
+            let (last, base) = state.seen.miss(self.fallback, capacity.desired);
             return super::fall_back(self.fallback, last, input, explanation, |value| {
-                super::ceil(f64::from(capacity.desired) * value / self.target)
+                super::ceil(f64::from(base) * value / self.target)
             })
             .again(next);
         };
         explanation.saw = Some(value);
         let error = value / self.target - 1.0;
         let (minutes, slope) = match state.last {
-            Some((at, before)) if input.now > at => {
+            // One step a period: over a shorter time the slope would be all noise.
+            Some((at, before)) if input.now >= at + self.query.period => {
                 let minutes = (input.now - at).as_secs_f64() / 60.0;
                 (minutes, (error - before) / minutes)
             }
-            Some((_, _)) => return Opinion::stay(input, Vote::Hold, explanation).again(next),
+            Some((at, _)) => {
+                let next = at + self.query.period;
+                return Opinion::stay(input, Vote::Hold, explanation).again(next);
+            }
             None => (0.0, 0.0),
         };
         state.last = Some((input.now, error));
+        state.seen.read(input.now, value, capacity.desired);
         let at_bound = (error > 0.0 && capacity.desired >= capacity.max)
             || (error < 0.0 && capacity.desired <= capacity.min);
         if !at_bound {
@@ -108,7 +113,7 @@ impl PidConfig {
         let factor = 1.0 + self.kp * error + self.ki * state.integral + self.kd * slope;
         let serving = f64::from(capacity.in_service.saturating_sub(capacity.warming).max(1));
         let wanted = super::ceil(serving * factor.max(0.0) * (1.0 + self.headroom));
-        let growing = capacity.pending.saturating_add(capacity.warming);
+        let growing = capacity.growing(0);
         if wanted < capacity.desired && growing > 0 {
             explanation.wanted = Some(wanted);
             explanation
@@ -125,6 +130,7 @@ impl PidConfig {
 pub(super) struct PidState {
     /// The last error, and when.
     last: Option<(Instant, f64)>,
+    seen: LastSeen,
     /// The errors summed over minutes, held to one.
     integral: f64,
 }
@@ -189,5 +195,65 @@ mod tests {
                 .to_string()
                 .starts_with("kd: inf ")
         );
+    }
+
+    #[test]
+    fn a_fallback_does_not_compound() {
+        for fallback in [
+            Fallback::LastValue(Duration::from_secs(6000)),
+            Fallback::Value(1.4),
+        ] {
+            let mut config = PidConfig::new(Query::new("used").unwrap(), 0.7);
+            config.fallback = fallback;
+            let policy = Policy::new("pid", PolicyConfig::Pid(config)).unwrap();
+            let (mut state, mut desired) = (policy.start(), 2);
+            let mut metrics = Metrics::default();
+            for minute in 1..=6 {
+                let now = Instant::ORIGIN + Duration::from_secs(60) * minute;
+                if minute == 1 {
+                    metrics.record("used", now, 1.4).unwrap();
+                }
+                let capacity = Capacity {
+                    min: 1,
+                    max: 30,
+                    desired,
+                    in_service: desired,
+                    ..Capacity::default()
+                };
+                let input = PolicyInput::new(now, Timestamp::UNIX_EPOCH, capacity, &metrics);
+                let found = policy.decide(&mut state, &input).desired;
+                if minute > 2 {
+                    assert_eq!(found, desired, "{fallback:?}");
+                }
+                desired = found;
+            }
+            assert!(desired > 2, "{fallback:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_in_between_is_no_step_of_the_controller() {
+        let config = PidConfig::new(Query::new("used").unwrap(), 0.7);
+        let policy = Policy::new("pid", PolicyConfig::Pid(config)).unwrap();
+        let mut state = policy.start();
+        let mut metrics = Metrics::default();
+        let mut ask = |millis, value| {
+            let now = Instant::ORIGIN + Duration::from_millis(millis);
+            metrics.record("used", now, value).unwrap();
+            let capacity = Capacity {
+                min: 1,
+                max: 100,
+                desired: 10,
+                in_service: 10,
+                ..Capacity::default()
+            };
+            let input = PolicyInput::new(now, Timestamp::UNIX_EPOCH, capacity, &metrics);
+            let decision = policy.decide(&mut state, &input);
+            (decision.desired, decision.next)
+        };
+        ask(60_000, 0.7);
+        let step = Instant::ORIGIN + Duration::from_secs(120);
+        assert_eq!(ask(60_001, 0.9), (10, Some(step)));
+        assert!(ask(120_000, 0.8).0 < 15);
     }
 }

@@ -72,6 +72,7 @@ impl PredictiveConfig {
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         super::number("target", self.target, |value| value > 0.0, "above zero")?;
+        super::period(&self.load)?;
         if self.scheduling_buffer > Duration::from_secs(3600) {
             return Err(PolicyError::Duration {
                 field: "scheduling_buffer",

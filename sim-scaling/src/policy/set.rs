@@ -29,7 +29,7 @@ pub enum Enabled {
     /// It is.
     #[default]
     Yes,
-    /// It is not; what it remembers stays.
+    /// It is not; what it remembers stays. What a schedule has due meanwhile is not made up for.
     No,
 }
 
@@ -137,7 +137,7 @@ impl PolicySet {
                     bounds: None,
                     floor: None,
                     explanation: Explanation::of(Reason::Disabled),
-                    next: None,
+                    next: entry.policy.skip(&mut entry.state, input),
                 },
             })
             .collect();
@@ -505,5 +505,96 @@ mod tests {
                 prop_assert!(found.desired == 3, "{}", found.explain());
             }
         }
+    }
+
+    #[test]
+    fn a_period_that_would_spin_is_refused_by_name() {
+        for period in [Duration::ZERO, Duration::from_nanos(1)] {
+            for (name, mut config) in all() {
+                match &mut config {
+                    PolicyConfig::Simple(config) => config.alarm.query.period = period,
+                    PolicyConfig::Step(config) => config.alarm.query.period = period,
+                    PolicyConfig::TargetTracking(config) => config.query.period = period,
+                    PolicyConfig::Hpa(config) => config.query.period = period,
+                    PolicyConfig::Pid(config) => config.query.period = period,
+                    PolicyConfig::Zero(config) => config.query.period = period,
+                    PolicyConfig::Predictive(config) => config.load.period = period,
+                    PolicyConfig::Anticipate(config) => config.load.period = period,
+                    _ => unreachable!("has no metric"),
+                }
+                let error = PolicySet::default().put(name, config).unwrap_err();
+                assert!(error.to_string().contains("period: "), "{name}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fallback_that_is_no_number_is_refused_by_name() {
+        for (name, mut config) in all() {
+            let fallback = match &mut config {
+                PolicyConfig::TargetTracking(config) => &mut config.fallback,
+                PolicyConfig::Hpa(config) => &mut config.fallback,
+                PolicyConfig::Pid(config) => &mut config.fallback,
+                PolicyConfig::Zero(config) => &mut config.fallback,
+                PolicyConfig::Anticipate(config) => &mut config.fallback,
+                _ => continue,
+            };
+            *fallback = crate::metric::Fallback::Value(f64::NAN);
+            let error = PolicySet::default().put(name, config).unwrap_err();
+            assert!(error.to_string().starts_with("fallback: NaN "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_backlog_seen_twice_at_once_has_no_slope() {
+        let mut config = AnticipateConfig::new(query("load"), 1.0);
+        config.backlog = Some(query("backlog / 5"));
+        let policy = Policy::new("best", PolicyConfig::Anticipate(config)).unwrap();
+        let mut state = policy.start();
+        let mut metrics = Metrics::default();
+        let mut at = |millis: u64, backlog: f64| {
+            let now = Instant::ORIGIN + Duration::from_millis(millis);
+            metrics.record("load", now, 4.0).unwrap();
+            metrics.record("backlog", now, backlog).unwrap();
+            let capacity = Capacity {
+                min: 1,
+                max: 1000,
+                desired: 6,
+                in_service: 6,
+                ..Capacity::default()
+            };
+            let input = PolicyInput::new(now, Timestamp::UNIX_EPOCH, capacity, &metrics);
+            policy.decide(&mut state, &input).desired
+        };
+        at(60_000, 20.0);
+        at(119_999, 20.0);
+        for millis in [120_000, 120_001, 120_002] {
+            let found = at(millis, 25.0);
+            assert!(found < 20, "{found} at {millis}");
+        }
+    }
+
+    #[test]
+    fn what_was_due_while_a_schedule_was_disabled_is_not_made_up_for() {
+        use crate::policy::scheduled::{ScheduledAction, ScheduledConfig};
+
+        let once = |second, desired| ScheduledAction {
+            name: format!("to {desired}"),
+            start: Some(Timestamp::from_unix_seconds(second)),
+            desired: Some(desired),
+            ..ScheduledAction::default()
+        };
+        let actions = vec![once(90, 7), once(300, 9)];
+        let schedule = PolicyConfig::Scheduled(ScheduledConfig { actions });
+        let mut run = Run::new(vec![("at", schedule)], 2);
+        run.minute(None);
+        run.set.set_enabled("at", Enabled::No).unwrap();
+        let off = run.minute(None);
+        let due = Instant::ORIGIN + Duration::from_secs(300);
+        assert_eq!((off.desired, off.next), (2, Some(due)));
+        run.set.set_enabled("at", Enabled::Yes).unwrap();
+        assert_eq!(run.minute(None).desired, 2);
+        run.minute(None);
+        assert_eq!(run.minute(None).desired, 9);
     }
 }

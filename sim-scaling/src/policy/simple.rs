@@ -28,6 +28,7 @@ pub struct SimpleConfig {
 impl SimpleConfig {
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         Alarm::new(self.alarm.clone())?;
+        super::period(&self.alarm.query)?;
         super::duration("cooldown", self.cooldown)
     }
 

@@ -173,6 +173,7 @@ pub struct StepConfig {
 impl StepConfig {
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         Alarm::new(self.alarm.clone())?;
+        super::period(&self.alarm.query)?;
         super::duration("warmup", self.warmup)?;
         super::duration("cooldown", self.cooldown)?;
         for step in &self.steps {
@@ -240,11 +241,7 @@ impl StepConfig {
             step.adjustment
                 .apply(current, self.min_adjustment_magnitude)
         };
-        let growing = capacity
-            .pending
-            .max(state.warming.count())
-            .max(capacity.warming)
-            .min(capacity.desired);
+        let growing = capacity.growing(state.warming.count());
         let current = capacity.desired - growing;
         let outward = apply(current);
         if outward > current {
@@ -605,5 +602,38 @@ mod tests {
             let steps: Vec<_> = bounds.into_iter().map(|(l, u)| step(Some(l), Some(u), 1.0)).collect();
             let _ = check(&steps);
         }
+    }
+
+    #[test]
+    fn what_is_pending_and_what_warms_up_are_summed_and_replacements_left_out() {
+        let decide = |in_service, warming, pending| {
+            let config = StepConfig {
+                alarm: AlarmConfig::new(Query::new("cpu").unwrap(), 50.0),
+                steps: vec![Step {
+                    lower: Some(0.0),
+                    upper: None,
+                    adjustment: Adjustment::ChangeInCapacity(5),
+                }],
+                min_adjustment_magnitude: 0,
+                warmup: Duration::ZERO,
+                cooldown: Duration::ZERO,
+            };
+            let policy = Policy::new("step", PolicyConfig::Step(config)).unwrap();
+            let now = Instant::ORIGIN + Duration::from_secs(60);
+            let mut metrics = Metrics::default();
+            metrics.record("cpu", now, 90.0).unwrap();
+            let capacity = Capacity {
+                min: 0,
+                max: 100,
+                desired: 10,
+                in_service,
+                warming,
+                pending,
+            };
+            let input = PolicyInput::new(now, Timestamp::UNIX_EPOCH, capacity, &metrics);
+            policy.decide(&mut policy.start(), &input).desired
+        };
+        assert_eq!(decide(8, 3, 2), 10);
+        assert_eq!(decide(10, 0, 10), 15);
     }
 }

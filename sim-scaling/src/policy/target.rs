@@ -16,7 +16,8 @@ use sim_core::time::Instant;
 
 use super::warming::Warming;
 use super::{
-    Applied, Capacity, Explanation, Limit, Opinion, PolicyError, PolicyInput, Reason, Vote,
+    Applied, Capacity, Explanation, LastSeen, Limit, Opinion, PolicyError, PolicyInput, Reason,
+    Vote,
 };
 use crate::alarm::{Alarm, AlarmConfig, AlarmState, Comparison, MissingData};
 use crate::metric::{Fallback, Query};
@@ -106,7 +107,8 @@ impl TargetConfig {
         super::duration("warmup", self.warmup)?;
         Alarm::new(self.high())?;
         Alarm::new(self.low())?;
-        Ok(())
+        super::fallback(self.fallback)?;
+        super::period(&self.query)
     }
 
     pub(super) fn decide(&self, state: &mut TargetState, input: &PolicyInput<'_>) -> Opinion {
@@ -121,14 +123,7 @@ impl TargetConfig {
         {
             explanation.limits.push(limit);
             // The last value told of the capacity that there was then.
-            let (last, then) = match state.last {
-                Some((at, value, then)) => (Some((at, value)), then),
-                None => (None, input.capacity.desired),
-            };
-            let base = match self.fallback {
-                Fallback::LastValue(_) => then,
-                _ => input.capacity.desired,
-            };
+            let (last, base) = state.last.miss(self.fallback, input.capacity.desired);
             return super::fall_back(self.fallback, last, input, explanation, |value| {
                 super::ceil(f64::from(base) * value / self.target)
             })
@@ -136,8 +131,11 @@ impl TargetConfig {
         }
         let value = state.high.latest();
         explanation.saw = value;
-        if let Some(value) = value {
-            state.last = Some((input.now, value, input.capacity.desired));
+        // The alarm knows a value for some periods more after the metric has gone: it is no older for that, and no newer.
+        if let Some(value) = value
+            && self.query.read(input.metrics, input.now).value().is_some()
+        {
+            state.last.read(input.now, value, input.capacity.desired);
         }
         let value = value.unwrap_or(self.target);
         if state.high.state() == AlarmState::Alarm {
@@ -235,8 +233,7 @@ pub(super) struct TargetState {
     out: Option<(Instant, u32)>,
     /// The last change.
     changed: Option<Instant>,
-    /// The last value, when it was seen, and the desired capacity then.
-    last: Option<(Instant, f64, u32)>,
+    last: LastSeen,
 }
 
 impl TargetState {
@@ -248,15 +245,13 @@ impl TargetState {
             warming: Warming::default(),
             out: None,
             changed: None,
-            last: None,
+            last: LastSeen::default(),
         }
     }
 
     /// Instances that are desired and do not count yet.
     fn growing(&self, capacity: Capacity) -> u32 {
-        let own = self.warming.count();
-        let told = capacity.pending.saturating_add(capacity.warming);
-        own.max(told).min(capacity.desired)
+        capacity.growing(self.warming.count())
     }
 
     pub(super) fn applied(&mut self, applied: &Applied) {
@@ -509,5 +504,55 @@ mod tests {
                 prop_assert_eq!(&one.last, &other.last);
             }
         }
+    }
+
+    #[test]
+    fn instances_that_are_replaced_are_no_growth() {
+        let mut run = Run::new(config(), 10);
+        run.capacity.pending = 10;
+        for _ in 0..2 {
+            run.minute(1.4);
+        }
+        assert_eq!(run.minute(1.4), 20);
+    }
+
+    #[test]
+    fn a_fallback_value_does_not_compound() {
+        let fallback = Fallback::Value(1.4);
+        let mut run = Run::new(
+            TargetConfig {
+                fallback,
+                ..config()
+            },
+            2,
+        );
+        run.minute(0.7);
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            found.push(run.minute(None));
+        }
+        assert_eq!(found.last(), Some(&4), "{found:?}");
+    }
+
+    #[test]
+    fn the_last_value_ages_from_when_it_was_read() {
+        let fallback = Fallback::LastValue(Duration::from_secs(400));
+        let mut run = Run::new(
+            TargetConfig {
+                fallback,
+                ..config()
+            },
+            10,
+        );
+        for _ in 0..3 {
+            run.minute(0.7);
+        }
+        run.minute(None);
+        let policy = &run.state;
+        let super::super::Memory::Target(state) = &policy.0 else {
+            panic!("another policy's state");
+        };
+        let read = Instant::ORIGIN + Duration::from_secs(180);
+        assert_eq!(state.last.read.map(|(at, ..)| at), Some(read));
     }
 }

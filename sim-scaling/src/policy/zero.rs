@@ -46,6 +46,8 @@ impl ZeroConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {
+        super::period(&self.query)?;
+        super::fallback(self.fallback)?;
         super::number("activation", self.activation, |_| true, "finite")?;
         super::duration("cooldown", self.cooldown)?;
         let more = |active| active > f64::from(self.idle);

@@ -15,7 +15,8 @@ use crate::machine::{Cooldown, Effect, Input, Machine, Scaled, State};
 use crate::message::{Health, InstanceId, Notification, Obstacle};
 use crate::metric::{GaugeMeter, Metrics};
 use crate::policy::{
-    Capacity, Enabled, InstanceSample, InstanceStanding, Kind, PolicyInput, PolicySet, Verdict,
+    Capacity, Enabled, InstanceSample, InstanceStanding, Kind, PERIOD_LEAST, PolicyInput,
+    PolicySet, Verdict,
 };
 use crate::provisioner::{Provisioner, Report, Wake};
 
@@ -142,7 +143,8 @@ impl<E> Core<E> {
         let verdict = self.policies.decide(&input);
         let from = self.machine.desired();
         if let Some(next) = verdict.next {
-            self.decide_at = next;
+            // Whatever a policy asks for, time passes until then.
+            self.decide_at = next.max(now + PERIOD_LEAST);
         }
         let mut applied = false;
         if !self.dry_run {
@@ -152,8 +154,8 @@ impl<E> Core<E> {
                     bounds.min.unwrap_or(config.min),
                     bounds.max.unwrap_or(config.max),
                 );
-                // Bounds that contradict each other are a schedule's mistake: seen in the verdict, not followed.
-                let _ = self.machine.set_limits(min, max, now);
+                // A bound that is moved past the other moves the other along, as in the verdict.
+                let _ = self.machine.set_limits(min, max.max(min), now);
             }
             let before = self.machine.desired();
             if verdict.desired != before {

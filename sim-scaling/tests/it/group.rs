@@ -652,4 +652,35 @@ fn scheduled_actions_change_limits_and_capacity_unless_they_are_suspended() {
     pass(&group, &time, seconds(2_000));
     let stats = group.stats();
     assert_eq!((stats.min, stats.max, stats.desired), (1, 3, 1));
+    group.resume(&[Process::ScheduledActions]);
+    pass(&group, &time, seconds(60));
+    let stats = group.stats();
+    assert_eq!((stats.min, stats.max, stats.desired), (1, 3, 1));
+}
+
+#[test]
+fn a_schedule_that_moves_one_limit_past_the_other_moves_both() {
+    use sim_core::time::Timestamp;
+    use sim_scaling::policy::scheduled::{ScheduledAction, ScheduledConfig};
+
+    for (bounds, expected) in [
+        ((Some(10), None), (10, 10, 10)),
+        ((None, Some(1)), (2, 2, 2)),
+    ] {
+        let action = ScheduledAction {
+            name: "one".into(),
+            start: Some(Timestamp::from_unix_seconds(600)),
+            min: bounds.0,
+            max: bounds.1,
+            ..ScheduledAction::default()
+        };
+        let schedule = PolicyConfig::Scheduled(ScheduledConfig {
+            actions: vec![action],
+        });
+        let (group, time) =
+            built(Group::builder(config(2, 5), Recorder::new()).policy("hours", schedule));
+        pass(&group, &time, seconds(700));
+        let stats = group.stats();
+        assert_eq!((stats.min, stats.max, stats.desired), expected);
+    }
 }
