@@ -382,10 +382,6 @@ impl Prepared<'_> {
             field::drop_invalid(headers);
             client.hall.metrics.count(Count::DroppedFields);
         }
-        let upgrade = self
-            .upgrading
-            .then(|| headers.get(header::UPGRADE).cloned())
-            .flatten();
         let trailers = scan.te
             && headers
                 .get(header::TE)
@@ -395,9 +391,10 @@ impl Prepared<'_> {
             // The proxy says 100 itself, when it begins to read the body.
             headers.remove(header::EXPECT);
         }
-        if let Some(upgrade) = upgrade {
+        if self.upgrading {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(header::UPGRADE, upgrade);
+            let protocol = HeaderValue::from_static(field::WEBSOCKET);
+            headers.insert(header::UPGRADE, protocol);
         }
         if let Some(target) = &self.edits.path_and_query {
             let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -457,6 +454,9 @@ impl Prepared<'_> {
             let former = scan.trace.then(|| headers.get(field::TRACE_ID)).flatten();
             let id = field::trace_id(former, u32::try_from(seconds).unwrap_or(0), random);
             headers.insert(field::TRACE_ID, id);
+        }
+        if scan.amazon {
+            field::strip_log_in(headers);
         }
         let names = &settings.names;
         match &client.secure {

@@ -12,6 +12,7 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(crate) const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -111,10 +112,26 @@ fn has_token(value: &HeaderValue, token: &str) -> bool {
     })
 }
 
-/// Whether a request asks to leave HTTP/1.1: `Connection: upgrade` with `Upgrade`.
+/// The only protocol that a connection may leave HTTP/1.1 for.
+pub(crate) const WEBSOCKET: &str = "websocket";
+
+/// Whether `Upgrade` names WebSocket and nothing else.
+///
+/// Other protocols, `h2c` above all, would carry further requests past all rules.
+pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
+    let mut named = headers.get_all(header::UPGRADE).iter();
+    let first = named.next();
+    first.is_some_and(|value| {
+        let value = value.as_bytes().trim_ascii();
+        value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+    }) && named.next().is_none()
+}
+
+/// Whether a request asks to leave HTTP/1.1 for WebSocket: `Connection: upgrade` with `Upgrade: websocket`.
 pub(crate) fn wants_upgrade(headers: &HeaderMap, scan: &Scan) -> bool {
     scan.upgrade
         && scan.connection
+        && is_websocket(headers)
         && headers
             .get_all(header::CONNECTION)
             .iter()
@@ -122,7 +139,7 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap, scan: &Scan) -> bool {
 }
 
 /// Takes out what is meant for one hop only: `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `TE`,
-/// `Transfer-Encoding`, `Upgrade`.
+/// `Transfer-Encoding`, `Upgrade` and `HTTP2-Settings`.
 pub(crate) fn strip_hop(headers: &mut HeaderMap, scan: &Scan) {
     if scan.connection {
         let named: Vec<HeaderName> = headers
@@ -158,6 +175,7 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap, scan: &Scan) {
     }
     if scan.upgrade {
         headers.remove(header::UPGRADE);
+        headers.remove(HTTP2_SETTINGS);
     }
 }
 
@@ -214,6 +232,21 @@ pub(crate) fn forward_client(
             let value = HeaderValue::from_maybe_shared(joined.freeze());
             headers.insert(FORWARDED_FOR, value.unwrap_or_else(|_| client.clone()));
         }
+    }
+}
+
+/// What targets are told of a client that has logged in begins with this.
+const LOGGED_IN: &str = "x-amzn-oidc-";
+
+/// Takes out what only a log-in may say of a client, whichever rule the request goes by.
+pub(crate) fn strip_log_in(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(LOGGED_IN))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
@@ -288,6 +321,41 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "x-kept"]);
+    }
+
+    #[test]
+    fn only_websocket_leaves_http() {
+        for (upgrade, expected) in [
+            ("websocket", true),
+            ("WebSocket", true),
+            ("h2c", false),
+            ("websocket, h2c", false),
+            ("h2c, websocket", false),
+            ("tls/1.0", false),
+            ("", false),
+        ] {
+            let headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", upgrade)]);
+            let found = scan(&headers);
+            assert_eq!(wants_upgrade(&headers, &found), expected, "{upgrade:?}");
+        }
+        let mut twice = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        twice.append(header::UPGRADE, HeaderValue::from_static("h2c"));
+        let found = scan(&twice);
+        assert!(!wants_upgrade(&twice, &found));
+    }
+
+    #[test]
+    fn what_a_client_says_of_its_own_log_in_goes() {
+        let mut headers = map(&[
+            ("x-amzn-oidc-identity", "eve"),
+            ("x-amzn-oidc-data", "eve"),
+            ("x-amzn-oidc-accesstoken", "eve"),
+            ("x-amzn-other", "1"),
+        ]);
+        assert!(scan(&headers).amazon);
+        strip_log_in(&mut headers);
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-amzn-other"]);
     }
 
     #[test]

@@ -424,9 +424,8 @@ impl Forward<'_> {
         let settings = &self.site.settings;
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         let scan = field::scan(&parts.headers);
-        let protocol = switching
-            .then(|| parts.headers.get(header::UPGRADE).cloned())
-            .flatten();
+        // A target that leaves HTTP for what nobody asked for is not followed.
+        let upgrade = upgrade.filter(|_| switching && field::is_websocket(&parts.headers));
         field::strip_hop(&mut parts.headers, &scan);
         if !settings.keep_server {
             parts.headers.remove(header::SERVER);
@@ -452,7 +451,7 @@ impl Forward<'_> {
             http::Version::HTTP_2
         };
         if switching {
-            return self.switch(passage, parts, from, upgrade, protocol);
+            return self.switch(passage, parts, from, upgrade);
         }
         passage.responding(parts.status);
         passage.watch(late.into_sleep());
@@ -475,7 +474,6 @@ impl Forward<'_> {
         mut parts: response::Parts,
         from: From,
         upgrade: Option<OnUpgrade>,
-        protocol: Option<HeaderValue>,
     ) -> Response<Reply> {
         let client = self.client;
         let target = parts.extensions.remove::<OnUpgrade>();
@@ -487,9 +485,8 @@ impl Forward<'_> {
         parts
             .headers
             .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            parts.headers.insert(header::UPGRADE, protocol);
-        }
+        let protocol = HeaderValue::from_static(field::WEBSOCKET);
+        parts.headers.insert(header::UPGRADE, protocol);
         client.pulse.leave_tunnel(Box::new(Tunnel {
             client: upgrade,
             target,

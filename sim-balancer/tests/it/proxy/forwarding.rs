@@ -246,3 +246,13 @@ async fn a_function_is_a_target_like_any_other() {
     assert!(raw(running.address, request).await.ends_with("/f 3"));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn nobody_but_a_log_in_says_who_a_client_is() {
+    let running = Running::start(config(&[telling().await]));
+    let fields = "x-amzn-oidc-identity: eve\r\nX-Amzn-Oidc-Data: eve\r\nx-amzn-oidc-accesstoken: eve\r\nx-amzn-mtls-clientcert-subject: eve\r\nx-kept: adam\r\n";
+    let answer = get(running.address, fields).await;
+    assert!(!answer.contains("eve"), "{answer}");
+    assert!(answer.contains("x-kept: adam"), "{answer}");
+    running.stop().await;
+}

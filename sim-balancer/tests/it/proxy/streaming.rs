@@ -235,3 +235,41 @@ async fn an_upgrade_that_was_not_asked_for_is_refused() {
     assert_eq!(super::rig::status(&answer), 502);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn only_an_upgrade_to_websocket_is_passed_on() {
+    let running = Running::start(config(&[telling().await]));
+    let h2c = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
+    let answer = raw(running.address, h2c.as_bytes()).await;
+    assert_eq!(super::rig::status(&answer), 200, "{answer}");
+    assert!(!answer.contains("h2c"), "{answer}");
+    assert!(!answer.contains("\nupgrade:"), "{answer}");
+    assert!(!answer.contains("http2-settings"), "{answer}");
+    let both = h2c.replace("upgrade: h2c", "upgrade: websocket, h2c");
+    assert!(!raw(running.address, both.as_bytes()).await.contains("h2c"));
+    let socket = h2c.replace("upgrade: h2c", "upgrade: WebSocket");
+    let answer = raw(running.address, socket.as_bytes()).await;
+    assert!(answer.contains("\nupgrade: websocket"), "{answer}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_leaves_for_another_protocol_is_refused() {
+    let address = target(|mut stream, _| async move {
+        let mut head = Vec::new();
+        let _ = stream.read_buf(&mut head).await;
+        let answer =
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+        let _ = stream.write_all(answer).await;
+        let _ = stream.read_buf(&mut head).await;
+    })
+    .await;
+    let running = Running::start(config(&[address]));
+    let answer = raw(
+        running.address,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n",
+    )
+    .await;
+    assert_eq!(super::rig::status(&answer), 502);
+    running.stop().await;
+}
