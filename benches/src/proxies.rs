@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sim_balancer::proxy::Proxy;
 use sim_balancer::proxy::config::{
@@ -23,6 +23,7 @@ use sim_core::clock::Clock;
 
 use crate::pattern::Failure;
 use crate::report::Origin;
+use crate::timing::Stopwatch;
 
 /// The first argument of the process that is the proxy of this project.
 pub const SERVE: &str = "serve-proxy";
@@ -264,7 +265,7 @@ impl Running {
             address,
             child,
         };
-        let began = Instant::now();
+        let began = Stopwatch::start();
         while TcpStream::connect(address).is_err() {
             if began.elapsed() > PATIENCE {
                 return Err(Failure(format!(
@@ -422,7 +423,7 @@ fn drive(address: SocketAddr, length: Duration) -> Result<u64, Failure> {
     };
     ready.wait();
     // The one place that waits for real time: it is what is measured.
-    let began = Instant::now();
+    let began = Stopwatch::start();
     while began.elapsed() < length && !client.is_finished() {
         std::thread::park_timeout(length.saturating_sub(began.elapsed()));
     }
