@@ -224,6 +224,6 @@ pub enum Fallback {
     Capacity(u32),
     /// The last value that was read, while it is not older than this; then as [`Fallback::Hold`].
     LastValue(Duration),
-    /// This value.
+    /// This value: finite, and for a metric of an average instance that of the capacity when the metric went missing.
     Value(f64),
 }

@@ -627,9 +627,11 @@ impl LastSeen {
 
     /// The metric is missing: the last value, and the capacity that a fallback's value is one of.
     fn miss(&mut self, fallback: Fallback, desired: u32) -> (Option<(Instant, f64)>, u32) {
-        let missing = *self.missing.get_or_insert(desired);
+        // No value is one of no instances: a group that was woken meanwhile counts from then on.
+        let missing = self.missing.filter(|&then| then > 0).unwrap_or(desired);
+        self.missing = Some(missing);
         let base = match (fallback, self.read) {
-            (Fallback::LastValue(_), Some((_, _, then))) => then,
+            (Fallback::LastValue(_), Some((_, _, then))) if then > 0 => then,
             _ => missing,
         };
         (self.read.map(|(at, value, _)| (at, value)), base)

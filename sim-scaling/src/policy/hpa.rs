@@ -185,6 +185,8 @@ impl HpaConfig {
         if ready == 0 {
             return None;
         }
+        // What replaces instances that serve still is no part of the answer.
+        let unready = unready.min(current.saturating_sub(ready + missing));
         let ratio = sum / f64::from(ready) / self.target;
         if missing == 0 && (unready == 0 || ratio <= 1.0) {
             let wanted = super::ceil(ratio * f64::from(ready));
@@ -670,6 +672,19 @@ mod tests {
         let mut run = Run::new(free(), 10);
         run.capacity.pending = 10;
         assert_eq!(run.decide(Some(1.0), &[]), 20);
+        let mut samples = vec![ready(Some(1.0)); 10];
+        samples.extend([STARTING; 10]);
+        assert_eq!(Run::new(free(), 10).decide(None, &samples), 20);
+    }
+
+    #[test]
+    fn a_fallback_does_not_send_a_woken_group_back_to_none() {
+        let fallback = Fallback::Value(0.5);
+        let mut run = Run::new(HpaConfig { fallback, ..free() }, 0);
+        run.capacity.min = 0;
+        assert_eq!(run.decide(None, &[]), 0);
+        (run.capacity.desired, run.capacity.in_service) = (1, 1);
+        assert_eq!(run.decide(None, &[]), 1);
     }
 
     #[test]
