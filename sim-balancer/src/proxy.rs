@@ -125,7 +125,8 @@ impl Proxy {
     ///
     /// Listeners whose address stays keep their sockets; requests that begin after it see the new rules and targets. Groups
     /// that stay keep their targets' counts and connections. Listeners that are gone accept no more, and what is under way on them
-    /// may finish. The number of workers and the logs stay as they were bound.
+    /// may finish. The number of workers and the logs stay as they were bound. Targets that stay get their new weight, and keep
+    /// priority, zone and the most requests in progress that they were registered with.
     ///
     /// New connections over TCP and TLS go by the new settings and group. A listener for datagrams sees the group's targets come
     /// and go, but keeps the group and settings that it was bound with: give it another port to change them. The counts of

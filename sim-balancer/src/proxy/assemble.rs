@@ -84,11 +84,25 @@ pub(crate) fn group(
         Protocol::Https | Protocol::Tls => Some(secure::connector(config, clock)?),
         _ => None,
     };
+    let made_of = (config.protocol, config.tls.clone());
+    let same_way = former.filter(|former| {
+        former.made_of == made_of
+            && former.dial.version == config.protocol_version
+            && former.dial.prefix == config.proxy_protocol_v2
+    });
+    let way = same_way.map_or_else(
+        || {
+            *next_serial += 1;
+            *next_serial
+        },
+        |former| former.dial.way,
+    );
     Ok(Group {
         name: config.name.as_str().into(),
         serial,
         balancer,
         dial: Dial {
+            way,
             version: config.protocol_version,
             connect_timeout: attributes.connect_timeout,
             largest_head: attributes.max_header_bytes,
@@ -101,6 +115,7 @@ pub(crate) fn group(
         keyed: is_keyed(config.algorithm),
         retry: Policy::new(config.retry.clone()),
         tls,
+        made_of,
         metrics,
         targets,
     })

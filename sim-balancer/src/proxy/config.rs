@@ -117,6 +117,11 @@ impl Default for ProxyConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct Attributes {
     /// How long a connection may stand without a byte, on both sides of HTTP. Default: 60 s; AWS: 1 to 4,000 s.
+    ///
+    /// Also how long the whole head of a request over HTTP/1.1 may take from its first byte on, how long a connection over
+    /// HTTP/2 may stand without a request whatever else comes on it, and how long a client over HTTP/2 may make no room for a
+    /// response that waits for it: such a connection takes no more requests, and ends after as long again, or at once
+    /// when none of its streams moves.
     #[serde(with = "span")]
     pub idle_timeout: Duration,
     /// How long a client's connection is kept, whatever it does. Default: 3,600 s; AWS: 60 to 604,800 s.
@@ -163,7 +168,7 @@ pub struct Attributes {
     /// The longest time from a request's headers to its response's, or none; beyond AWS. Default: none.
     #[serde(with = "span::option")]
     pub request_timeout: Option<Duration>,
-    /// How long requests in progress may go on once the proxy is told to stop. Default: 30 s.
+    /// How long requests in progress, and WebSockets, may go on once the proxy or their listener is told to stop. Default: 30 s.
     #[serde(with = "span")]
     pub drain_timeout: Duration,
     /// Threads that serve, or 0 for one a processor. Default: 0.

@@ -63,7 +63,8 @@ pub struct TargetGroupConfig {
     pub send_tcp_reset: bool,
     /// Whether functions get and give headers as lists. Default: no.
     pub multi_value_headers: bool,
-    /// The most requests in progress at a target; none is unbounded. Default: none.
+    /// The most requests in progress at a target; none is unbounded. Default: none. A reload does not change it for targets
+    /// that stay.
     pub max_outstanding: Option<u32>,
     /// How targets that speak TLS are verified.
     pub tls: TargetTls,
@@ -161,9 +162,10 @@ pub struct TargetConfig {
     pub id: Option<String>,
     /// Its share, in proportion to the others'; 0 gets nothing. Default: 1; beyond AWS.
     pub weight: u32,
-    /// The zone that it stands in. Default: none.
+    /// The zone that it stands in. Default: none. A reload does not change that of a target that stays.
     pub zone: Option<String>,
-    /// Lower ones are used first: 0 to 15; beyond AWS. Default: 0.
+    /// Lower ones are used first: 0 to 15; beyond AWS. Default: 0. A reload does not change that of a target that stays: take
+    /// it out, and put it back under another `id`.
     pub priority: u32,
     /// The port of AWS's target control agent. Data only: `max_outstanding` bounds what is in progress here.
     pub control_port: Option<u16>,

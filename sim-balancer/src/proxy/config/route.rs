@@ -34,7 +34,11 @@ pub struct RuleConfig {
 pub enum ConditionConfig {
     /// The host, without port, whatever the case.
     HostHeader(ValueMatch),
-    /// The path, without query, by case.
+    /// The path, without query, by case, and as the client sent it.
+    ///
+    /// Nothing is decoded or resolved before: `/%61dmin`, `//admin` and `/x/../admin` are not met by `/admin*`, though a
+    /// target may take them for `/admin`. So a rule that protects paths is the wrong way round: protect all of a host by
+    /// default, and let rules open the paths that are public.
     PathPattern(ValueMatch),
     /// The value of a header, whatever the case.
     HttpHeader(HeaderMatch),

@@ -310,15 +310,9 @@ impl Reply {
     }
 }
 
-impl HttpBody for Reply {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+impl Reply {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         let Some(passage) = &mut this.passage else {
             return Poll::Ready(None);
         };
@@ -373,6 +367,25 @@ impl HttpBody for Reply {
                 Poll::Pending
             }
         }
+    }
+}
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.poll_next(cx);
+        if let Some(passage) = &mut self.passage {
+            match &polled {
+                Poll::Ready(_) => passage.offered(),
+                Poll::Pending => passage.taken(),
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -230,14 +230,14 @@ async fn hold(client: &Client, delay: std::time::Duration) {
 
 /// The address that rules see: the peer's, or behind trusted proxies the last one that they did not add themselves.
 fn source(client: &Client, settings: &Settings, headers: &HeaderMap, scan: &Scan) -> IpAddr {
-    let peer = client.peer.ip();
-    let trusted = |address: IpAddr| {
-        settings
-            .trusted
-            .iter()
-            .any(|block| block.contains(&address))
-    };
-    if !scan.forwarded || settings.trusted.is_empty() || !trusted(peer) {
+    // A listener on `[::]` sees IPv4 clients by addresses mapped to IPv6.
+    source_of(client.peer.ip(), &settings.trusted, headers, scan)
+}
+
+fn source_of(peer: IpAddr, blocks: &[ipnet::IpNet], headers: &HeaderMap, scan: &Scan) -> IpAddr {
+    let peer = peer.to_canonical();
+    let trusted = |address: IpAddr| blocks.iter().any(|block| block.contains(&address));
+    if !scan.forwarded || blocks.is_empty() || !trusted(peer) {
         return peer;
     }
     let mut source = peer;
@@ -249,7 +249,7 @@ fn source(client: &Client, settings: &Settings, headers: &HeaderMap, scan: &Scan
                     .map(|address: std::net::SocketAddr| address.ip())
             });
             match told {
-                Ok(address) => source = address,
+                Ok(address) => source = IpAddr::to_canonical(&address),
                 Err(_) => return source,
             }
             if !trusted(source) {
@@ -562,5 +562,27 @@ pub(crate) fn close(client: &Client, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     } else {
         client.pulse.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trusted_proxy_is_known_by_its_mapped_address() {
+        let blocks = ["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        let told = HeaderValue::from_static("203.0.113.9, ::ffff:10.0.0.7");
+        headers.insert(field::FORWARDED_FOR, told);
+        let scan = field::scan(&headers);
+        let client: IpAddr = "203.0.113.9".parse().unwrap();
+        for peer in ["10.0.0.1", "::ffff:10.0.0.1"] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(source_of(peer, &blocks, &headers, &scan), client, "{peer}");
+        }
+        let stranger: IpAddr = "192.0.2.1".parse().unwrap();
+        let mapped = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(source_of(mapped, &blocks, &headers, &scan), stranger);
     }
 }

@@ -227,7 +227,7 @@ impl Forward<'_> {
         let rested = if fresh || self.group.dial.prefix {
             None
         } else {
-            target.take(worker)
+            target.take(worker, &self.group.dial)
         };
         let used = rested.is_some();
         let mut link = match rested {
@@ -291,7 +291,7 @@ impl Forward<'_> {
         let seat = if fresh || self.group.dial.prefix {
             None
         } else {
-            target.seat(worker, now)
+            target.seat(worker, &self.group.dial, now)
         };
         let mut seat = match seat {
             Some(seat) => seat,

@@ -22,7 +22,7 @@ use super::retry::Policy;
 use super::wire::{Stream, Watcher, Wire};
 use crate::balancer::Balancer;
 use crate::message::TargetId;
-use crate::proxy::config::{GroupPlan, ProtocolVersion};
+use crate::proxy::config::{GroupPlan, Protocol, ProtocolVersion, TargetTls};
 use crate::proxy::pass::Place;
 use crate::proxy::prefix;
 use crate::proxy::tls::TlsConnector;
@@ -87,6 +87,8 @@ struct Shared {
     send: http2::SendRequest<Outgoing>,
     /// Cloned by each request that uses it.
     users: Arc<()>,
+    /// Of the [`Dial`] that it was made by.
+    way: u64,
     used: Instant,
 }
 
@@ -163,11 +165,11 @@ impl Endpoint {
         }
     }
 
-    /// Takes a connection that rests and is fit.
-    pub(crate) fn take(&self, worker: usize) -> Option<Box<Link>> {
+    /// Takes a connection that rests, is fit, and was made the way `dial` asks for.
+    pub(crate) fn take(&self, worker: usize, dial: &Dial) -> Option<Box<Link>> {
         let mut shelf = self.shelves[worker].lock();
         while let Some(mut link) = shelf.resting.pop() {
-            if link.is_fit() {
+            if link.way == dial.way && link.is_fit() {
                 return Some(link);
             }
         }
@@ -182,10 +184,13 @@ impl Endpoint {
         }
     }
 
-    /// Takes a seat on an HTTP/2 connection that has one.
-    pub(crate) fn seat(&self, worker: usize, now: Instant) -> Option<Seat> {
+    /// Takes a seat on an HTTP/2 connection that has one and was made the way `dial` asks for.
+    pub(crate) fn seat(&self, worker: usize, dial: &Dial, now: Instant) -> Option<Seat> {
         let mut shelf = self.shelves[worker].lock();
-        shelf.shared.retain(|shared| !shared.send.is_closed());
+        // Streams that are under way on one that goes keep it open until they end.
+        shelf
+            .shared
+            .retain(|shared| shared.way == dial.way && !shared.send.is_closed());
         let full = shelf.shared.len() >= MOST_SHARED;
         let shared = shelf
             .shared
@@ -201,7 +206,13 @@ impl Endpoint {
         })
     }
 
-    fn share(&self, worker: usize, send: http2::SendRequest<Outgoing>, now: Instant) -> Seat {
+    fn share(
+        &self,
+        worker: usize,
+        way: u64,
+        send: http2::SendRequest<Outgoing>,
+        now: Instant,
+    ) -> Seat {
         let users = Arc::new(());
         let seat = Seat {
             send: send.clone(),
@@ -210,6 +221,7 @@ impl Endpoint {
         self.shelves[worker].lock().shared.push(Shared {
             send,
             users,
+            way,
             used: now,
         });
         seat
@@ -259,6 +271,8 @@ impl Held {
 /// What a group asks of connections to its targets.
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
+    /// Differs where a reload changed how connections are made: those made before are not used any more then.
+    pub(crate) way: u64,
     pub(crate) version: ProtocolVersion,
     pub(crate) connect_timeout: Duration,
     pub(crate) largest_head: usize,
@@ -296,6 +310,8 @@ pub(crate) struct Group {
     pub(crate) keyed: bool,
     pub(crate) retry: Policy,
     pub(crate) tls: Option<TlsConnector>,
+    /// What `tls` was made from, to tell whether a reload changes it.
+    pub(crate) made_of: (Protocol, TargetTls),
     pub(crate) metrics: Arc<Metrics>,
     /// The targets that are registered, by name.
     pub(crate) targets: Arc<Mutex<BTreeMap<TargetId, Arc<Endpoint>>>>,
@@ -330,9 +346,11 @@ impl Group {
     /// Opens a connection and speaks HTTP/1.1 on it.
     pub(crate) async fn open(&self, target: &Endpoint, ends: Ends) -> Result<Box<Link>, DialError> {
         let stream = self.connect(target, ends).await?;
-        Link::open(stream, self.dial.largest_head)
+        let mut link = Link::open(stream, self.dial.largest_head)
             .await
-            .map_err(DialError::Http)
+            .map_err(DialError::Http)?;
+        link.way = self.dial.way;
+        Ok(link)
     }
 
     /// Opens a connection, speaks HTTP/2 on it, and takes the first seat.
@@ -362,7 +380,7 @@ impl Group {
                 user: Arc::new(()),
             });
         }
-        Ok(target.share(worker, send, now))
+        Ok(target.share(worker, self.dial.way, send, now))
     }
 
     async fn connect(&self, target: &Endpoint, ends: Ends) -> Result<Stream, DialError> {

@@ -32,6 +32,8 @@ pub(crate) struct Link {
     waker: Waker,
     /// Bytes that came from the target.
     received: Arc<Mutex<u64>>,
+    /// Of the group's settings that it was made by: with others it is of no use.
+    pub(crate) way: u64,
     /// When it was put to rest.
     pub(crate) rested: Instant,
     /// How many requests it has carried.
@@ -62,6 +64,7 @@ impl Link {
             relay,
             waker,
             received,
+            way: 0,
             rested: Instant::ORIGIN,
             carried: 0,
         }))

@@ -86,7 +86,7 @@ async fn copy(client: &Client, group: &Arc<Group>, request: Request<Outgoing>) {
             }
             _ if group.is_http2() => {
                 let now = client.hall.clock.recent();
-                let mut seat = match target.seat(worker, now) {
+                let mut seat = match target.seat(worker, &group.dial, now) {
                     Some(seat) => seat,
                     None => group.open_shared(&target, ends, worker, now).await.ok()?,
                 };
@@ -94,7 +94,7 @@ async fn copy(client: &Client, group: &Arc<Group>, request: Request<Outgoing>) {
                 response.into_body().collect().await.ok().map(drop)
             }
             _ => {
-                let mut link = match target.take(worker) {
+                let mut link = match target.take(worker, &group.dial) {
                     Some(link) => link,
                     None => group.open(&target, ends).await.ok()?,
                 };

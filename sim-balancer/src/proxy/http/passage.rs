@@ -31,6 +31,8 @@ pub(crate) struct Passage {
     upload: Option<Arc<Mutex<Upload>>>,
     /// Ends a stream of HTTP/2 on which nothing moves; HTTP/1.1 has one timer for its connection.
     late: Option<Sleep>,
+    /// What its stream offers its client, on HTTP/2.
+    offer: Option<u64>,
     received_before: u64,
     sent_before: u64,
     record: Option<Box<Record>>,
@@ -59,6 +61,7 @@ impl Passage {
             target_status: None,
             upload: None,
             late: None,
+            offer: None,
             received_before,
             sent_before,
             record,
@@ -158,6 +161,20 @@ impl Passage {
         Poll::Pending
     }
 
+    /// On HTTP/2, the client was handed a frame: whether it makes room for it, the connection's task watches.
+    pub(crate) fn offered(&mut self) {
+        if !self.client.is_http1() {
+            self.offer = Some(self.client.pulse.offer(self.offer));
+        }
+    }
+
+    /// What the client was handed it has taken: now the target is waited for.
+    pub(crate) fn taken(&mut self) {
+        if let Some(offer) = self.offer.take() {
+            self.client.pulse.taken(offer);
+        }
+    }
+
     /// The target's part is over: its response came whole.
     pub(crate) fn target_done(&mut self) {
         if let Some(lease) = self.lease.take() {
@@ -175,6 +192,7 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
+        self.taken();
         let client = &self.client;
         let metrics = &client.hall.metrics;
         metrics.count(Count::Requests);

@@ -32,6 +32,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Streams that a client may have open on one HTTP/2 connection (the reference's).
 const STREAMS: u32 = 128;
 
+/// The shortest time between two looks at what stands still on an HTTP/2 connection.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// What is known of a client's connection, for all its requests.
 pub(crate) struct Client {
     pub(crate) hall: Arc<Hall>,
@@ -207,13 +210,14 @@ async fn serve_http1(client: Arc<Client>, wire: Wire) {
     }
 }
 
-/// Carries a tunnel until it ends, stands still for too long, or is to stop.
+/// Carries a tunnel until it ends or stands still for too long. When the proxy or its listener is to stop, it may go on for
+/// the time to drain, after which its task is ended.
 async fn carry(client: &Client, mut tunnel: Pin<&mut impl Future<Output = ()>>) {
     let pulse = &*client.pulse;
     let mut alarm = Alarm::new(&client.hall.clock);
     poll_fn(|cx| {
-        let (closing, deadline) = pulse.watch(cx);
-        if closing || tunnel.as_mut().poll(cx).is_ready() {
+        let (_, deadline) = pulse.watch(cx);
+        if tunnel.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         alarm.poll_until(cx, deadline)
@@ -240,6 +244,8 @@ async fn serve_http2(client: Arc<Client>, wire: Wire) {
     let mut alarm = Alarm::new(&client.hall.clock);
     let mut told = false;
     let mut parting = false;
+    // When it is to be looked at whether anything stands still.
+    let mut look = pulse.state().rested;
     let outcome = poll_fn(|cx| {
         let (closing, _) = pulse.watch(cx);
         if closing && !told {
@@ -250,20 +256,38 @@ async fn serve_http2(client: Arc<Client>, wire: Wire) {
             if let Poll::Ready(outcome) = conn.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
             }
-            let deadline = pulse.state().deadline;
-            if alarm.poll_until(cx, deadline).is_pending() {
+            if alarm.poll_until(cx, look).is_pending() {
                 return Poll::Pending;
             }
-            let mut state = pulse.state();
-            state.deadline = client.hall.clock.now() + client.idle;
-            if state.active == 0 {
-                if parting {
-                    return Poll::Ready(None);
-                }
-                parting = true;
-                drop(state);
-                conn.as_mut().graceful_shutdown();
+            let now = client.hall.clock.now();
+            let state = pulse.state();
+            let (active, rested) = (state.active, state.rested);
+            let stuck = state.stuck(now, client.idle);
+            let first = state.first_offer();
+            drop(state);
+            // Bytes alone, a ping now and then, keep no connection: requests do, and clients that take their answers.
+            let over = if active == 0 {
+                now >= rested
+            } else {
+                stuck > 0
+            };
+            if !over {
+                let next = if active == 0 {
+                    rested
+                } else {
+                    first.unwrap_or(now) + client.idle
+                };
+                // Never at once again.
+                look = next.max(now + LOOK);
+                continue;
             }
+            if parting || (active > 0 && stuck == active as usize) {
+                return Poll::Ready(None);
+            }
+            // No more requests; other streams have as much time again to finish.
+            parting = true;
+            look = now + client.idle;
+            conn.as_mut().graceful_shutdown();
         }
     })
     .await;

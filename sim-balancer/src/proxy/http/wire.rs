@@ -1,5 +1,6 @@
 //! [`Wire`]: the bytes of one connection, counted; and [`Pulse`]: what a connection's task and its requests know of it.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -181,8 +182,14 @@ pub(crate) struct Pulse {
 /// The state behind the lock of a [`Pulse`].
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    /// When the connection has been silent for too long.
+    /// When the connection has been silent for too long; once part of a head has come, when all of it must have.
     pub(crate) deadline: Instant,
+    /// When the connection has had no request for too long, whatever else came on it.
+    pub(crate) rested: Instant,
+    /// Streams of HTTP/2 whose client was offered data, and since when it has not made room for it. At most one a
+    /// request under way.
+    offers: BTreeMap<u64, Instant>,
+    next_offer: u64,
     /// When the request that is under way has taken too long.
     pub(crate) limit: Instant,
     /// Whether the request under way was found late.
@@ -200,6 +207,19 @@ pub(crate) struct State {
     tunnel: Option<Box<Tunnel>>,
 }
 
+impl State {
+    /// How many streams have offered data for `idle` or longer.
+    pub(crate) fn stuck(&self, now: Instant, idle: Duration) -> usize {
+        let offers = self.offers.values();
+        offers.filter(|since| **since + idle <= now).count()
+    }
+
+    /// Since when the first of the streams that offer data has.
+    pub(crate) fn first_offer(&self) -> Option<Instant> {
+        self.offers.values().min().copied()
+    }
+}
+
 impl Pulse {
     /// The pulse of a connection that was just accepted. With `tapping` it keeps the bytes of heads as they came.
     pub(crate) fn new(clock: Clock, idle: Duration, tapping: bool) -> Self {
@@ -210,6 +230,9 @@ impl Pulse {
             state: Mutex::new(State {
                 phase: Phase::Idle,
                 deadline,
+                rested: deadline,
+                offers: BTreeMap::new(),
+                next_offer: 0,
                 limit: Instant::NEVER,
                 expired: false,
                 closing: false,
@@ -239,7 +262,10 @@ impl Pulse {
         let deadline = self.clock.recent() + self.idle;
         let mut state = self.state.lock();
         state.received += bytes.len() as u64;
-        state.deadline = deadline;
+        // A head has one deadline, not one a byte: else a byte now and then holds a connection for ever.
+        if state.phase != Phase::Head {
+            state.deadline = deadline;
+        }
         if state.phase == Phase::Idle && !bytes.is_empty() {
             state.phase = Phase::Head;
         }
@@ -294,6 +320,7 @@ impl Pulse {
             return;
         }
         state.deadline = deadline;
+        state.rested = deadline;
         state.limit = Instant::NEVER;
         let body = usize::try_from(body).unwrap_or(usize::MAX);
         if body >= state.head.len() {
@@ -306,6 +333,23 @@ impl Pulse {
         } else {
             Phase::Head
         };
+    }
+
+    /// A stream of HTTP/2 has data for its client; it has had none since it was taken back. Returns what to call it by.
+    pub(crate) fn offer(&self, former: Option<u64>) -> u64 {
+        let now = self.clock.recent();
+        let mut state = self.state.lock();
+        let offer = former.unwrap_or_else(|| {
+            state.next_offer += 1;
+            state.next_offer
+        });
+        state.offers.insert(offer, now);
+        offer
+    }
+
+    /// The client took what a stream offered, or the stream is over.
+    pub(crate) fn taken(&self, offer: u64) {
+        self.state.lock().offers.remove(&offer);
     }
 
     /// Asks the connection to end after what is under way.

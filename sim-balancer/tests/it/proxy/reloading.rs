@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use sim_balancer::proxy::config::TargetConfig;
+use sim_balancer::proxy::config::{HealthCheckProtocol, Protocol, TargetConfig};
 use sim_balancer::proxy::{Proxy, ProxyError, RunError};
 use sim_core::clock::Clock;
 use sim_core::sync::Arc;
@@ -295,4 +295,21 @@ async fn a_log_of_health_checks_has_a_line_a_check() {
         "{text}"
     );
     assert!(fields[5].parse::<f64>().is_ok(), "{text}");
+}
+
+#[tokio::test]
+async fn connections_that_rest_are_not_used_when_the_way_to_make_them_changes() {
+    let mut plain = config(&[telling().await]);
+    // With a protocol of its own for checks, the balancer and its targets are the same ones before and after.
+    plain.target_groups[0].health_check.protocol = Some(HealthCheckProtocol::Http);
+    let mut secure = plain.clone();
+    secure.target_groups[0].protocol = Protocol::Https;
+    let running = Running::start(plain.clone());
+    assert_eq!(status(&get(running.address, "").await), 200);
+    running.proxy.reload(secure).unwrap();
+    // The target speaks no TLS: any answer would have come in the clear.
+    assert_eq!(status(&get(running.address, "").await), 502);
+    running.proxy.reload(plain).unwrap();
+    assert_eq!(status(&get(running.address, "").await), 200);
+    running.stop().await;
 }

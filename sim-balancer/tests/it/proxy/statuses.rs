@@ -326,3 +326,117 @@ async fn a_body_longer_than_the_attribute_allows_is_413_and_one_as_long_passes()
         running.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_408_in_the_same_time() {
+    let mut config = config(&[telling().await]);
+    config.attributes.idle_timeout = SHORT;
+    let running = Running::start(config);
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut drips = tokio::time::interval(SHORT / 3);
+    let (mut from, mut to) = stream.split();
+    let mut answer = Vec::new();
+    to.write_all(b"GET / HTTP/1.1\r\nx-slow: ").await.unwrap();
+    loop {
+        tokio::select! {
+            _ = drips.tick() => { let _ = to.write_all(b"a").await; }
+            count = from.read_buf(&mut answer) => if count.is_ok_and(|count| count > 0) { break },
+        }
+        assert!(began.elapsed() < 20 * SHORT, "the head may go on for ever");
+    }
+    assert_eq!(status(&String::from_utf8_lossy(&answer)), 408);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn pings_do_not_keep_a_connection_without_requests() {
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0simsimsi";
+    let mut config = config(&[telling().await]);
+    config.attributes.idle_timeout = SHORT;
+    let running = Running::start(config);
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut pings = tokio::time::interval(SHORT / 3);
+    let (mut from, mut to) = stream.split();
+    to.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    loop {
+        let mut seen = [0; 1024];
+        tokio::select! {
+            _ = pings.tick() => { let _ = to.write_all(PING).await; }
+            count = from.read(&mut seen) => if matches!(count, Ok(0) | Err(_)) { break },
+        }
+        assert!(began.elapsed() < 20 * SHORT, "pings keep it open");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_makes_no_room_for_its_response_gives_its_target_back() {
+    let target = web(|_| async { Response::new(Full::new(Bytes::from(vec![7; 4 << 20]))) }).await;
+    let mut config = config(&[target]);
+    config.attributes.idle_timeout = SHORT;
+    let running = Running::start(config);
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut send, conn) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    let ended = tokio::spawn(conn);
+    let request = Request::get("http://a/")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let response = send.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let held = |running: &Running| running.proxy.group("web").unwrap().targets()[0].outstanding;
+    assert_eq!(held(&running), 1);
+    // The time is only there so that a failure does not hang.
+    let ending = tokio::time::timeout(20 * SHORT, ended).await;
+    assert!(ending.is_ok(), "the connection is held for ever");
+    let began = tokio::time::Instant::now();
+    while held(&running) > 0 {
+        assert!(began.elapsed() < 20 * SHORT, "the target is held for ever");
+        tokio::task::yield_now().await;
+    }
+    drop(response);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_a_stream_is_waited_for() {
+    const LENGTH: usize = 1 << 20;
+    let target = web(|_| async { Response::new(Full::new(Bytes::from(vec![7; LENGTH]))) }).await;
+    let mut config = config(&[target]);
+    config.attributes.idle_timeout = 2 * SHORT;
+    let running = Running::start(config);
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut send, conn) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(1 << 16)
+            .handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(conn);
+    let request = Request::get("http://a/")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let mut body = send.send_request(request).await.unwrap().into_body();
+    let mut pace = tokio::time::interval(SHORT / 2);
+    let (mut read, mut paused) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        let before = read;
+        read += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        if before >> 17 != read >> 17 {
+            pace.tick().await;
+            paused += 1;
+        }
+    }
+    assert_eq!(read, LENGTH);
+    assert_eq!(paused, 8);
+    drop(send);
+    running.stop().await;
+}

@@ -273,3 +273,38 @@ async fn a_target_that_leaves_for_another_protocol_is_refused() {
     assert_eq!(super::rig::status(&answer), 502);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_websocket_may_finish_while_the_proxy_drains() {
+    let address = target(|stream, _| async move {
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                socket.send(message).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let running = Running::start(config(&[address]));
+    let listener = running.address;
+    let stream = TcpStream::connect(listener).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{listener}/"), stream)
+        .await
+        .unwrap();
+    let stopping = tokio::spawn(running.stop());
+    // It drains once it takes no connections any more.
+    while TcpStream::connect(listener).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    for round in 0..100 {
+        socket
+            .send(Message::text(format!("{round}")))
+            .await
+            .unwrap();
+        let message = socket.next().await.unwrap().unwrap();
+        assert_eq!(message.to_text().unwrap(), format!("{round}"));
+    }
+    socket.close(None).await.unwrap();
+    while socket.next().await.is_some() {}
+    stopping.await.unwrap();
+}
