@@ -170,6 +170,7 @@ async fn a_websocket_carries_messages_both_ways() {
     assert_eq!(running.proxy.stats().http.upgrade_count, 1);
     socket.close(None).await.unwrap();
     while socket.next().await.is_some() {}
+    drop(socket);
     let proxy = running.proxy.clone();
     running.stop().await;
     assert_eq!(proxy.group("web").unwrap().targets()[0].outstanding, 0);
@@ -306,5 +307,6 @@ async fn a_websocket_may_finish_while_the_proxy_drains() {
     }
     socket.close(None).await.unwrap();
     while socket.next().await.is_some() {}
+    drop(socket);
     stopping.await.unwrap();
 }
