@@ -446,7 +446,8 @@ pub struct TargetTls {
     pub ca: Option<PathBuf>,
 }
 
-/// How often and when a request is tried again.
+/// How often and when a request without a body is tried again, whatever its method, as Envoy does. Only a connection that could
+/// not be opened is sure to have done nothing: list the others where doing it twice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
