@@ -112,7 +112,7 @@ impl Clock {
 
     /// The present by the cheapest counter that tells microseconds apart; for the difference of two readings.
     ///
-    /// On [`Clock::system`] it is the processor's counter where that runs evenly (by quanta: a third of the cost of
+    /// On [`Clock::system`] it is the processor's counter where that runs evenly (by quanta; cheaper than
     /// [`now`](Self::now)), and drifts against `now` by some parts in a million; the first call calibrates it, for up
     /// to a fifth of a second. The other clocks answer as `now` does. For how long a call took; deadlines are for `now`.
     #[inline]

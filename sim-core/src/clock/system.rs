@@ -26,8 +26,7 @@ struct Fine {
     counter: Counter,
     raw: u64,
     nanos: u64,
-    /// Nanoseconds a step, times 2^32: quanta's own conversion shifts by a variable, which costs as much as a third of the
-    /// reading.
+    /// Nanoseconds a step, times 2^32: a shift by a constant, where quanta's own conversion shifts by a variable.
     scale: u64,
 }
 

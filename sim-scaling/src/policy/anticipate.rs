@@ -19,7 +19,8 @@
 //! Nothing is tuned to a load: all is learned while it runs, older steps count half after four days. It needs the whole
 //! load that arrives, and not the part that was served, since it reckons what another capacity would have met.
 //!
-//! Memory: about 60 KB for steps of a minute. A decision takes about a microsecond.
+//! Memory: a fixed number of counts for each rule, and a profile of a day. What a month of decisions takes is printed by
+//! `cargo run --release -p benches -- scaling`.
 
 mod candidates;
 mod shadow;
